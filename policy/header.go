@@ -1,0 +1,108 @@
+package policy
+
+import (
+	"bytes"
+	"strings"
+)
+
+// Header is the header of one message, in order, held in one buffer that the
+// next message on the connection uses again. Values are as on the wire: folded,
+// undecoded, possibly hostile. The zero value is empty and unlimited. Not safe
+// for concurrent use.
+type Header struct {
+	MaxBytes  int // of names and values together; 0 = unlimited
+	MaxFields int // 0 = unlimited
+
+	buf    []byte
+	fields []field
+	over   bool
+}
+
+type field struct{ start, colon, end int }
+
+// Add appends a field. Beyond a limit it keeps nothing more and Truncated says
+// so: a field that was not kept may be the one that matters.
+func (h *Header) Add(name, value []byte) {
+	if h.over || h.MaxFields > 0 && len(h.fields) >= h.MaxFields || h.MaxBytes > 0 && len(h.buf)+len(name)+len(value) > h.MaxBytes {
+		h.over = true
+		return
+	}
+	f := field{start: len(h.buf)}
+	h.buf = append(h.buf, name...)
+	f.colon = len(h.buf)
+	h.buf = append(h.buf, value...)
+	f.end = len(h.buf)
+	h.fields = append(h.fields, f)
+}
+
+// Reset empties the header; memory of more than keep bytes is given back.
+func (h *Header) Reset(keep int) {
+	if cap(h.buf) > keep {
+		h.buf = nil
+	}
+	if cap(h.fields) > 256 {
+		h.fields = nil
+	}
+	h.buf, h.fields, h.over = h.buf[:0], h.fields[:0], false
+}
+
+// Len is the number of fields kept.
+func (h *Header) Len() int { return len(h.fields) }
+
+// Bytes is the memory that the fields take.
+func (h *Header) Bytes() int { return len(h.buf) }
+
+// Truncated reports that the message has more header than was kept.
+func (h *Header) Truncated() bool { return h.over }
+
+// Field returns the field i, 0 <= i < Len, as it arrived.
+func (h *Header) Field(i int) (name, value string) {
+	f := h.fields[i]
+	return string(h.buf[f.start:f.colon]), string(h.buf[f.colon:f.end])
+}
+
+// Count is the number of fields of that name, in any case.
+func (h *Header) Count(name string) int {
+	n := 0
+	for _, f := range h.fields {
+		if h.is(f, name) {
+			n++
+		}
+	}
+	return n
+}
+
+// Get returns the first field of that name, unfolded and trimmed.
+func (h *Header) Get(name string) (string, bool) {
+	for _, f := range h.fields {
+		if h.is(f, name) {
+			return h.value(f), true
+		}
+	}
+	return "", false
+}
+
+// Values returns every field of that name, unfolded and trimmed; nil for none.
+func (h *Header) Values(name string) []string {
+	var all []string
+	for _, f := range h.fields {
+		if h.is(f, name) {
+			all = append(all, h.value(f))
+		}
+	}
+	return all
+}
+
+func (h *Header) is(f field, name string) bool {
+	return f.colon-f.start == len(name) && strings.EqualFold(string(h.buf[f.start:f.colon]), name)
+}
+
+var newlines = strings.NewReplacer("\r\n", "", "\n", "", "\r", "")
+
+func (h *Header) value(f field) string {
+	v := bytes.TrimSpace(h.buf[f.colon:f.end])
+	if bytes.IndexByte(v, '\n') < 0 && bytes.IndexByte(v, '\r') < 0 {
+		return string(v)
+	}
+	return newlines.Replace(string(v)) // RFC 5322 §2.2.3: unfolding removes the line end, keeps the white space
+}

@@ -1,0 +1,35 @@
+// Package policy decides what becomes of a message.
+//
+// It is pure: a Message, what is known of its origin, the rules and the time go
+// in, a Decision comes out. It opens no socket, file or database; what it must
+// look up it asks of interfaces that it declares, by the context's deadline.
+// The same code serves live mail and replayed traffic, so nothing here reads
+// the clock.
+package policy
+
+import (
+	"time"
+
+	"relayguard/policy/origin"
+)
+
+// Message is one mail transaction as the MTA described it. It is filled by one
+// connection and valid only during the call that receives it.
+type Message struct {
+	Listener string // the listener's configured name
+	Role     Role
+	Time     time.Time // of MAIL
+
+	origin.Evidence // what says who sent it: MailFrom, QueueID, Login, ClientIP, ...
+
+	MailArgs []string // ESMTP arguments of MAIL, "SIZE=1000"
+	RcptTo   []string // accepted recipients without brackets, in order
+	RcptArgs []string // of the recipient that is being asked about
+
+	Header Header // empty before end of message
+	Size   int64  // octets of header and body seen so far
+}
+
+// Local reports whether the message was handed in by sendmail(1): nobody waits
+// for an answer, so it may only be accepted, held or bounced.
+func (m *Message) Local() bool { return m.Role == Local }

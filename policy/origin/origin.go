@@ -1,0 +1,193 @@
+// Package origin says who sent a message, and how surely.
+//
+// Evidence is what the MTA and the kernel told; Find turns it into an Origin:
+// the keys a message is known by, each with a confidence. A label that the
+// sender can choose (HELO, envelope sender, From, Message-ID) is recorded but
+// never makes an account. It decides nothing.
+package origin
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Confidence says how surely a key is known. Higher is surer.
+type Confidence uint8
+
+const (
+	Unknown     Confidence = iota
+	Claimed                // the sender's own word: envelope, From, HELO
+	Fingerprint            // recognised by its form
+	Address                // an address in a trusted network
+	Signed                 // a header signed with a site's key
+	Wrapper                // peer credentials of the sendmail wrapper
+	Kernel                 // the kernel's or the MTA's proof: uid, AUTH, verified certificate
+)
+
+var confidenceNames = [...]string{"unknown", "claimed", "fingerprint", "address", "signed", "wrapper", "kernel"}
+
+func (c Confidence) String() string {
+	if int(c) < len(confidenceNames) {
+		return confidenceNames[c]
+	}
+	return "unknown"
+}
+
+// NoUID is the UID of a sender whose Unix account is not known.
+const NoUID = -1
+
+// Evidence is what was told of a sender. Make it with NewEvidence: uid 0 is
+// root, not "unknown".
+type Evidence struct {
+	ClientIP   netip.Addr // invalid when the MTA gave none
+	ClientPort uint16     // 0 for sendmail(1) through Postfix's pickup
+	ClientName string     // reverse name, "unknown" without one
+	Helo       string
+	DaemonName string // {daemon_name}: the MTA's name for the service
+
+	Login    string // {auth_authen}; empty without AUTH
+	AuthType string // {auth_type}: PLAIN, XCLIENT, ...
+
+	CertSubject  string // {cert_subject} of a client certificate
+	CertIssuer   string // {cert_issuer}
+	CertVerified bool   // the MTA verified its chain
+
+	UID int // Unix account by the kernel's word, NoUID if unknown
+
+	MailFrom   string // envelope sender, without brackets; empty is the null reverse-path
+	HeaderFrom string // first address of From
+	MessageID  string // with its angle brackets, as in the header
+	QueueID    string // the MTA's, empty until it told one
+}
+
+// NewEvidence returns evidence of nobody.
+func NewEvidence() Evidence { return Evidence{UID: NoUID} }
+
+// Key is one thing a message is known by. The zero value is "not known".
+type Key struct {
+	Value      string
+	Confidence Confidence
+}
+
+// Known reports whether there is anything to know.
+func (k Key) Known() bool { return k.Value != "" }
+
+// Origin is all that is known of who sent a message.
+type Origin struct {
+	Login      Key // SASL login, lower case; or the one a certificate stands for
+	LocalUser  Key // Unix account, by name where it has one, else "uid:N"
+	Network    Key // name of the trusted network
+	ClientIP   Key // without zone, IPv4 unmapped; never an account by itself
+	MailFrom   Key // claimed
+	HeaderFrom Key // claimed
+	MessageID  string
+	QueueID    string
+	LoginBy    string // how the login was proven: the SASL mechanism, "XCLIENT", "certificate"
+	UID        int    // NoUID if unknown
+}
+
+// Kind names what kind of account a message belongs to.
+type Kind string
+
+const (
+	KindUnknown   Kind = "unknown" // nobody answers for it; a state, never a shared key
+	KindLogin     Kind = "login"
+	KindLocalUser Kind = "local_user"
+	KindNetwork   Kind = "network"
+)
+
+// Account is the one key that answers for the message, the surest kind first;
+// KindUnknown with an empty key if nobody does.
+func (o *Origin) Account() (Kind, Key) {
+	switch {
+	case o.Login.Known():
+		return KindLogin, o.Login
+	case o.LocalUser.Known():
+		return KindLocalUser, o.LocalUser
+	case o.Network.Known():
+		return KindNetwork, o.Network
+	}
+	return KindUnknown, Key{}
+}
+
+// Name is the account as logs and commands write it: "login:taro@example.jp".
+func (o *Origin) Name() string {
+	kind, key := o.Account()
+	if kind == KindUnknown {
+		return string(KindUnknown)
+	}
+	return string(kind) + ":" + key.Value
+}
+
+// Finder knows the site's own part of the answer. Safe for concurrent use once
+// filled.
+type Finder struct {
+	Networks     Networks
+	Certificates []Certificate
+
+	// UserName gives the name of a Unix account, "" if it has none. It must
+	// not wait: it is called on the mail path.
+	UserName func(uid int) string
+}
+
+// Certificate lets a verified client certificate stand for a login.
+type Certificate struct {
+	Subject string // as the MTA reports it: Postfix gives the common name
+	Issuer  string // empty: any issuer that the MTA verified
+	Login   string
+}
+
+// Find says what the evidence amounts to.
+func (f *Finder) Find(e *Evidence) Origin {
+	o := Origin{
+		MessageID: e.MessageID,
+		QueueID:   e.QueueID,
+		UID:       e.UID,
+	}
+	o.MailFrom = claimed(e.MailFrom)
+	o.HeaderFrom = claimed(e.HeaderFrom)
+	if ip := e.ClientIP.Unmap().WithZone(""); ip.IsValid() && e.ClientPort != 0 {
+		o.ClientIP = Key{ip.String(), Address}
+		if n, ok := f.Networks.Find(ip); ok {
+			o.Network = Key{n.Name, Address}
+		}
+	}
+	if e.UID != NoUID {
+		o.LocalUser = Key{f.userName(e.UID), Kernel}
+	}
+	switch login := strings.ToLower(e.Login); {
+	case login != "":
+		o.Login, o.LoginBy = Key{login, Kernel}, e.AuthType
+	case e.CertVerified:
+		if login, ok := f.certLogin(e); ok {
+			o.Login, o.LoginBy = Key{login, Kernel}, "certificate"
+		}
+	}
+	return o
+}
+
+func (f *Finder) userName(uid int) string {
+	if f.UserName != nil {
+		if name := f.UserName(uid); name != "" {
+			return name
+		}
+	}
+	return "uid:" + strconv.Itoa(uid)
+}
+
+func (f *Finder) certLogin(e *Evidence) (string, bool) {
+	for _, c := range f.Certificates {
+		if e.CertSubject != "" && c.Subject == e.CertSubject && (c.Issuer == "" || c.Issuer == e.CertIssuer) {
+			return strings.ToLower(c.Login), true
+		}
+	}
+	return "", false
+}
+
+func claimed(s string) Key {
+	if s == "" {
+		return Key{}
+	}
+	return Key{s, Claimed}
+}

@@ -1,0 +1,68 @@
+package policy
+
+import (
+	"fmt"
+
+	"relayguard/policy/origin"
+)
+
+// Verdict is what becomes of a message. The zero value is no verdict.
+type Verdict uint8
+
+const (
+	Accept Verdict = iota + 1
+	Tell           // accept, recorded and reported as a would-be stop
+	Hold           // into the MTA's hold queue
+	Defer          // 4xx: the client tries again
+	Reject         // 5xx: the client gives up
+)
+
+var verdictNames = [...]string{Accept: "accept", Tell: "tell", Hold: "hold", Defer: "defer", Reject: "reject"}
+
+// Verdicts are the names that ParseVerdict takes.
+func Verdicts() []string { return verdictNames[1:] }
+
+func (v Verdict) String() string { return nameOf(verdictNames[:], int(v), "verdict") }
+
+// ParseVerdict reads a verdict by its name in the configuration.
+func ParseVerdict(s string) (Verdict, error) {
+	i, err := parseName(verdictNames[:], s)
+	return Verdict(i), err
+}
+
+// Stops reports whether the message does not go on its way now.
+func (v Verdict) Stops() bool { return v >= Hold }
+
+// Reply is what an SMTP client is told: RFC 5321 §4.2, RFC 3463. Text is one
+// line and names no internal host, path or zone.
+type Reply struct {
+	Code     int    // 4xx or 5xx
+	Enhanced string // "5.7.1"
+	Text     string
+}
+
+func (r Reply) String() string { return fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Text) }
+
+// Finding is one rule's objection to a message.
+type Finding struct {
+	Rule    string  // the rule's configured name
+	Verdict Verdict // what the rule asks for, before the phase softens it
+	Reason  string  // for the admin: what was found against what was wanted
+}
+
+// Decision is the answer to one recipient or to one whole message.
+type Decision struct {
+	ID      string // names the decision in replies, the log and the journal
+	Verdict Verdict
+	Rule    string // the rule that decided; empty for a plain accept
+	Reason  string // for the admin
+	Reply   Reply  // set when Verdict is Defer or Reject
+	Origin  origin.Origin
+
+	// Findings are all objections, also those that only tell and those that
+	// the phase softened. In order of the rules.
+	Findings []Finding
+
+	// Strip names header fields that must not leave with the message.
+	Strip []string
+}

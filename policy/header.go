@@ -35,6 +35,9 @@ func (h *Header) Add(name, value []byte) {
 	h.fields = append(h.fields, f)
 }
 
+// Overflow notes that there was a field too large to be kept.
+func (h *Header) Overflow() { h.over = true }
+
 // Reset empties the header; memory of more than keep bytes is given back.
 func (h *Header) Reset(keep int) {
 	if cap(h.buf) > keep {

@@ -24,6 +24,7 @@ type Message struct {
 
 	MailArgs []string // ESMTP arguments of MAIL, "SIZE=1000"
 	RcptTo   []string // accepted recipients without brackets, in order
+	RcptMore int      // recipients of local mail beyond what RcptTo may hold
 	RcptArgs []string // of the recipient that is being asked about
 
 	Header Header // empty before end of message

@@ -41,10 +41,11 @@ const NoUID = -1
 // root, not "unknown".
 type Evidence struct {
 	ClientIP   netip.Addr // invalid when the MTA gave none
-	ClientPort uint16     // 0 for sendmail(1) through Postfix's pickup
+	ClientPort uint16     // 0 if not known
 	ClientName string     // reverse name, "unknown" without one
 	Helo       string
 	DaemonName string // {daemon_name}: the MTA's name for the service
+	Submitted  bool   // by sendmail(1): there is no SMTP client, ClientIP says nothing
 
 	Login    string // {auth_authen}; empty without AUTH
 	AuthType string // {auth_type}: PLAIN, XCLIENT, ...
@@ -147,7 +148,7 @@ func (f *Finder) Find(e *Evidence) Origin {
 	}
 	o.MailFrom = claimed(e.MailFrom)
 	o.HeaderFrom = claimed(e.HeaderFrom)
-	if ip := e.ClientIP.Unmap().WithZone(""); ip.IsValid() && e.ClientPort != 0 {
+	if ip := e.ClientIP.Unmap().WithZone(""); ip.IsValid() && !e.Submitted {
 		o.ClientIP = Key{ip.String(), Address}
 		if n, ok := f.Networks.Find(ip); ok {
 			o.Network = Key{n.Name, Address}

@@ -1,0 +1,111 @@
+// Package guard stands between the wire and the policy: it gives each decision
+// an id, asks the policy that is in force, and writes the one log line of each
+// verdict. The trap: a message is the connection's; nothing of it may be kept
+// past the call.
+package guard
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"relayguard/policy"
+)
+
+// Guard asks the policy in force. It implements milter.Guard and is safe for
+// concurrent use.
+type Guard struct {
+	policy atomic.Pointer[policy.Policy]
+	ids    idSource
+	log    *slog.Logger
+	flush  func()
+	Counts Counts
+}
+
+// Counts are verdicts since the start, by name, of whole messages and of
+// refused recipients.
+type Counts struct {
+	Messages [policy.Reject + 1]atomic.Int64
+	Refused  atomic.Int64
+}
+
+// New makes a guard; flush writes out the log, for lines that must not wait.
+func New(p *policy.Policy, log *slog.Logger, flush func()) *Guard {
+	g := &Guard{log: log, flush: flush}
+	g.ids.seed()
+	g.policy.Store(p)
+	return g
+}
+
+// Use puts another policy into force; messages under way finish with either.
+func (g *Guard) Use(p *policy.Policy) { g.policy.Store(p) }
+
+// Recipient implements milter.Guard.
+func (g *Guard) Recipient(ctx context.Context, m *policy.Message, to string) policy.Decision {
+	now := time.Now()
+	d := g.policy.Load().Recipient(ctx, now, m, to)
+	if !d.Verdict.Stops() {
+		return d // the whole message gets its line at its end
+	}
+	g.Counts.Refused.Add(1)
+	g.seal(&d, now)
+	g.record(ctx, m, &d, slog.String("stage", "rcpt"))
+	return d
+}
+
+// Message implements milter.Guard.
+func (g *Guard) Message(ctx context.Context, m *policy.Message) policy.Decision {
+	now := time.Now()
+	d := g.policy.Load().Message(ctx, now, m)
+	g.Counts.Messages[d.Verdict].Add(1)
+	g.seal(&d, now)
+	g.record(ctx, m, &d, slog.String("stage", "message"))
+	return d
+}
+
+// seal gives the decision its id and writes it into what the client is told, so
+// that who asks why can be answered.
+func (g *Guard) seal(d *policy.Decision, now time.Time) {
+	d.ID = g.ids.next(now)
+	if d.Verdict == policy.Reject || d.Verdict == policy.Defer {
+		d.Reply.Text = fmt.Sprintf("%s (%s)", d.Reply.Text, d.ID)
+	}
+}
+
+// record writes the line of a verdict. Recipients are only counted: they are
+// third parties.
+func (g *Guard) record(ctx context.Context, m *policy.Message, d *policy.Decision, stage slog.Attr) {
+	_, key := d.Origin.Account()
+	attrs := make([]slog.Attr, 0, 24)
+	attrs = append(attrs,
+		slog.String("id", d.ID),
+		slog.String("verdict", d.Verdict.String()),
+		stage,
+		slog.String("account", d.Origin.Name()),
+		slog.String("confidence", key.Confidence.String()),
+		slog.String("role", m.Role.String()),
+		slog.String("listener", m.Listener),
+		slog.String("queue_id", m.QueueID),
+		slog.String("client", d.Origin.ClientIP.Value),
+		slog.String("mail_from", m.MailFrom),
+		slog.String("from", m.HeaderFrom),
+		slog.String("message_id", m.MessageID),
+		slog.Int("recipients", len(m.RcptTo)+m.RcptMore),
+		slog.Int64("size", m.Size),
+	)
+	if d.Rule != "" {
+		attrs = append(attrs, slog.String("rule", d.Rule), slog.String("reason", d.Reason))
+	}
+	if n := d.Origin.Network.Value; n != "" {
+		attrs = append(attrs, slog.String("network", n))
+	}
+	if by := d.Origin.LoginBy; by != "" {
+		attrs = append(attrs, slog.String("login_by", by))
+	}
+	g.log.LogAttrs(ctx, slog.LevelInfo, "verdict", attrs...)
+	if d.Verdict.Stops() {
+		g.flush()
+	}
+}

@@ -1,0 +1,923 @@
+package milter_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"relayguard/milter"
+	"relayguard/milter/miltertest"
+	"relayguard/policy"
+	"relayguard/policy/origin"
+)
+
+// guard records what it is asked and answers as told.
+type guard struct {
+	mu        sync.Mutex
+	recipient func(ctx context.Context, m *policy.Message, to string) policy.Decision
+	message   func(ctx context.Context, m *policy.Message) policy.Decision
+	messages  []snapshot
+	asked     []string
+}
+
+// snapshot is a message as it was when the guard was asked: it may not be kept.
+type snapshot struct {
+	policy.Message
+	fields   [][2]string
+	rcpts    []string
+	rcptArgs []string
+}
+
+var accept = policy.Decision{Verdict: policy.Accept}
+
+func refuse(code int, enhanced, text string) policy.Decision {
+	return policy.Decision{Verdict: policy.Reject, Reply: policy.Reply{Code: code, Enhanced: enhanced, Text: text}}
+}
+
+func (g *guard) Recipient(ctx context.Context, m *policy.Message, to string) policy.Decision {
+	g.mu.Lock()
+	g.asked = append(g.asked, to)
+	f := g.recipient
+	g.mu.Unlock()
+	if f == nil {
+		return accept
+	}
+	return f(ctx, m, to)
+}
+
+func (g *guard) Message(ctx context.Context, m *policy.Message) policy.Decision {
+	s := snapshot{Message: *m, rcpts: slices.Clone(m.RcptTo)}
+	for i := range m.Header.Len() {
+		name, value := m.Header.Field(i)
+		s.fields = append(s.fields, [2]string{name, value})
+	}
+	g.mu.Lock()
+	g.messages = append(g.messages, s)
+	f := g.message
+	g.mu.Unlock()
+	if f == nil {
+		return accept
+	}
+	return f(ctx, m)
+}
+
+func (g *guard) seen() []snapshot {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.messages)
+}
+
+// rig is a server on a Unix socket.
+type rig struct {
+	*milter.Server
+	guard *guard
+	log   *lockedBuffer
+	path  string
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func start(t *testing.T, role policy.Role, change func(*milter.Server)) *rig {
+	t.Helper()
+	r := &rig{guard: &guard{}, log: &lockedBuffer{}, path: filepath.Join(t.TempDir(), "m.sock")}
+	r.Server = &milter.Server{Guard: r.guard, Limits: milter.DefaultLimits(), Log: slog.New(slog.NewTextHandler(r.log, nil))}
+	if change != nil {
+		change(r.Server)
+	}
+	l, err := milter.Socket{Network: "unix", Address: r.path, Mode: 0o600, GID: -1}.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.Serve(&milter.Listener{Name: "test", Role: role, Listener: l}) }()
+	t.Cleanup(func() {
+		r.Close()
+		if err := <-done; !errors.Is(err, milter.ErrClosed) {
+			t.Errorf("Serve: %v, want ErrClosed", err)
+		}
+	})
+	return r
+}
+
+// dial connects and negotiates.
+func (r *rig) dial(t *testing.T, offer miltertest.Offer) *miltertest.Peer {
+	t.Helper()
+	p := r.dialRaw(t)
+	must(t, p.Negotiate(offer))
+	return p
+}
+
+func (r *rig) dialRaw(t *testing.T) *miltertest.Peer {
+	t.Helper()
+	p, err := miltertest.Dial("unix", r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// greet announces a client from a documentation address.
+func greet(t *testing.T, p *miltertest.Peer) {
+	t.Helper()
+	ask(t)(p.Connect("mail.example.net", "203.0.113.7", 40000))
+	ask(t)(p.Helo("mail.example.net"))
+}
+
+func ask(t *testing.T) func(miltertest.Answer, error) miltertest.Answer {
+	return func(a miltertest.Answer, err error) miltertest.Answer {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func send(t *testing.T, p *miltertest.Peer, m miltertest.Mail) (miltertest.Result, map[string]miltertest.Answer) {
+	t.Helper()
+	r, refused, err := p.Send(m)
+	must(t, err)
+	return r, refused
+}
+
+var letter = miltertest.Mail{
+	From:   "taro@example.jp",
+	To:     []string{"hanako@example.net"},
+	Header: [][2]string{{"From", "Taro <taro@example.jp>"}, {"Message-ID", "<1@example.jp>"}},
+	Body:   "Minutes\r\n",
+}
+
+// eventually waits on a condition that another goroutine makes true.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("never came: %s", what)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func TestMessageArrivesWhole(t *testing.T) {
+	for name, offer := range map[string]miltertest.Offer{"postfix": miltertest.Postfix37, "ancient": miltertest.Ancient} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, policy.Submission, nil)
+			p := r.dial(t, offer)
+			p.Macros['C'] = []string{"j", "mx.example.jp", "{daemon_name}", "ORIGINATING"}
+			p.Macros['M'] = []string{"{auth_type}", "PLAIN", "{auth_authen}", "taro@example.jp"}
+			p.Macros['L'] = []string{"i", "QID1"}
+			p.Macros['E'] = []string{"i", "QID1"}
+			greet(t, p)
+			ask(t)(p.Mail("<taro@example.jp>", "SIZE=100", "BODY=8BITMIME"))
+			ask(t)(p.Rcpt("<hanako@example.net>", "NOTIFY=NEVER"))
+			ask(t)(p.Data())
+			ask(t)(p.Header("Subject", " one"))
+			ask(t)(p.Header("X-Empty", ""))
+			ask(t)(p.EOH())
+			ask(t)(p.Body(strings.Repeat("x", 200000)))
+			res, err := p.EOM()
+			must(t, err)
+			if res.Final.Code != 'c' {
+				t.Fatalf("answer %q", res.Final.Code)
+			}
+			must(t, p.Quit())
+
+			got := r.guard.seen()[0]
+			if got.Login != "taro@example.jp" || got.AuthType != "PLAIN" || got.QueueID != "QID1" || got.DaemonName != "ORIGINATING" {
+				t.Errorf("macros: login %q, type %q, queue id %q, daemon %q", got.Login, got.AuthType, got.QueueID, got.DaemonName)
+			}
+			if got.MailFrom != "taro@example.jp" || !slices.Equal(got.MailArgs, []string{"SIZE=100", "BODY=8BITMIME"}) || !slices.Equal(got.rcpts, []string{"hanako@example.net"}) {
+				t.Errorf("envelope: %q %q %q", got.MailFrom, got.MailArgs, got.rcpts)
+			}
+			if want := [][2]string{{"Subject", " one"}, {"X-Empty", ""}}; !slices.Equal(got.fields, want) {
+				t.Errorf("header %q, want %q", got.fields, want)
+			}
+			if got.ClientIP != netip.MustParseAddr("203.0.113.7") || got.ClientPort != 40000 || got.Helo != "mail.example.net" {
+				t.Errorf("client %v:%d %q", got.ClientIP, got.ClientPort, got.Helo)
+			}
+			if got.Size < 200000 || got.Size > 200100 {
+				t.Errorf("size %d", got.Size)
+			}
+		})
+	}
+}
+
+func TestNegotiationAsksForNothingThatWasNotOffered(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	p := r.dial(t, miltertest.Postfix37)
+	if p.Agreed.Version != 6 {
+		t.Errorf("version %d, want 6", p.Agreed.Version)
+	}
+	for stage := range uint32(7) {
+		if _, ok := p.SymList[stage]; !ok {
+			t.Errorf("no macro list for stage %d: an MTA would send none there", stage)
+		}
+	}
+	old := r.dial(t, miltertest.Ancient) // Negotiate fails on a bit too many
+	if old.Agreed.Version != 2 || len(old.SymList) != 0 {
+		t.Errorf("ancient MTA got version %d, macro lists %v", old.Agreed.Version, old.SymList)
+	}
+}
+
+func TestStateSurvivesMessages(t *testing.T) {
+	r := start(t, policy.Relay, nil)
+	r.guard.recipient = func(_ context.Context, _ *policy.Message, to string) policy.Decision {
+		if strings.HasPrefix(to, "bad") {
+			return refuse(550, "5.7.1", "100% no")
+		}
+		return accept
+	}
+	p := r.dial(t, miltertest.Postfix37)
+	p.Macros['C'] = []string{"{daemon_name}", "relay"}
+	greet(t, p)
+	for i := range 20 {
+		m := letter
+		m.From = fmt.Sprintf("u%d@example.jp", i)
+		m.To = []string{"a@example.net", "bad@example.net", "b@example.net"}
+		_, refused := send(t, p, m)
+		if got := refused["bad@example.net"].Text(); got != "550 5.7.1 100%% no" || len(refused) != 1 {
+			t.Fatalf("message %d: refused %v, text %q", i, refused, got)
+		}
+		switch i % 3 { // Postfix aborts after every message and may do so twice; Sendmail never
+		case 1:
+			must(t, p.Abort())
+		case 2:
+			must(t, p.Abort())
+			must(t, p.Abort())
+		}
+	}
+	for i, m := range r.guard.seen() {
+		if m.MailFrom != fmt.Sprintf("u%d@example.jp", i) || m.DaemonName != "relay" || m.ClientIP.String() != "203.0.113.7" || m.Helo != "mail.example.net" {
+			t.Errorf("message %d: from %q, daemon %q, client %v, helo %q", i, m.MailFrom, m.DaemonName, m.ClientIP, m.Helo)
+		}
+		if len(m.fields) != 2 || !slices.Equal(m.rcpts, []string{"a@example.net", "b@example.net"}) {
+			t.Errorf("message %d: fields pile up: %q %q", i, m.fields, m.rcpts)
+		}
+	}
+}
+
+func TestMacrosOfAMessageEndWithIt(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	p := r.dial(t, miltertest.Postfix37)
+	greet(t, p)
+	p.Macros['M'] = []string{"{auth_authen}", "taro@example.jp"}
+	p.Macros['E'] = []string{"i", "QID1"}
+	send(t, p, letter)
+	clear(p.Macros)
+	send(t, p, letter)
+	second := r.guard.seen()[1]
+	if second.Login != "" || second.QueueID != "" {
+		t.Errorf("second message has login %q and queue id %q of the first", second.Login, second.QueueID)
+	}
+}
+
+func TestAbortInEveryState(t *testing.T) {
+	steps := []func(p *miltertest.Peer) (miltertest.Answer, error){
+		func(p *miltertest.Peer) (miltertest.Answer, error) { return p.Mail("<a@example.jp>") },
+		func(p *miltertest.Peer) (miltertest.Answer, error) { return p.Rcpt("<b@example.net>") },
+		(*miltertest.Peer).Data,
+		func(p *miltertest.Peer) (miltertest.Answer, error) { return p.Header("Subject", "lost") },
+		(*miltertest.Peer).EOH,
+		func(p *miltertest.Peer) (miltertest.Answer, error) { return p.Body("lost") },
+	}
+	r := start(t, policy.Submission, nil)
+	p := r.dial(t, miltertest.Postfix37)
+	greet(t, p)
+	for n := range len(steps) + 1 {
+		for _, step := range steps[:n] {
+			ask(t)(step(p))
+		}
+		must(t, p.Abort())
+	}
+	send(t, p, letter)
+	got := r.guard.seen()
+	if len(got) != 1 || got[0].MailFrom != "taro@example.jp" || len(got[0].fields) != 2 {
+		t.Fatalf("after aborts the guard saw %+v", got)
+	}
+}
+
+func TestPeerVanishesInEveryState(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	var whole bytes.Buffer // the octets of a session, to be cut anywhere
+	rec := miltertest.New(&recordingConn{w: &whole})
+	rec.Put('O', "\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff")
+	rec.Put('C', "host\x004\x12\x34", "203.0.113.7\x00")
+	rec.Put('D', "M{auth_authen}\x00taro\x00")
+	rec.Put('M', "<a@example.jp>\x00")
+	rec.Put('R', "<b@example.net>\x00")
+	rec.Put('L', "Subject\x00x\x00")
+	rec.Put('N')
+	rec.Put('B', "body")
+	rec.Put('E')
+	must(t, rec.Flush())
+	for n := range whole.Len() {
+		p := r.dialRaw(t)
+		p.PutRaw(whole.Bytes()[:n])
+		must(t, p.Flush())
+		p.Close()
+	}
+	eventually(t, "all connections gone", func() bool { return r.Stats.Open.Load() == 0 })
+	if n := r.Stats.Messages.Load(); n != 0 {
+		t.Errorf("%d messages decided that never came to their end", n)
+	}
+	p := r.dial(t, miltertest.Postfix37)
+	greet(t, p)
+	if res, _ := send(t, p, letter); res.Final.Code != 'c' {
+		t.Errorf("server does not serve afterwards: %q", res.Final.Code)
+	}
+}
+
+type recordingConn struct {
+	net.Conn
+	w io.Writer
+}
+
+func (c *recordingConn) Write(p []byte) (int, error)      { return c.w.Write(p) }
+func (c *recordingConn) SetWriteDeadline(time.Time) error { return nil }
+
+func TestQuitNewConnectionForgetsTheClient(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	p := r.dial(t, miltertest.Postfix37)
+	p.Macros['C'] = []string{"{daemon_name}", "first"}
+	greet(t, p)
+	send(t, p, letter)
+	p.Put('K')
+	clear(p.Macros)
+	ask(t)(p.Connect("other.example.net", "IPv6:2001:db8::1", 25000))
+	send(t, p, letter)
+	second := r.guard.seen()[1]
+	if second.DaemonName != "" || second.Helo != "" || second.ClientIP != netip.MustParseAddr("2001:db8::1") {
+		t.Errorf("second session: daemon %q, helo %q, client %v", second.DaemonName, second.Helo, second.ClientIP)
+	}
+}
+
+func TestUnknownCommandsAreAnswered(t *testing.T) {
+	for name, offer := range map[string]miltertest.Offer{"no reply agreed": miltertest.Postfix37, "reply awaited": miltertest.Ancient} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, policy.Submission, nil)
+			p := r.dial(t, offer)
+			greet(t, p)
+			p.Put('U', "XYZZY\x00")
+			if offer == miltertest.Ancient {
+				if a := ask(t)(p.Ask()); a.Code != 'c' {
+					t.Fatalf("answer %q", a.Code)
+				}
+			}
+			if res, _ := send(t, p, letter); res.Final.Code != 'c' {
+				t.Fatalf("session is out of step: %q", res.Final.Code)
+			}
+		})
+	}
+}
+
+func TestVerdictsOnTheWire(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		decision policy.Decision
+		final    byte
+		text     string
+		held     bool
+	}{
+		{name: "accept", decision: accept, final: 'c'},
+		{name: "tell", decision: policy.Decision{Verdict: policy.Tell}, final: 'c'},
+		{name: "hold", decision: policy.Decision{Verdict: policy.Hold, Rule: "envelope-address"}, final: 'c', held: true},
+		{name: "reject", decision: refuse(550, "5.7.1", "no"), final: 'y', text: "550 5.7.1 no"},
+		{name: "defer", decision: policy.Decision{Verdict: policy.Defer, Reply: policy.Reply{Code: 451, Enhanced: "4.7.1", Text: "later"}}, final: 'y', text: "451 4.7.1 later"},
+		{name: "hostile text", decision: refuse(550, "5.7.1", "a\r\n250 ok\x00%s"), final: 'y', text: "550 5.7.1 a??250 ok?%%s"},
+		{name: "codes of two classes", decision: refuse(550, "4.7.1", "no"), final: 't'},
+		{name: "no code", decision: policy.Decision{Verdict: policy.Reject}, final: 't'},
+		{name: "no verdict", decision: policy.Decision{}, final: 't'},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := start(t, policy.Submission, nil)
+			r.guard.message = func(context.Context, *policy.Message) policy.Decision { return c.decision }
+			p := r.dial(t, miltertest.Postfix37)
+			greet(t, p)
+			for range 2 { // the answer to one message must not touch the next
+				res, _ := send(t, p, letter)
+				if res.Final.Code != c.final || res.Held() != c.held || res.Final.Text() != c.text {
+					t.Errorf("answer %q %q, held %v; want %q %q %v", res.Final.Code, res.Final.Text(), res.Held(), c.final, c.text, c.held)
+				}
+			}
+		})
+	}
+}
+
+func TestHoldWithoutQuarantineDefers(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	r.guard.message = func(context.Context, *policy.Message) policy.Decision {
+		return policy.Decision{Verdict: policy.Hold}
+	}
+	p := r.dial(t, miltertest.Offer{Version: 6, Actions: 0x1f, Protocol: 0x1fffff})
+	greet(t, p)
+	if res, _ := send(t, p, letter); res.Final.Code != 't' || res.Held() {
+		t.Errorf("answer %q, held %v", res.Final.Code, res.Held())
+	}
+	if !strings.Contains(r.log.String(), "offers no quarantine") {
+		t.Errorf("not said: %s", r.log)
+	}
+}
+
+func TestStripsEveryOccurrenceLastFirst(t *testing.T) {
+	r := start(t, policy.Local, nil)
+	r.guard.message = func(context.Context, *policy.Message) policy.Decision {
+		return policy.Decision{Verdict: policy.Hold, Strip: []string{milter.UIDHeader}}
+	}
+	p := r.dial(t, miltertest.Postfix37)
+	ask(t)(p.Connect("localhost", "127.0.0.1", 0))
+	m := letter
+	m.Header = [][2]string{{milter.UIDHeader, "33"}, {"Subject", "x"}, {strings.ToLower(milter.UIDHeader), "0"}}
+	res, _ := send(t, p, m)
+	var deleted []byte
+	for _, c := range res.Changes {
+		if c.Code == 'm' {
+			if !bytes.Equal(c.Data[4:], []byte(milter.UIDHeader+"\x00\x00")) {
+				t.Errorf("change %q", c.Data)
+			}
+			deleted = append(deleted, c.Data[3])
+		}
+	}
+	if !bytes.Equal(deleted, []byte{2, 1}) || !res.Held() {
+		t.Errorf("deleted %v, held %v; want 2 then 1, held", deleted, res.Held())
+	}
+}
+
+func TestLocalMailIsAnsweredAtItsEndOnly(t *testing.T) {
+	r := start(t, policy.Local, nil)
+	r.guard.recipient = func(context.Context, *policy.Message, string) policy.Decision { return refuse(550, "5.7.1", "no") }
+	r.guard.message = func(context.Context, *policy.Message) policy.Decision { return refuse(550, "5.7.1", "no") }
+	p := r.dial(t, miltertest.Postfix37)
+	p.Macros['M'] = []string{"{auth_authen}", "root"} // not a thing that sendmail(1) can prove
+	ask(t)(p.Connect("localhost", "127.0.0.1", 0))
+	ask(t)(p.Helo("localhost"))
+	res, refused := send(t, p, letter)
+	if len(refused) != 0 || res.Final.Code != 'y' {
+		t.Errorf("refused at RCPT: %v; at the end: %q", refused, res.Final.Code)
+	}
+	got := r.guard.seen()[0]
+	if got.Role != policy.Local || !got.Submitted || got.Login != "" {
+		t.Errorf("role %v, submitted %v, login %q", got.Role, got.Submitted, got.Login)
+	}
+}
+
+func TestLocalListenerDoesNotTakeStrangersForLocal(t *testing.T) {
+	r := start(t, policy.Local, nil)
+	for i, c := range []struct {
+		addr string
+		port uint16
+	}{{"203.0.113.7", 0}, {"203.0.113.7", 4000}, {"127.0.0.1", 4000}} {
+		p := r.dial(t, miltertest.Postfix37)
+		ask(t)(p.Connect("localhost", c.addr, c.port))
+		send(t, p, letter)
+		if got := r.guard.seen()[i]; got.Role != policy.Relay || got.Submitted {
+			t.Errorf("%s port %d: role %v, submitted %v; want relay", c.addr, c.port, got.Role, got.Submitted)
+		}
+	}
+}
+
+func TestClientUIDIsAskedForLoopbackOnce(t *testing.T) {
+	var asked atomic.Int64
+	r := start(t, policy.Relay, func(s *milter.Server) {
+		s.ClientUID = func(c netip.AddrPort, daemonPort string) int {
+			asked.Add(1)
+			if c != netip.MustParseAddrPort("127.0.0.1:4000") || daemonPort != "25" {
+				t.Errorf("asked for %v, port %q", c, daemonPort)
+			}
+			return 33
+		}
+	})
+	p := r.dial(t, miltertest.Postfix37)
+	p.Macros['C'] = []string{"{daemon_port}", "25"}
+	ask(t)(p.Connect("localhost", "127.0.0.1", 4000))
+	send(t, p, letter)
+	send(t, p, letter)
+	stranger := r.dial(t, miltertest.Postfix37)
+	greet(t, stranger)
+	send(t, stranger, letter)
+	got := r.guard.seen()
+	if asked.Load() != 1 || got[0].UID != 33 || got[1].UID != 33 || got[2].UID != origin.NoUID {
+		t.Errorf("asked %d times, uids %d %d %d", asked.Load(), got[0].UID, got[1].UID, got[2].UID)
+	}
+}
+
+func TestCertificateOnlyAsFarAsTheMTAVerified(t *testing.T) {
+	r := start(t, policy.Relay, nil)
+	for i, c := range []struct {
+		macros []string
+		want   bool
+	}{
+		{[]string{"{cert_subject}", "web1", "{cert_issuer}", "CA"}, true}, // Postfix
+		{[]string{"{cert_subject}", "web1", "{verify}", "OK"}, true},      // Sendmail
+		{[]string{"{cert_subject}", "web1", "{verify}", "FAIL"}, false},
+		{[]string{"{verify}", "OK"}, false},
+	} {
+		p := r.dial(t, miltertest.Postfix37)
+		p.Macros['M'] = c.macros
+		greet(t, p)
+		send(t, p, letter)
+		if got := r.guard.seen()[i]; got.CertVerified != c.want {
+			t.Errorf("%q: verified %v", c.macros, got.CertVerified)
+		}
+	}
+}
+
+func TestPanicDefersAndSessionGoesOn(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	fail := true
+	r.guard.message = func(context.Context, *policy.Message) policy.Decision {
+		if fail {
+			panic("bug")
+		}
+		return accept
+	}
+	r.guard.recipient = func(_ context.Context, _ *policy.Message, to string) policy.Decision {
+		if to == "panic@example.net" {
+			panic("bug at rcpt")
+		}
+		return accept
+	}
+	p := r.dial(t, miltertest.Postfix37)
+	greet(t, p)
+	if res, _ := send(t, p, letter); res.Final.Code != 't' {
+		t.Errorf("panic at end of message: %q, want tempfail", res.Final.Code)
+	}
+	fail = false
+	m := letter
+	m.To = []string{"panic@example.net"}
+	if _, refused := send(t, p, m); refused["panic@example.net"].Code != 't' {
+		t.Errorf("panic at RCPT: %v, want tempfail", refused)
+	}
+	if res, _ := send(t, p, letter); res.Final.Code != 'c' {
+		t.Errorf("next message: %q", res.Final.Code)
+	}
+	if n := r.Stats.Panics.Load(); n != 2 {
+		t.Errorf("%d panics counted", n)
+	}
+	if !strings.Contains(r.log.String(), "bug at rcpt") {
+		t.Error("panic not logged")
+	}
+}
+
+func TestOverdueDecisionIsAnsweredForTheGuard(t *testing.T) {
+	for name, acceptIt := range map[string]bool{"defer": false, "accept": true} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, policy.Submission, func(s *milter.Server) {
+				s.Limits.DecisionTimeout = 50 * time.Millisecond
+				s.Limits.AcceptOverdue = acceptIt
+			})
+			release, entered := make(chan struct{}), make(chan struct{}, 2)
+			hang := func(ctx context.Context) policy.Decision {
+				entered <- struct{}{}
+				<-release
+				if ctx.Err() == nil {
+					t.Error("the guard's context has not ended")
+				}
+				return policy.Decision{Verdict: policy.Hold, Strip: []string{"From"}}
+			}
+			r.guard.message = func(ctx context.Context, _ *policy.Message) policy.Decision { return hang(ctx) }
+			p := r.dial(t, miltertest.Postfix37)
+			greet(t, p)
+			res, _ := send(t, p, letter)
+			want := byte('t')
+			if acceptIt {
+				want = 'c'
+			}
+			if res.Final.Code != want || len(res.Changes) != 0 {
+				t.Errorf("answer %q after %v, want %q alone", res.Final.Code, res.Changes, want)
+			}
+			<-entered
+			r.guard.mu.Lock()
+			r.guard.message = nil
+			r.guard.mu.Unlock()
+			close(release) // the late answer must not reach the wire
+			if res, _ := send(t, p, letter); res.Final.Code != 'c' || len(res.Changes) != 0 {
+				t.Errorf("next message: %q after %v", res.Final.Code, res.Changes)
+			}
+			if n := r.Stats.Overdue.Load(); n != 1 {
+				t.Errorf("%d overdue decisions counted", n)
+			}
+		})
+	}
+}
+
+func TestSlowDecisionKeepsTheMTAPatient(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	release := make(chan struct{})
+	r.guard.message = func(context.Context, *policy.Message) policy.Decision { <-release; return accept }
+	p := r.dial(t, miltertest.Postfix37)
+	greet(t, p)
+	ask(t)(p.Mail("<a@example.jp>"))
+	ask(t)(p.Rcpt("<b@example.net>"))
+	p.Put('E')
+	must(t, p.Flush())
+	if a := ask(t)(p.Read()); a.Code != 'p' {
+		t.Errorf("first answer %q, want progress", a.Code)
+	}
+	close(release)
+	if a := ask(t)(p.Ask()); a.Code != 'c' {
+		t.Errorf("answer %q", a.Code)
+	}
+}
+
+func TestHostileFramesCloseTheirConnectionOnly(t *testing.T) {
+	f := func(cmd byte, payload string) string {
+		var b bytes.Buffer
+		p := miltertest.New(&recordingConn{w: &b})
+		p.Put(cmd, payload)
+		must(t, p.Flush())
+		return b.String()
+	}
+	offer := "\x00\x00\x00\x06\x00\x00\x01\xff\x00\x1f\xff\xff"
+	optneg := f('O', offer)
+	mail := optneg + f('M', "<a@b>\x00")
+	for name, octets := range map[string]string{
+		"zero length":               "\x00\x00\x00\x00",
+		"huge length":               "\xff\xff\xff\xffB",
+		"unknown command":           optneg + f('Z', ""),
+		"command before greeting":   f('M', "<a@b>\x00"),
+		"greeting too short":        f('O', offer[:11]),
+		"greeting twice":            optneg + optneg,
+		"connect without NUL":       optneg + f('C', "host"),
+		"connect without family":    optneg + f('C', "host\x00"),
+		"connect without address":   optneg + f('C', "host\x004\x00\x19"),
+		"connect of strange family": optneg + f('C', "host\x00X"),
+		"helo without NUL":          optneg + f('H', "host"),
+		"helo empty":                optneg + f('H', ""),
+		"mail without NUL":          optneg + f('M', "<a@b"),
+		"mail empty":                optneg + f('M', ""),
+		"macro without stage":       optneg + f('D', ""),
+		"macro without value":       optneg + f('D', "Mi\x00"),
+		"macro without NUL":         optneg + f('D', "Mi\x00Q"),
+		"rcpt outside mail":         optneg + f('R', "<a@b>\x00"),
+		"body outside mail":         optneg + f('B', "xxxx"),
+		"end outside mail":          optneg + f('E', ""),
+		"header without value":      mail + f('L', "xxx\x00"),
+		"header without name":       mail + f('L', "\x00\x00"),
+		"header empty":              mail + f('L', ""),
+		"header with NUL":           mail + f('L', "x\x00y\x00z\x00"),
+		"command too large":         optneg + f('M', strings.Repeat("x", 17000)+"\x00"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, policy.Submission, nil)
+			p := r.dialRaw(t)
+			p.PutRaw([]byte(octets))
+			must(t, p.Flush())
+			for {
+				a, err := p.Read()
+				if errors.Is(err, io.EOF) || err != nil && strings.Contains(err.Error(), "reset") {
+					break
+				}
+				if err != nil || a.Code != 'O' {
+					t.Fatalf("answer %q, %v; want the connection closed", a.Code, err)
+				}
+			}
+			eventually(t, "connection counted as malformed", func() bool { return r.Stats.Malformed.Load() == 1 })
+			if n := r.Stats.Panics.Load(); n != 0 {
+				t.Errorf("%d panics", n)
+			}
+		})
+	}
+}
+
+func TestHeaderIsBounded(t *testing.T) {
+	r := start(t, policy.Submission, func(s *milter.Server) { s.Limits.HeaderBytes, s.Limits.HeaderFields = 20000, 50 })
+	for name, fields := range map[string][][2]string{
+		"many fields":   slices.Repeat([][2]string{{"X", "y"}}, 60),
+		"many octets":   slices.Repeat([][2]string{{"X", strings.Repeat("y", 3000)}}, 10),
+		"one too large": {{"X", strings.Repeat("y", 21000)}},
+		"one huge":      {{"X", strings.Repeat("y", 900000)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := r.dial(t, miltertest.Postfix37)
+			greet(t, p)
+			m := letter
+			m.Header = append(fields, [2]string{"From", "late@example.net"})
+			if res, _ := send(t, p, m); res.Final.Code != 'c' {
+				t.Fatalf("answer %q", res.Final.Code)
+			}
+			seen := r.guard.seen()
+			got := seen[len(seen)-1]
+			if !got.Header.Truncated() || len(got.fields) > 50 {
+				t.Errorf("truncated %v, %d fields", got.Header.Truncated(), len(got.fields))
+			}
+		})
+	}
+}
+
+func TestRecipientsAreBounded(t *testing.T) {
+	for role, addr := range map[policy.Role]string{policy.Submission: "203.0.113.7", policy.Local: "127.0.0.1"} {
+		t.Run(role.String(), func(t *testing.T) {
+			r := start(t, role, func(s *milter.Server) { s.Limits.Recipients = 3 })
+			p := r.dial(t, miltertest.Postfix37)
+			ask(t)(p.Connect("localhost", addr, 0))
+			m := letter
+			m.To = []string{"a@x.example", "b@x.example", "c@x.example", "d@x.example", "e@x.example"}
+			_, refused := send(t, p, m)
+			got := r.guard.seen()[0]
+			switch role {
+			case policy.Submission:
+				if len(refused) != 2 || !strings.HasPrefix(refused["d@x.example"].Text(), "452 4.5.3 ") || len(got.rcpts) != 3 {
+					t.Errorf("refused %v, kept %q", refused, got.rcpts)
+				}
+			case policy.Local: // nobody waits for an answer: told to the guard
+				if len(refused) != 0 || got.RcptMore != 2 || len(got.rcpts) != 3 {
+					t.Errorf("refused %v, kept %q and %d more", refused, got.rcpts, got.RcptMore)
+				}
+			}
+		})
+	}
+}
+
+func TestConnectionsAreCapped(t *testing.T) {
+	r := start(t, policy.Submission, func(s *milter.Server) { s.Limits.Connections = 2 })
+	a, b := r.dial(t, miltertest.Postfix37), r.dial(t, miltertest.Postfix37)
+	over := r.dialRaw(t)
+	if err := over.Negotiate(miltertest.Postfix37); err == nil {
+		t.Fatal("a third connection was served")
+	}
+	greet(t, a)
+	send(t, a, letter)
+	must(t, b.Quit())
+	eventually(t, "place free again", func() bool { return r.Stats.Open.Load() == 1 })
+	c := r.dial(t, miltertest.Postfix37)
+	greet(t, c)
+	send(t, c, letter)
+	if r.Stats.Refused.Load() != 1 || !strings.Contains(r.log.String(), "milter.max_connections") {
+		t.Errorf("refused %d, log %s", r.Stats.Refused.Load(), r.log)
+	}
+}
+
+func TestSilentPeersAreClosed(t *testing.T) {
+	for name, octets := range map[string]string{"between frames": "", "inside a frame": "\x00\x00\x00\x0dO\x00"} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, policy.Submission, func(s *milter.Server) {
+				s.Limits.IdleTimeout, s.Limits.FrameTimeout = 30*time.Millisecond, 30*time.Millisecond
+			})
+			p := r.dialRaw(t)
+			p.PutRaw([]byte(octets))
+			must(t, p.Flush())
+			if _, err := p.Read(); !errors.Is(err, io.EOF) {
+				t.Errorf("read: %v, want EOF", err)
+			}
+		})
+	}
+}
+
+func TestRefusedPeerIsNotServed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	s := &milter.Server{Guard: &guard{}, Limits: milter.DefaultLimits()}
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Serve(&milter.Listener{Name: "t", Role: policy.Relay, Listener: l, Admit: func(net.Conn) error { return errors.New("uid 1000 is not the MTA") }})
+	}()
+	p, err := miltertest.Dial("tcp", l.Addr().String())
+	must(t, err)
+	defer p.Close()
+	if err := p.Negotiate(miltertest.Postfix37); err == nil {
+		t.Error("served")
+	}
+	eventually(t, "refusal counted", func() bool { return s.Stats.Refused.Load() == 1 && s.Stats.Open.Load() == 0 })
+	s.Close()
+	<-done
+}
+
+// flaky fails to accept for a while, as with too many open files.
+type flaky struct {
+	net.Listener
+	failures atomic.Int64
+}
+
+func (f *flaky) Accept() (net.Conn, error) {
+	if f.failures.Add(-1) >= 0 {
+		return nil, errors.New("accept4: too many open files")
+	}
+	return f.Listener.Accept()
+}
+
+func TestAcceptErrorsAreSurvived(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	must(t, err)
+	f := &flaky{Listener: l}
+	f.failures.Store(3)
+	s := &milter.Server{Guard: &guard{}, Limits: milter.DefaultLimits()}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(&milter.Listener{Name: "t", Role: policy.Relay, Listener: f}) }()
+	p, err := miltertest.Dial("unix", l.Addr().String())
+	must(t, err)
+	defer p.Close()
+	must(t, p.Negotiate(miltertest.Postfix37))
+	if n := s.Stats.AcceptFails.Load(); n != 3 {
+		t.Errorf("%d failures counted", n)
+	}
+	s.Close()
+	<-done
+}
+
+func TestShutdownLetsTransactionsFinish(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	idle, busy := r.dial(t, miltertest.Postfix37), r.dial(t, miltertest.Postfix37)
+	greet(t, idle)
+	must(t, idle.Flush())
+	greet(t, busy)
+	ask(t)(busy.Mail("<a@example.jp>"))
+	ask(t)(busy.Rcpt("<b@example.net>"))
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	down := make(chan error, 1)
+	go func() { down <- r.Shutdown(ctx) }()
+	if _, err := idle.Read(); !errors.Is(err, io.EOF) {
+		t.Errorf("idle session: %v, want it closed", err)
+	}
+	ask(t)(busy.Header("Subject", "last"))
+	ask(t)(busy.EOH())
+	ask(t)(busy.Body("x"))
+	res, err := busy.EOM()
+	must(t, err)
+	if res.Final.Code != 'c' {
+		t.Errorf("running transaction: %q", res.Final.Code)
+	}
+	must(t, <-down)
+	if _, err := miltertest.Dial("unix", r.path); err == nil {
+		t.Error("still listening")
+	}
+}
+
+func TestShutdownEndsWithItsContext(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	p := r.dial(t, miltertest.Postfix37)
+	greet(t, p)
+	ask(t)(p.Mail("<a@example.jp>"))
+	ask(t)(p.Rcpt("<b@example.net>"))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := r.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) && err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	eventually(t, "connection closed", func() bool { return r.Stats.Open.Load() == 0 })
+}
+
+func TestManyConnectionsAtOnce(t *testing.T) {
+	r := start(t, policy.Submission, nil)
+	var wg sync.WaitGroup
+	for n := range 32 {
+		wg.Go(func() {
+			p := r.dial(t, miltertest.Postfix37)
+			p.Macros['M'] = []string{"{auth_authen}", fmt.Sprintf("user%d", n)}
+			if _, err := p.Connect("h", "203.0.113.7", 1); err != nil {
+				t.Error(err)
+				return
+			}
+			for range 20 {
+				m := letter
+				m.From = fmt.Sprintf("user%d@example.jp", n)
+				if res, _, err := p.Send(m); err != nil || res.Final.Code != 'c' {
+					t.Errorf("%v %q", err, res.Final.Code)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, m := range r.guard.seen() {
+		if m.Login+"@example.jp" != m.MailFrom {
+			t.Fatalf("login %q sent as %q: connections mix", m.Login, m.MailFrom)
+		}
+	}
+}

@@ -1,0 +1,429 @@
+package milter
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/netip"
+	"net/textproto"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	gomilter "github.com/emersion/go-milter"
+
+	"relayguard/policy"
+	"relayguard/policy/origin"
+)
+
+// UIDHeader is the field by which Postfix can be made to tell the Unix account
+// behind sendmail(1). Whoever set it, it never leaves with the message.
+const UIDHeader = "X-Relayguard-Uid"
+
+// session is the guard's side of one MTA connection: it fills one message after
+// another and asks the guard. Only the library's goroutine touches it.
+//
+// Between transactions it is small: agreed, macros of connect and HELO, client
+// and the reader's unread octets say all, so that it can be handed on.
+type session struct {
+	conn     *conn
+	listener *Listener
+
+	greeted bool // options were negotiated
+	agreed  negotiated
+	macros  macros
+	client  client
+
+	inTransaction bool // MAIL seen, neither end of message nor abort
+	panicked      bool // a handler panicked where no answer is due: tempfail at the next
+	message       policy.Message
+	rcptBytes     int
+	args          []string // ESMTP arguments of the command at hand
+}
+
+// client is what the connection said of the SMTP client.
+type client struct {
+	name   string
+	addr   netip.Addr
+	port   uint16
+	helo   string
+	uid    int
+	askUID bool // the uid was looked for
+}
+
+var _ gomilter.Milter = (*session)(nil)
+
+func newSession(c *conn, l *Listener) *session {
+	s := &session{conn: c, listener: l, client: client{uid: origin.NoUID}}
+	s.message.Header.MaxBytes = c.server.Limits.HeaderBytes
+	s.message.Header.MaxFields = c.server.Limits.HeaderFields
+	return s
+}
+
+// allow judges the order of commands. Both MTAs keep it; who does not is no MTA.
+func (s *session) allow(cmd byte) error {
+	switch cmd {
+	case cmdOptNeg:
+		if s.greeted {
+			return malformed(cmd, "second negotiation")
+		}
+	case cmdQuit:
+	case cmdRcpt, cmdData, cmdHeader, cmdEOH, cmdBody, cmdEOM:
+		if !s.inTransaction {
+			return malformed(cmd, "outside a transaction")
+		}
+	default:
+		if !s.greeted {
+			return malformed(cmd, "before the negotiation")
+		}
+	}
+	return nil
+}
+
+// take looks at a frame before the library does; false: the library is not to
+// see it.
+func (s *session) take(cmd byte, payload []byte) (forLibrary bool, err error) {
+	defer s.guardPanic(nil)
+	switch cmd {
+	case cmdOptNeg:
+		s.greeted, s.agreed = true, agree(payload)
+	case cmdMacro:
+		s.macros.set(payload[0], payload[1:])
+		return false, nil
+	case cmdConnect:
+		s.client = parseConnect(payload)
+	case cmdMail, cmdRcpt:
+		s.args = arguments(payload)
+	case cmdHeader:
+		s.replyUnless(gomilter.OptNoHeaderReply)
+		return false, nil
+	case cmdEOH:
+		s.replyUnless(gomilter.OptNoEOHReply)
+		return false, nil
+	case cmdBody:
+		s.replyUnless(gomilter.OptNoBodyReply)
+		return false, nil
+	case cmdData:
+		s.replyUnless(gomilter.OptNoDataReply)
+		return false, nil
+	case cmdUnknown:
+		s.replyUnless(gomilter.OptNoUnknownReply)
+		return false, nil
+	case cmdQuitNC:
+		s.endTransaction()
+		s.macros.endSession()
+		s.client = client{uid: origin.NoUID}
+		return false, nil
+	}
+	return true, nil
+}
+
+func (s *session) replyUnless(bit gomilter.OptProtocol) {
+	if !s.agreed.has(bit) {
+		s.conn.answer(ansContinue)
+	}
+}
+
+// continueUnless is the library's way to the same.
+func (s *session) continueUnless(bit gomilter.OptProtocol) gomilter.Response {
+	if s.agreed.has(bit) {
+		return nil
+	}
+	return respContinue
+}
+
+// parseConnect reads a checked CONNECT frame.
+func parseConnect(p []byte) client {
+	c := client{uid: origin.NoUID}
+	end := bytes.IndexByte(p, 0)
+	c.name = string(p[:end])
+	family, rest := p[end+1], p[end+2:]
+	if family != '4' && family != '6' {
+		return c
+	}
+	c.port = uint16(rest[0])<<8 | uint16(rest[1])
+	addr := strings.TrimSuffix(string(rest[2:]), "\x00")
+	if len(addr) > 5 && strings.EqualFold(addr[:5], "IPv6:") { // as Sendmail writes it
+		addr = addr[5:]
+	}
+	if ip, err := netip.ParseAddr(addr); err == nil {
+		c.addr = ip.Unmap()
+	}
+	return c
+}
+
+// arguments are the strings behind the address of a MAIL or RCPT frame.
+func arguments(p []byte) []string {
+	first := bytes.IndexByte(p, 0)
+	if first+1 == len(p) {
+		return nil
+	}
+	return strings.Split(string(p[first+1:len(p)-1]), "\x00")
+}
+
+// Connect implements gomilter.Milter; the frame was read by take.
+func (s *session) Connect(string, string, uint16, net.IP, *gomilter.Modifier) (gomilter.Response, error) {
+	return s.continueUnless(gomilter.OptNoConnReply), nil
+}
+
+// Helo implements gomilter.Milter.
+func (s *session) Helo(name string, _ *gomilter.Modifier) (gomilter.Response, error) {
+	s.client.helo = name
+	return s.continueUnless(gomilter.OptNoHeloReply), nil
+}
+
+// MailFrom implements gomilter.Milter. What is wrong with the sender is said at
+// every RCPT: a refusal at MAIL would sink local mail without a trace.
+func (s *session) MailFrom(from string, _ *gomilter.Modifier) (resp gomilter.Response, err error) {
+	resp = s.continueUnless(gomilter.OptNoMailReply)
+	defer s.guardPanic(nil)
+	s.startTransaction(from)
+	return resp, nil
+}
+
+func (s *session) startTransaction(from string) {
+	s.resetMessage()
+	s.inTransaction = true
+	m := &s.message
+	m.Listener, m.Role, m.Time = s.listener.Name, s.role(), time.Now()
+	m.Evidence = s.evidence()
+	m.MailFrom, m.MailArgs = from, s.args
+}
+
+// role is the listener's, unless what came is not what the listener is for:
+// a listener for sendmail(1) that is put on an SMTP service must not let
+// strangers through as local mail.
+func (s *session) role() policy.Role {
+	if s.listener.Role == policy.Local && !s.fromSendmail() {
+		return policy.Relay
+	}
+	return s.listener.Role
+}
+
+// fromSendmail reports whether the connection is Postfix's pickup: loopback
+// with port 0.
+func (s *session) fromSendmail() bool { return s.client.port == 0 && s.client.addr.IsLoopback() }
+
+func (s *session) evidence() origin.Evidence {
+	e := origin.NewEvidence()
+	e.ClientIP, e.ClientPort, e.ClientName, e.Helo = s.client.addr, s.client.port, s.client.name, s.client.helo
+	e.DaemonName = s.macro("{daemon_name}")
+	if s.role() == policy.Local {
+		e.Submitted = true
+		return e // Postfix tells no login for sendmail(1), and none is believed
+	}
+	e.Login, e.AuthType = s.macro("{auth_authen}"), s.macro("{auth_type}")
+	e.CertSubject, e.CertIssuer = s.macro("{cert_subject}"), s.macro("{cert_issuer}")
+	// Postfix tells a subject only if it verified the chain, and never
+	// {verify}; Sendmail tells both.
+	verify := s.macro("{verify}")
+	e.CertVerified = e.CertSubject != "" && (verify == "" || verify == "OK")
+	e.UID = s.clientUID(e.Login)
+	return e
+}
+
+// clientUID is the Unix account behind SMTP from this very machine, found once
+// a connection.
+func (s *session) clientUID(login string) int {
+	find := s.conn.server.ClientUID
+	if find == nil || login != "" || !s.client.addr.IsLoopback() || s.client.port == 0 {
+		return origin.NoUID
+	}
+	if !s.client.askUID {
+		s.client.askUID = true
+		s.client.uid = find(netip.AddrPortFrom(s.client.addr, s.client.port), s.macro("{daemon_port}"))
+	}
+	return s.client.uid
+}
+
+func (s *session) macro(name string) string { return string(s.macros.get(name)) }
+
+// RcptTo implements gomilter.Milter: the guard is asked about this recipient,
+// except for local mail, where Postfix takes any refusal here for its own
+// misconfiguration.
+func (s *session) RcptTo(to string, _ *gomilter.Modifier) (resp gomilter.Response, err error) {
+	resp = s.continueUnless(gomilter.OptNoRcptReply)
+	defer s.guardPanic(&resp)
+	m := &s.message
+	m.QueueID = s.macro("i")
+	m.RcptArgs = s.args
+	if m.Role == policy.Local {
+		s.keepRecipient(to)
+		return resp, nil
+	}
+	if s.panicked {
+		return respTempFail, nil
+	}
+	if !s.roomFor(to) {
+		return replyResponse(policy.Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many recipients, send the rest in another message"}), nil
+	}
+	ctx, done := s.begin(false)
+	d := s.conn.server.Guard.Recipient(ctx, m, to)
+	if !done() {
+		return respTempFail, nil
+	}
+	if d.Verdict == policy.Reject || d.Verdict == policy.Defer {
+		return replyResponse(d.Reply), nil
+	}
+	s.keepRecipient(to)
+	return resp, nil
+}
+
+// maxRcptBytes bounds what the recipients of one message take, whatever their
+// number: that of 10,000 addresses of 100 octets.
+const maxRcptBytes = 1 << 20
+
+func (s *session) roomFor(to string) bool {
+	return len(s.message.RcptTo) < s.conn.server.Limits.Recipients && s.rcptBytes+len(to) <= maxRcptBytes
+}
+
+func (s *session) keepRecipient(to string) {
+	if !s.roomFor(to) {
+		s.message.RcptMore++
+		return
+	}
+	s.rcptBytes += len(to)
+	s.message.RcptTo = append(s.message.RcptTo, to)
+}
+
+// header takes a header frame's payload.
+func (s *session) header(p []byte) error {
+	name, value, err := splitHeader(p)
+	if err != nil {
+		return err
+	}
+	s.message.Size += int64(len(name) + len(value) + len(": \r\n"))
+	s.message.Header.Add(name, value)
+	return nil
+}
+
+// oversizedHeader notes a field too large to be kept at all.
+func (s *session) oversizedHeader(n int) {
+	s.message.Size += int64(n)
+	s.message.Header.Overflow()
+}
+
+// body takes a piece of body, valid during the call.
+func (s *session) body(piece []byte) {
+	s.message.Size += int64(len(piece))
+}
+
+// Body implements gomilter.Milter: end of message, the guard decides.
+func (s *session) Body(*gomilter.Modifier) (resp gomilter.Response, err error) {
+	resp = respTempFail
+	defer s.endTransaction()
+	defer s.guardPanic(&resp)
+	if s.panicked {
+		return respTempFail, nil
+	}
+	if id := s.macro("i"); id != "" {
+		s.message.QueueID = id
+	}
+	s.conn.server.Stats.Messages.Add(1)
+	ctx, done := s.begin(true)
+	d := s.conn.server.Guard.Message(ctx, &s.message)
+	if !done() {
+		return respTempFail, nil
+	}
+	return s.answer(&d), nil
+}
+
+// answer turns the decision on a whole message into frames: modifications are
+// queued before the answer proper.
+func (s *session) answer(d *policy.Decision) gomilter.Response {
+	switch d.Verdict {
+	case policy.Reject, policy.Defer:
+		return replyResponse(d.Reply)
+	case policy.Hold:
+		if !s.agreed.may(gomilter.OptQuarantine) {
+			s.conn.server.log().Error("the MTA offers no quarantine; message deferred", "listener", s.listener.Name, "id", d.ID)
+			return respTempFail
+		}
+		s.conn.queue(func(b []byte) []byte { return appendQuarantine(b, d.Rule) })
+	case policy.Accept, policy.Tell:
+	default:
+		s.conn.server.log().Error("no verdict; message deferred", "listener", s.listener.Name, "verdict", d.Verdict)
+		return respTempFail
+	}
+	if s.agreed.may(gomilter.OptChangeHeader) {
+		for _, name := range d.Strip {
+			n := s.message.Header.Count(name)
+			s.conn.queue(func(b []byte) []byte { return appendDelete(b, name, n) })
+		}
+	}
+	return respContinue
+}
+
+// begin starts a decision: a context with its deadline, and what ends it.
+// False: the MTA has been answered meanwhile.
+func (s *session) begin(eom bool) (context.Context, func() bool) {
+	by := time.Now().Add(s.conn.server.Limits.DecisionTimeout)
+	ctx, cancel := context.WithDeadline(s.conn.ctx, by)
+	s.conn.beginDecision(by, eom)
+	return ctx, func() bool {
+		cancel()
+		return s.conn.endDecision()
+	}
+}
+
+// Header, Headers and BodyChunk are never called: the frames do not reach the
+// library.
+func (s *session) Header(string, string, *gomilter.Modifier) (gomilter.Response, error) {
+	panic("header frame reached the library")
+}
+
+// Headers implements gomilter.Milter, see Header.
+func (s *session) Headers(textproto.MIMEHeader, *gomilter.Modifier) (gomilter.Response, error) {
+	panic("end-of-header frame reached the library")
+}
+
+// BodyChunk implements gomilter.Milter, see Header.
+func (s *session) BodyChunk([]byte, *gomilter.Modifier) (gomilter.Response, error) {
+	panic("body frame reached the library")
+}
+
+// Abort implements gomilter.Milter. Postfix sends it after every message, too,
+// and twice before it quits.
+func (s *session) Abort(*gomilter.Modifier) error {
+	s.endTransaction()
+	return nil
+}
+
+// keepBytes is the header memory that a connection keeps from one message to
+// the next.
+const keepBytes = 16 << 10
+
+func (s *session) endTransaction() {
+	s.inTransaction, s.panicked = false, false
+	s.resetMessage()
+	s.macros.endMessage()
+}
+
+func (s *session) resetMessage() {
+	m := &s.message
+	m.Header.Reset(keepBytes)
+	rcpt := m.RcptTo[:0]
+	if cap(rcpt) > 256 {
+		rcpt = nil
+	}
+	clear(rcpt[:cap(rcpt)])
+	*m = policy.Message{Header: m.Header, RcptTo: rcpt}
+	s.rcptBytes = 0
+}
+
+// guardPanic turns a panic into a tempfail: here where an answer is due, else
+// at the next stage that has one.
+func (s *session) guardPanic(resp *gomilter.Response) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	s.conn.endPanickedDecision()
+	s.conn.server.Stats.Panics.Add(1)
+	s.conn.server.log().Error("panic; message deferred", "listener", s.listener.Name, "queue_id", s.message.QueueID,
+		"panic", v, "stack", string(debug.Stack()))
+	s.panicked = true
+	if resp != nil && *resp != nil {
+		*resp = respTempFail
+	}
+}

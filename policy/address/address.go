@@ -1,0 +1,109 @@
+// Package address reads mail addresses as a mail server sees them, and knows
+// the forms in which one's own address legitimately appears: with a tag, a
+// BATV signature, as VERP, as a list's bounce address, as SRS.
+//
+// It is pure and takes hostile input. What it cannot read is not an address;
+// it never guesses a domain.
+package address
+
+import (
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// Address is a mailbox: RFC 5321 §4.1.2. Local keeps its case and has no
+// quotes; Domain is lower case, in A-labels, without a trailing dot. The zero
+// value is the null reverse-path.
+type Address struct{ Local, Domain string }
+
+// maxLength is twice what a path may have (RFC 5321 §4.5.3.1.3), for the sake
+// of rewritten addresses; longer ones are no addresses.
+const maxLength = 512
+
+// Parse reads an address without brackets, as MTAs hand it over. False: there
+// is no domain, no local part, or something that no address has. A source
+// route is dropped (RFC 5321 §4.1.1.3: it must be accepted and ignored).
+func Parse(s string) (Address, bool) {
+	s = strings.TrimSpace(s)
+	if strings.HasPrefix(s, "@") {
+		_, rest, ok := strings.Cut(s, ":")
+		if !ok {
+			return Address{}, false
+		}
+		s = rest
+	}
+	at := strings.LastIndexByte(s, '@')
+	if len(s) > maxLength || at <= 0 || hasControl(s) {
+		return Address{}, false
+	}
+	a := Address{Local: unquote(s[:at]), Domain: Domain(s[at+1:])}
+	return a, a.Local != "" && a.Domain != ""
+}
+
+// Domain brings a domain into the form in which domains are compared: lower
+// case, A-labels, no trailing dot. Empty if it is none. A domain that IDNA
+// refuses stays as it is, in lower case: it compares, and resolves nowhere.
+func Domain(s string) string {
+	s = strings.ToLower(strings.TrimSuffix(s, "."))
+	if strings.ContainsAny(s, " \t<>,;\"()") || strings.HasPrefix(s, ".") {
+		return ""
+	}
+	if isASCII(s) {
+		return s
+	}
+	if a, err := idna.Lookup.ToASCII(s); err == nil {
+		return a
+	}
+	return s
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+func hasControl(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return true
+		}
+	}
+	return false
+}
+
+// unquote takes the quotes of RFC 5321 §4.1.2 off a local part: "a b"@x and
+// a\ b@x are one mailbox.
+func unquote(s string) string {
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+		return s
+	}
+	var b strings.Builder
+	for i := 1; i < len(s)-1; i++ {
+		if s[i] == '\\' && i+1 < len(s)-1 {
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// Key is the address for comparing: all lower case. Local parts that differ in
+// case alone are one person's on every system our users run.
+func (a Address) Key() string {
+	if a == (Address{}) {
+		return ""
+	}
+	return strings.ToLower(a.Local) + "@" + a.Domain
+}
+
+func (a Address) String() string {
+	if a == (Address{}) {
+		return "<>"
+	}
+	return a.Local + "@" + a.Domain
+}

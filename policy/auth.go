@@ -1,0 +1,36 @@
+package policy
+
+import "relayguard/policy/origin"
+
+// auth says what is wrong with this recipient if nobody answers for the
+// message; nil if nothing is.
+func (p *Policy) auth(m *Message, o *origin.Origin, to string) *Finding {
+	switch m.Role {
+	case Submission:
+		if !o.Login.Known() {
+			return &Finding{RuleAuth, Reject, "no AUTH on a submission listener"}
+		}
+	case Relay:
+		if kind, _ := o.Account(); kind == origin.KindUnknown && !p.exemptRecipient(m, to) {
+			return &Finding{RuleAuth, Reject, "neither AUTH nor an address in a trusted network"}
+		}
+	case Inbound:
+		// Strangers are the MTA's to judge. But one who writes to somebody
+		// who is not ours relays through us, which the MTA should not let.
+		if kind, _ := o.Account(); kind == origin.KindUnknown && len(p.Inside) > 0 && !p.Inside.Has(to) {
+			return &Finding{RuleAuth, Tell, "a stranger writes to the outside through an inbound listener"}
+		}
+	}
+	return nil
+}
+
+// messageAuth asks auth about every recipient once more: an answer at RCPT may
+// have been the MTA's default, and in the phase observe only told.
+func (p *Policy) messageAuth(m *Message, o *origin.Origin) *Finding {
+	for _, to := range m.RcptTo {
+		if f := p.auth(m, o, to); f != nil {
+			return f
+		}
+	}
+	return nil
+}

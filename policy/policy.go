@@ -1,0 +1,213 @@
+package policy
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"relayguard/policy/address"
+	"relayguard/policy/origin"
+)
+
+// Names of the rules of this package, as verdicts cite them.
+const (
+	RuleAuth      = "auth"             // nobody answers for the message
+	RuleEnvelope  = "envelope-address" // envelope sender that the login does not own
+	RuleFrom      = "from-address"     // From that the login does not own
+	RuleMap       = "address-map"      // whose an address is could not be found out in time
+	RuleHeader    = "header-size"      // more header than the guard reads
+	RuleRecipient = "recipient-count"  // more recipients than the guard reads
+)
+
+// Policy is one configuration's rules. It is not changed once in use, so any
+// number of connections may ask it at once; a reload makes another.
+type Policy struct {
+	Phase  Phase
+	Finder origin.Finder
+	Inside Inside
+
+	// LocalDaemon is the {daemon_name} of the cleanup service that tells the
+	// Unix account of local mail; no other mail's uid header is believed.
+	LocalDaemon string
+	UIDHeader   string
+
+	// OwnUID is the daemon's own account: its mail is exempt from holds.
+	OwnUID int
+
+	Addresses Addresses
+}
+
+// Inside is the set of exactly the domains that are ours, in the form of
+// address.Domain.
+type Inside map[string]bool
+
+// Has reports whether the address is at a domain of ours.
+func (in Inside) Has(addr string) bool {
+	a, ok := address.Parse(addr)
+	return ok && in[a.Domain]
+}
+
+// all reports whether there are recipients and each is inside.
+func (in Inside) all(rcpts []string) bool {
+	for _, r := range rcpts {
+		if !in.Has(r) {
+			return false
+		}
+	}
+	return len(rcpts) > 0
+}
+
+// Recipient decides about one recipient while the client waits at RCPT. Only a
+// verdict that no later part of the message can change refuses here. It never
+// holds; tell means that Message will say more.
+func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to string) Decision {
+	d := Decision{Verdict: Accept, Origin: p.Finder.Find(&m.Evidence)}
+	if m.Local() {
+		return d // Postfix answers a refusal at RCPT of local mail by keeping it for ever
+	}
+	p.judge(&d, p.auth(m, &d.Origin, to))
+	if !d.Verdict.Stops() && p.Addresses.Envelope == Reject && !p.Inside.Has(to) {
+		p.judge(&d, p.envelope(ctx, m, &d.Origin))
+	}
+	if d.Verdict == Hold { // said at the end of the message
+		d.Verdict = Tell
+	}
+	return d
+}
+
+// Message decides about the whole message.
+func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decision {
+	d := Decision{Verdict: Accept}
+	if m.Header.Count(p.UIDHeader) > 0 {
+		d.Strip = []string{p.UIDHeader}
+		p.readUID(m)
+	}
+	m.MessageID, _ = m.Header.Get("Message-ID")
+	froms, readable := fromAddresses(&m.Header)
+	if len(froms) > 0 {
+		m.HeaderFrom = froms[0].String()
+	}
+	d.Origin = p.Finder.Find(&m.Evidence)
+
+	if f := p.messageAuth(m, &d.Origin); f != nil {
+		p.judge(&d, f)
+	}
+	if m.Role != Egress && !p.own(m) {
+		if m.Header.Truncated() {
+			p.judge(&d, &Finding{RuleHeader, Hold, "the header is larger than milter.max_header_bytes or max_header_fields, so what it hides is not known"})
+		}
+		if m.RcptMore > 0 {
+			p.judge(&d, &Finding{RuleRecipient, Hold, "more recipients than milter.max_recipients"})
+		}
+		p.judge(&d, p.envelope(ctx, m, &d.Origin))
+		p.judge(&d, p.headerFrom(ctx, m, &d.Origin, froms, readable))
+	}
+	if (d.Verdict == Hold || d.Verdict == Defer) && p.exempt(m) {
+		d.Verdict, d.Rule, d.Reason, d.Reply = Accept, "", "", Reply{}
+	}
+	if d.Verdict == Reject && m.MailFrom == "" { // Sendmail loses a null sender's mail that is refused
+		d.Verdict, d.Reply = Hold, Reply{}
+	}
+	return d
+}
+
+// judge adds a finding, softened by the phase, to a decision. The severest
+// decides, the first among equals.
+func (p *Policy) judge(d *Decision, f *Finding) {
+	if f == nil {
+		return
+	}
+	d.Findings = append(d.Findings, *f)
+	v := f.Verdict
+	if v.Stops() && !p.acts(f.Rule) {
+		v = Tell
+	}
+	if v > d.Verdict {
+		d.Verdict, d.Rule, d.Reason = v, f.Rule, f.Reason
+		d.Reply = replyTo(f.Rule, v)
+	}
+}
+
+// acts reports whether a rule may stop mail in this phase.
+func (p *Policy) acts(rule string) bool {
+	switch p.Phase {
+	case Enforce:
+		return true
+	case Learning:
+		return rule == RuleAuth || rule == RuleHeader || rule == RuleRecipient
+	}
+	return false
+}
+
+// replyTo is what the client is told. Nothing in it comes from the client.
+func replyTo(rule string, v Verdict) Reply {
+	switch {
+	case rule == RuleAuth:
+		return Reply{530, "5.7.0", "Authentication required: log in to send mail through this server"}
+	case rule == RuleEnvelope && v == Reject:
+		return Reply{550, "5.7.1", "The envelope sender is not an address of the account you are logged in with"}
+	case rule == RuleFrom && v == Reject:
+		return Reply{550, "5.7.1", "The From address is not an address of the account you are logged in with"}
+	case v == Reject:
+		return Reply{550, "5.7.1", "Message refused by policy"}
+	case v == Defer:
+		return Reply{451, "4.7.1", "The sender cannot be checked now, try again later"}
+	}
+	return Reply{}
+}
+
+// readUID believes the uid header of mail from sendmail(1) only: its first
+// field, and only where the MTA's own service put it there, before everything
+// that the user wrote.
+func (p *Policy) readUID(m *Message) {
+	if !m.Submitted || p.LocalDaemon == "" || m.DaemonName != p.LocalDaemon || m.Header.Len() == 0 {
+		return
+	}
+	name, value := m.Header.Field(0)
+	if !strings.EqualFold(name, p.UIDHeader) {
+		return
+	}
+	if uid, ok := parseUID(strings.TrimSpace(value)); ok {
+		m.UID = uid
+	}
+}
+
+// parseUID reads a uid_t in plain decimal digits.
+func parseUID(s string) (int, bool) {
+	uid := 0
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' || uid > 1<<32 {
+			return 0, false
+		}
+		uid = 10*uid + int(c-'0')
+	}
+	return uid, s != "" && uid < 1<<32-1 // (uid_t)-1 is nobody at all
+}
+
+// exempt reports whether every recipient is one whose mail is never held.
+func (p *Policy) exempt(m *Message) bool {
+	if p.own(m) {
+		return true
+	}
+	for _, r := range m.RcptTo {
+		if !p.exemptRecipient(m, r) {
+			return false
+		}
+	}
+	return len(m.RcptTo) > 0 && m.RcptMore == 0
+}
+
+// exemptRecipient: postmaster and abuse of our domains (RFC 2142 §4, §5), and
+// bounces to our own people. Each for itself: they exempt no other recipient.
+func (p *Policy) exemptRecipient(m *Message, to string) bool {
+	a, ok := address.Parse(to)
+	if !ok || !p.Inside[a.Domain] {
+		return false
+	}
+	return m.MailFrom == "" || strings.EqualFold(a.Local, "postmaster") || strings.EqualFold(a.Local, "abuse")
+}
+
+// own reports whether the guard itself sent the message.
+func (p *Policy) own(m *Message) bool {
+	return m.Submitted && m.UID != origin.NoUID && m.UID == p.OwnUID
+}

@@ -42,9 +42,9 @@ const (
 // far smaller. Only a body or header may exceed bufferSize, and neither is
 // held whole for that.
 const (
-	bufferSize   = 16 << 10 // read buffer of a connection, and the largest command or macro frame
-	maxFrame     = 1 << 20
-	frameHeader  = 4
+	bufferSize  = 16 << 10 // read buffer of a connection, and the largest command or macro frame
+	maxFrame    = 1 << 20
+	frameHeader = 4
 )
 
 // errMalformed is what a peer that does not speak the protocol gets: its

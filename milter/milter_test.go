@@ -513,16 +513,16 @@ func TestLocalListenerDoesNotTakeStrangersForLocal(t *testing.T) {
 func TestClientUIDIsAskedForLoopbackOnce(t *testing.T) {
 	var asked atomic.Int64
 	r := start(t, policy.Relay, func(s *milter.Server) {
-		s.ClientUID = func(c netip.AddrPort, daemonPort string) int {
+		s.ClientUID = func(client, daemon netip.AddrPort) int {
 			asked.Add(1)
-			if c != netip.MustParseAddrPort("127.0.0.1:4000") || daemonPort != "25" {
-				t.Errorf("asked for %v, port %q", c, daemonPort)
+			if client != netip.MustParseAddrPort("127.0.0.1:4000") || daemon != netip.MustParseAddrPort("127.0.0.1:25") {
+				t.Errorf("asked for %v to %v", client, daemon)
 			}
 			return 33
 		}
 	})
 	p := r.dial(t, miltertest.Postfix37)
-	p.Macros['C'] = []string{"{daemon_port}", "25"}
+	p.Macros['C'] = []string{"{daemon_addr}", "127.0.0.1", "{daemon_port}", "25"}
 	ask(t)(p.Connect("localhost", "127.0.0.1", 4000))
 	send(t, p, letter)
 	send(t, p, letter)

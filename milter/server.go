@@ -95,9 +95,9 @@ type Server struct {
 	Stats  Stats
 
 	// ClientUID finds the Unix account behind an SMTP client on this machine;
-	// origin.NoUID if it cannot. nil: not looked for. daemonPort is the MTA's
-	// own port, "" if it did not tell.
-	ClientUID func(client netip.AddrPort, daemonPort string) int
+	// origin.NoUID if it cannot. nil: not looked for. daemon is the MTA's own
+	// end of the SMTP connection.
+	ClientUID func(client, daemon netip.AddrPort) int
 
 	draining atomic.Bool
 	drainEnd atomic.Int64

@@ -231,7 +231,9 @@ func (s *session) clientUID(login string) int {
 	}
 	if !s.client.askUID {
 		s.client.askUID = true
-		s.client.uid = find(netip.AddrPortFrom(s.client.addr, s.client.port), s.macro("{daemon_port}"))
+		if daemon, err := netip.ParseAddrPort(net.JoinHostPort(s.macro("{daemon_addr}"), s.macro("{daemon_port}"))); err == nil {
+			s.client.uid = find(netip.AddrPortFrom(s.client.addr, s.client.port), daemon)
+		}
 	}
 	return s.client.uid
 }

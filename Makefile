@@ -1,0 +1,2 @@
+test-postfix:
+	@echo hi

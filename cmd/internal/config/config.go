@@ -1,0 +1,206 @@
+// Package config reads relayguard's one configuration file.
+//
+// The file is strict TOML: an unknown key, a value out of its bounds and two
+// keys that contradict each other are errors, and all of them are reported at
+// once, each with its line, what was found, what was wanted and the remedy. A
+// missing key or section means its default; Default holds them all. One table
+// (schema.go) says which keys there are; the parser, the manual page and the
+// example file are made from it.
+//
+// It opens nothing but that file: whether a group exists or a map can be read
+// is for those who use it. Zero never means off, for any key.
+package config
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"relayguard/policy"
+	"relayguard/policy/origin"
+)
+
+// DefaultPath is where the configuration lives unless the command line says
+// otherwise.
+const DefaultPath = "/etc/relayguard/relayguard.toml"
+
+// Config is a checked configuration. Start from Default, Load or Parse: the
+// zero value is none. Lists and maps without entries are nil.
+type Config struct {
+	Phase        policy.Phase
+	Inside       Inside
+	MTA          MTA
+	Log          Log
+	Milter       Milter
+	Listeners    []Listener // at least one
+	Networks     []origin.Network
+	Certificates []origin.Certificate // logins in lower case
+	Local        Local
+	Address      Address
+}
+
+// Inside says which domains are ours.
+type Inside struct {
+	Domains []string // lower case, A-labels
+	FromMTA bool     // add those that the MTA's settings name
+}
+
+// MTA is the mail server on this machine.
+type MTA struct {
+	Kind            string // "postfix"
+	ConfigDirectory string // absolute
+}
+
+// Log is the daemon's own log on standard error.
+type Log struct {
+	Format string // "text" or "json"
+	Level  slog.Level
+}
+
+// Milter bounds what one MTA connection may cost.
+type Milter struct {
+	DecisionTimeout time.Duration
+	OnTimeout       policy.Verdict // Accept or Defer
+	IdleTimeout     time.Duration  // between two frames
+	FrameTimeout    time.Duration  // within a frame, either way
+	DrainTimeout    time.Duration  // from SIGTERM to the end
+	MaxConnections  int            // of all listeners together
+	MaxHeaderBytes  int            // of one message
+	MaxHeaderFields int
+	MaxRecipients   int
+}
+
+// Listener is a socket that the MTA connects to.
+type Listener struct {
+	Name     string
+	Role     policy.Role
+	Endpoint Endpoint
+	Mode     fs.FileMode    // of a Unix socket; 0 with TCP
+	Group    string         // of a Unix socket; "" with TCP
+	Peers    []string       // Unix accounts on this machine that may connect; never empty
+	Allow    []netip.Prefix // other machines that may connect; nil unless TCP beyond loopback
+}
+
+// Endpoint is where a listener listens: Path of a Unix socket, or else TCP.
+type Endpoint struct {
+	Path string
+	TCP  netip.AddrPort
+}
+
+// Network is the first argument of net.Listen.
+func (e Endpoint) Network() string {
+	if e.Path != "" {
+		return "unix"
+	}
+	return "tcp"
+}
+
+// Address is the second argument of net.Listen.
+func (e Endpoint) Address() string {
+	if e.Path != "" {
+		return e.Path
+	}
+	return e.TCP.String()
+}
+
+// String is the endpoint as the configuration writes it.
+func (e Endpoint) String() string { return e.Network() + ":" + e.Address() }
+
+// Loopback reports that only this machine can reach the endpoint.
+func (e Endpoint) Loopback() bool { return e.Path != "" || e.TCP.Addr().Unmap().IsLoopback() }
+
+// Local is how mail of this machine's own accounts is known.
+type Local struct {
+	DaemonName string
+}
+
+// Address says who may write as whom.
+type Address struct {
+	DefaultDomain      string // "" if logins without @ own nothing by their name
+	RecipientDelimiter string // each of its characters begins a tag; "" for no tags
+	Envelope           policy.Verdict
+	HeaderFrom         policy.Verdict
+	Files              []string // absolute
+	PostfixMaps        []string // "type:table"
+	MapTimeout         time.Duration
+	MapSlow            policy.Verdict
+
+	// Logins gives the addresses of a login (lower case): "user@domain",
+	// "@domain" or "*". Domains are in lower case.
+	Logins map[string][]string
+}
+
+// Default is the configuration of an empty file.
+func Default() *Config {
+	listen := func(role policy.Role) Listener {
+		l := defaultListener()
+		l.Name, l.Role = role.String(), role
+		l.Endpoint.Path = "/var/spool/postfix/relayguard/" + l.Name + ".sock" // Postfix's chroot on Debian
+		return l
+	}
+	return &Config{
+		Phase:  policy.Learning,
+		Inside: Inside{FromMTA: true},
+		MTA:    MTA{Kind: "postfix", ConfigDirectory: "/etc/postfix"},
+		Log:    Log{Format: "text", Level: slog.LevelInfo},
+		Milter: Milter{
+			DecisionTimeout: 5 * time.Second,
+			OnTimeout:       policy.Defer,
+			IdleTimeout:     2 * time.Hour,
+			FrameTimeout:    time.Minute,
+			DrainTimeout:    30 * time.Second,
+			MaxConnections:  2000,
+			MaxHeaderBytes:  256 << 10,
+			MaxHeaderFields: 1000,
+			MaxRecipients:   10000,
+		},
+		Listeners: []Listener{listen(policy.Submission), listen(policy.Local), listen(policy.Relay)},
+		Local:     Local{DaemonName: "LOCAL-PICKUP"},
+		Address: Address{
+			RecipientDelimiter: "+",
+			Envelope:           policy.Hold,
+			HeaderFrom:         policy.Tell,
+			MapTimeout:         time.Second,
+			MapSlow:            policy.Tell,
+		},
+	}
+}
+
+// defaultListener is what a [[listener]] need not say.
+func defaultListener() Listener {
+	return Listener{Mode: 0o660, Group: "postfix", Peers: []string{"postfix"}}
+}
+
+// maxFile is far above any configuration that people write: long lists of
+// addresses belong into address.files.
+const maxFile = 1 << 20
+
+// Load reads and checks the file. The error is Errors if the file could be
+// read.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse checks a configuration; name is what problems call it. The error is
+// Errors, with every problem, in order of position.
+func Parse(name string, data []byte) (*Config, error) {
+	r := newReport(name, data)
+	c := r.read()
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}

@@ -1,0 +1,212 @@
+package config
+
+import (
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"relayguard/policy"
+	"relayguard/policy/origin"
+)
+
+// field is one row of the table of keys: a key of the section S.
+type field[S any] struct {
+	name     string
+	typ      string
+	doc      string
+	required bool
+	free     bool // a table of free keys, under a header of its own
+	read     func(v *value, into *S) []fault
+	show     func(*S) string
+	wanted   string
+}
+
+// key makes a row; at says where in the section's struct the value lives.
+func key[S, T any](name string, k kind[T], at func(*S) *T, doc string) field[S] {
+	return field[S]{
+		name: name, typ: k.name, doc: doc, wanted: k.wanted,
+		show: func(s *S) string { return k.show(*at(s)) },
+		read: func(v *value, into *S) []fault {
+			t, faults := k.read(v)
+			if len(faults) == 0 {
+				*at(into) = t
+			}
+			return faults
+		},
+	}
+}
+
+// required is a row without a default.
+func required[S any](f field[S]) field[S] { f.required = true; return f }
+
+// free is a row whose value is a table of free keys.
+func free[S any](f field[S]) field[S] { f.free = true; return f }
+
+// section is a table of the file, or, as array, one of several alike.
+type section[S any] struct {
+	name   string // "" for the head of the file
+	doc    string
+	blank  func() *S  // what an empty one means
+	sample func() []S // for the example file, of sections that come in numbers
+	fields []field[S]
+}
+
+func (s section[S]) names() []string {
+	all := make([]string, len(s.fields))
+	for i, f := range s.fields {
+		all[i] = f.name
+	}
+	return all
+}
+
+// byDefault is the default of a key as the file would write it, "" if it has
+// none or a table.
+func (s section[S]) byDefault(f field[S]) string {
+	if f.required {
+		return ""
+	}
+	return f.show(s.blank())
+}
+
+// The table of keys. Parser, manual and example follow it.
+
+var head = section[Config]{"", "", Default, nil, []field[Config]{
+	key("phase", choice(policy.Observe, policy.Learning, policy.Enforce), func(c *Config) *policy.Phase { return &c.Phase },
+		`How far the guard's hand goes. "observe" decides and records, and lets everything pass. "learning" asks for AUTH where it is due, while rules about addresses only tell. "enforce" lets every rule act.`),
+}}
+
+var sections = []section[Config]{
+	{"inside", `Which domains are ours. Mail between them is inside; everything else is outside.`, Default, nil, []field[Config]{
+		key("domains", list(domain(), true), func(c *Config) *[]string { return &c.Inside.Domains },
+			`Exactly our domains; subdomains are not included.`),
+		key("from_mta", boolean(), func(c *Config) *bool { return &c.Inside.FromMTA },
+			`Add the domains that the MTA's settings name as its own.`),
+	}},
+	{"mta", `The mail server that this guard serves.`, Default, nil, []field[Config]{
+		key("kind", words("postfix"), func(c *Config) *string { return &c.MTA.Kind },
+			`Its name.`),
+		key("config_directory", absolutePath("a directory"), func(c *Config) *string { return &c.MTA.ConfigDirectory },
+			`Where its settings are, main.cf among them.`),
+	}},
+	{"log", `The daemon's log, on standard error.`, Default, nil, []field[Config]{
+		key("format", words("text", "json"), func(c *Config) *string { return &c.Log.Format },
+			`"text" is key=value; "json" is one object on each line.`),
+		key("level", choice(slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError), func(c *Config) *slog.Level { return &c.Log.Level },
+			`The least important lines to write. Verdicts are "info".`),
+	}},
+	{"milter", `What the MTA's connections may cost, and what becomes of a message when the guard cannot decide.`, Default, nil, milterFields},
+	{"local", `Mail that accounts of this machine hand in by sendmail(1).`, Default, nil, []field[Config]{
+		key("daemon_name", text("text without spaces", "a name without spaces", daemonNameFault), func(c *Config) *string { return &c.Local.DaemonName },
+			`The {daemon_name} of Postfix's cleanup service for pickup. Only that service's word about the Unix account is believed.`),
+	}},
+	{"address", `Which addresses a login may use, in the envelope and in From. Its own name is always among them.`, Default, nil, addressFields},
+}
+
+// MTAs give a milter 30 s (Postfix milter_content_timeout, milter_command_timeout): the answer must be there before.
+const longestDecision = 25 * time.Second
+
+var milterFields = []field[Config]{
+	key("decision_timeout", duration(time.Millisecond, longestDecision), func(c *Config) *time.Duration { return &c.Milter.DecisionTimeout },
+		`How long a decision may take. Postfix itself gives up after 30 s.`),
+	key("on_timeout", choice(policy.Accept, policy.Defer), func(c *Config) *policy.Verdict { return &c.Milter.OnTimeout },
+		`What becomes of a message whose decision took longer.`),
+	key("idle_timeout", duration(time.Second, 24*time.Hour), func(c *Config) *time.Duration { return &c.Milter.IdleTimeout },
+		`How long a connection of the MTA may be silent. Keep it above the MTA's own time-outs for SMTP clients.`),
+	key("frame_timeout", duration(time.Second, 10*time.Minute), func(c *Config) *time.Duration { return &c.Milter.FrameTimeout },
+		`How long one frame of the protocol may take from its first byte to its last.`),
+	key("drain_timeout", duration(time.Second, 10*time.Minute), func(c *Config) *time.Duration { return &c.Milter.DrainTimeout },
+		`How long running transactions may go on after SIGTERM. At least decision_timeout.`),
+	key("max_connections", integer(1, 100_000), func(c *Config) *int { return &c.Milter.MaxConnections },
+		`MTA connections at a time, over all listeners.`),
+	key("max_header_bytes", integer(4<<10, 16<<20), func(c *Config) *int { return &c.Milter.MaxHeaderBytes },
+		`Header bytes of a message that are kept for the decision.`),
+	key("max_header_fields", integer(50, 100_000), func(c *Config) *int { return &c.Milter.MaxHeaderFields },
+		`Header fields of a message that are kept for the decision.`),
+	key("max_recipients", integer(100, 1_000_000), func(c *Config) *int { return &c.Milter.MaxRecipients }, // RFC 5321 §4.5.3.1.8: at least 100
+		`Recipients of one message; those beyond are deferred.`),
+}
+
+var addressFields = []field[Config]{
+	key("default_domain", optional(domain()), func(c *Config) *string { return &c.Address.DefaultDomain },
+		`A login without @ owns its name at this domain. Empty: it owns what is configured for it only.`),
+	key("recipient_delimiter", text("up to 8 punctuation characters, or empty", `punctuation such as "+", or nothing`, delimiterFault), func(c *Config) *string { return &c.Address.RecipientDelimiter },
+		`The characters that begin a tag: the owner of taro@example.jp owns taro+news@example.jp too. Empty: there are no tags.`),
+	key("envelope", choice(policy.Tell, policy.Hold, policy.Reject), func(c *Config) *policy.Verdict { return &c.Address.Envelope },
+		`What becomes of a message whose envelope sender the login does not own.`),
+	key("header_from", choice(policy.Tell, policy.Hold, policy.Reject), func(c *Config) *policy.Verdict { return &c.Address.HeaderFrom },
+		`What becomes of a message whose From the login does not own.`),
+	key("files", list(absolutePath("a file"), true), func(c *Config) *[]string { return &c.Address.Files },
+		`Files that say which addresses a login owns.`),
+	key("postfix_maps", list(postfixMap(), true), func(c *Config) *[]string { return &c.Address.PostfixMaps },
+		`Postfix tables that say which logins own an address, as smtpd_sender_login_maps does.`),
+	key("map_timeout", duration(time.Millisecond, 10*time.Second), func(c *Config) *time.Duration { return &c.Address.MapTimeout },
+		`How long one lookup in postfix_maps may take. Less than milter.decision_timeout.`),
+	key("map_slow", choice(policy.Tell, policy.Hold, policy.Defer), func(c *Config) *policy.Verdict { return &c.Address.MapSlow },
+		`What becomes of a message whose owner a table did not name in time.`),
+	free(key("logins", logins(), func(c *Config) *map[string][]string { return &c.Address.Logins },
+		`Addresses of single logins: one address, all of a domain ("@example.org"), or every address ("*"). Put the login into quotes; its case does not matter.`)),
+}
+
+var listeners = section[Listener]{"listener", `A socket that the MTA connects to; one section for each. Without any, there are three: "submission", "local" and "relay", on Unix sockets inside Postfix's chroot. With one, there are only those that are named.`, newListener, defaultListeners, []field[Listener]{
+	required(key("name", label("listener"), func(l *Listener) *string { return &l.Name },
+		`Names it in logs and metrics.`)),
+	required(key("role", choice(policy.Submission, policy.Local, policy.Relay, policy.Inbound, policy.Egress), func(l *Listener) *policy.Role { return &l.Role },
+		`Whom it serves: "submission" people and devices (AUTH always), "local" sendmail(1), "relay" trusted machines (AUTH or a trusted network), "inbound" strangers (the guard only tells), "egress" mail on its way out (only forwarding is judged).`)),
+	required(key("address", endpoint(), func(l *Listener) *Endpoint { return &l.Endpoint },
+		`Where it listens. Beyond loopback TCP needs an allow list.`)),
+	key("mode", socketMode(), func(l *Listener) *fs.FileMode { return &l.Mode },
+		`File mode of a Unix socket.`),
+	key("group", account("group"), func(l *Listener) *string { return &l.Group },
+		`Group of a Unix socket: that of the MTA's processes.`),
+	key("peers", list(account("account"), false), func(l *Listener) *[]string { return &l.Peers },
+		`Unix accounts of this machine whose processes may connect.`),
+	key("allow", list(prefix(), true), func(l *Listener) *[]netip.Prefix { return &l.Allow },
+		`Other machines that may connect, for a TCP address beyond loopback. Connections from this machine are judged by peers.`),
+}}
+
+var networks = section[origin.Network]{"network", `Machines whose mail is taken without AUTH on listeners with the role "relay"; one section for each that somebody answers for. The narrowest network that holds an address is the one that counts.`, zero[origin.Network], sampleNetworks, []field[origin.Network]{
+	required(key("name", label("network"), func(n *origin.Network) *string { return &n.Name },
+		`The account that this mail is charged to.`)),
+	required(key("cidr", list(prefix(), false), func(n *origin.Network) *[]netip.Prefix { return &n.Prefixes },
+		`Its addresses. Loopback is no network: local mail is known by its Unix account.`)),
+	required(key("reason", sentence("why it is trusted"), func(n *origin.Network) *string { return &n.Reason },
+		`Why it is trusted.`)),
+	required(key("owner", sentence("whom to call"), func(n *origin.Network) *string { return &n.Owner },
+		`Whom to call about it.`)),
+}}
+
+var certificates = section[origin.Certificate]{"certificate", `A client certificate that stands for a login, if the MTA verified it; one section for each.`, zero[origin.Certificate], sampleCertificates, []field[origin.Certificate]{
+	required(key("subject", sentence("the subject as the MTA reports it"), func(c *origin.Certificate) *string { return &c.Subject },
+		`Its subject as the MTA reports it in {cert_subject}: with Postfix the common name.`)),
+	key("issuer", optional(sentence("the issuer as the MTA reports it")), func(c *origin.Certificate) *string { return &c.Issuer },
+		`Its issuer, as in {cert_issuer}. Empty: any that the MTA trusts.`),
+	required(key("login", login(), func(c *origin.Certificate) *string { return &c.Login },
+		`The login that it stands for.`)),
+}}
+
+func zero[S any]() *S { return new(S) }
+
+func newListener() *Listener { l := defaultListener(); return &l }
+
+func defaultListeners() []Listener { return Default().Listeners }
+
+func daemonNameFault(s string) string {
+	if s == "" || len(s) > 64 || unprintable(s) || strings.ContainsAny(s, " \t{}") {
+		return "take that of -o milter_macro_daemon_name in master.cf"
+	}
+	return fine
+}
+
+func delimiterFault(s string) string {
+	if len(s) > 8 {
+		return "take that of recipient_delimiter in main.cf"
+	}
+	for _, c := range s {
+		if !strings.ContainsAny("!#$%&'*+-/=?^_`{|}~.", string(c)) { // RFC 5322 §3.2.3: what a local part may hold
+			return "take that of recipient_delimiter in main.cf"
+		}
+	}
+	return fine
+}

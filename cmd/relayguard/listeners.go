@@ -1,0 +1,158 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/milter"
+	"relayguard/mta/local"
+	"relayguard/policy"
+	"relayguard/policy/origin"
+)
+
+func newServer(c *config.Config, g milter.Guard, log *slog.Logger) *milter.Server {
+	return &milter.Server{
+		Guard: g,
+		Log:   log,
+		Limits: milter.Limits{
+			DecisionTimeout: c.Milter.DecisionTimeout,
+			AcceptOverdue:   c.Milter.OnTimeout == policy.Accept,
+			IdleTimeout:     c.Milter.IdleTimeout,
+			FrameTimeout:    c.Milter.FrameTimeout,
+			Connections:     c.Milter.MaxConnections,
+			HeaderBytes:     c.Milter.MaxHeaderBytes,
+			HeaderFields:    c.Milter.MaxHeaderFields,
+			Recipients:      c.Milter.MaxRecipients,
+		},
+		ClientUID: func(client, daemon netip.AddrPort) int {
+			uid, ok, err := local.TCPOwner(daemon, client)
+			if err != nil {
+				log.Warn("find the account behind a local connection", "error", err)
+			}
+			if !ok {
+				return origin.NoUID
+			}
+			return uid
+		},
+	}
+}
+
+// listen opens every socket or none, and reports every one that cannot be.
+func listen(wanted []config.Listener) ([]*milter.Listener, error) {
+	var open []*milter.Listener
+	var errs []error
+	for _, w := range wanted {
+		l, err := listenOne(w)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listener %q: %w", w.Name, err))
+			continue
+		}
+		open = append(open, l)
+	}
+	if len(errs) > 0 {
+		for _, l := range open {
+			l.Close()
+		}
+		return nil, &exitError{exitCannotTell, errors.Join(errs...)}
+	}
+	return open, nil
+}
+
+func listenOne(w config.Listener) (*milter.Listener, error) {
+	socket := milter.Socket{Network: w.Endpoint.Network(), Address: w.Endpoint.Address(), Mode: w.Mode, GID: -1}
+	if w.Group != "" {
+		gid, err := groupID(w.Group)
+		if err != nil {
+			return nil, err
+		}
+		socket.GID = gid
+	}
+	uids := []int{0, os.Getuid()}
+	for _, name := range w.Peers {
+		uid, err := userID(name)
+		if err != nil {
+			return nil, err
+		}
+		uids = append(uids, uid)
+	}
+	l, err := socket.Listen()
+	if err != nil {
+		return nil, err
+	}
+	return &milter.Listener{Name: w.Name, Role: w.Role, Listener: l, Admit: admit(uids, w.Allow)}, nil
+}
+
+func userID(name string) (int, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("peers: there is no account %q here; name the account that the MTA runs as", name)
+	}
+	return strconv.Atoi(u.Uid)
+}
+
+func groupID(name string) (int, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("group: there is no group %q here; name the MTA's group", name)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// admit lets the MTA in and nobody else: who could play the MTA could say who
+// sent a message.
+func admit(uids []int, allow []netip.Prefix) func(net.Conn) error {
+	return func(c net.Conn) error {
+		uid, err := peerUID(c)
+		if errors.Is(err, errElsewhere) {
+			remote := remoteAddr(c)
+			if slices.ContainsFunc(allow, func(p netip.Prefix) bool { return p.Contains(remote) }) {
+				return nil
+			}
+			return fmt.Errorf("%v is not in the listener's allow list", remote)
+		}
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(uids, uid) {
+			return fmt.Errorf("uid %d is not among the listener's peers", uid)
+		}
+		return nil
+	}
+}
+
+// errElsewhere says that the peer is on another machine.
+var errElsewhere = errors.New("peer is on another machine")
+
+func peerUID(c net.Conn) (int, error) {
+	if u, ok := c.(*net.UnixConn); ok {
+		cred, err := local.PeerCred(u)
+		return int(cred.UID), err
+	}
+	if !remoteAddr(c).IsLoopback() {
+		return 0, errElsewhere
+	}
+	uid, ok, err := local.TCPOwner(addrPort(c.LocalAddr()), addrPort(c.RemoteAddr()))
+	if err == nil && !ok {
+		err = fmt.Errorf("the account behind %v cannot be found", c.RemoteAddr())
+	}
+	return uid, err
+}
+
+func remoteAddr(c net.Conn) netip.Addr { return addrPort(c.RemoteAddr()).Addr() }
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,127 @@
+// Command relayguard guards a shared mail relay: see the manual pages that it
+// writes itself with "relayguard man DIR".
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/config"
+)
+
+// version is set by the build.
+var version = "dev"
+
+// Exit codes, the same for every command.
+const (
+	exitFine       = 0
+	exitFinding    = 1 // refused, listed, changed, wrong
+	exitUsage      = 2 // the command line or the configuration
+	exitCannotTell = 3
+)
+
+// exitError carries an exit code. Without an error inside, the command has said
+// already what there was to say.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main with everything that it touches as arguments.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitFine
+	}
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		exit = &exitError{exitUsage, err} // cobra's own: flags, arguments, commands
+	}
+	if exit.err != nil {
+		tell(stderr, exit.err)
+	}
+	return exit.code
+}
+
+// tell prints an error; that of a configuration has a line a problem.
+func tell(w io.Writer, err error) {
+	var problems config.Errors
+	if errors.As(err, &problems) {
+		for _, p := range problems {
+			fmt.Fprintln(w, p)
+		}
+		return
+	}
+	fmt.Fprintln(w, "relayguard:", err)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "relayguard COMMAND",
+		Short: "abuse guard for shared mail relays",
+		Long: strings.TrimSpace(`
+relayguard sits on the milter socket of a mail relay that many people and web
+sites share. It lets out only mail whose sender is known, and says why it
+stopped what it stopped.
+
+Data goes to standard output, remarks to standard error.
+Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
+		Version:           version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args:              cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(cmd.ErrOrStderr())
+			cmd.Help()
+			return &exitError{code: exitUsage}
+		},
+	}
+	root.SetVersionTemplate("relayguard {{.Version}}\n")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &exitError{exitUsage, fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
+	})
+	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `file`")
+	root.AddCommand(newServe(), newCheck(), newSetup(), newMan())
+	return root
+}
+
+// loadConfig reads the file that --config names. A missing file at the default
+// place means the defaults; one that was asked for must be there.
+func loadConfig(cmd *cobra.Command) (*config.Config, string, error) {
+	path, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return nil, "", err
+	}
+	c, err := config.Load(path)
+	if errors.Is(err, os.ErrNotExist) && !cmd.Flags().Changed("config") {
+		return config.Default(), path, nil
+	}
+	if err != nil {
+		return nil, path, &exitError{exitUsage, err}
+	}
+	return c, path, nil
+}

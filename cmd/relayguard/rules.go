@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/milter"
+	"relayguard/mta/local"
+	"relayguard/mta/postfix"
+	"relayguard/policy"
+	"relayguard/policy/address"
+	"relayguard/policy/origin"
+)
+
+// rules are a policy and what it asks.
+type rules struct {
+	policy *policy.Policy
+	maps   *postfix.Maps // nil: none configured
+}
+
+func (r *rules) close() {
+	if r.maps != nil {
+		r.maps.Close()
+	}
+}
+
+// readTimeout bounds what is read of the MTA at start and reload.
+const readTimeout = 30 * time.Second
+
+// newRules makes a policy of a configuration, the files that it names, and the
+// MTA's own settings. Every problem is reported.
+func newRules(ctx context.Context, c *config.Config, users *local.Users, log *slog.Logger) (*rules, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	networks, errs := origin.NewNetworks(c.Networks)
+	book, bookErrs := readAddressBook(c)
+	errs = append(errs, bookErrs...)
+	p := &policy.Policy{
+		Phase:       c.Phase,
+		Finder:      origin.Finder{Networks: networks, Certificates: c.Certificates, UserName: users.Name},
+		Inside:      policy.Inside{},
+		LocalDaemon: c.Local.DaemonName,
+		UIDHeader:   milter.UIDHeader,
+		OwnUID:      os.Getuid(),
+		Addresses: policy.Addresses{
+			Envelope:      c.Address.Envelope,
+			HeaderFrom:    c.Address.HeaderFrom,
+			Slow:          c.Address.MapSlow,
+			Book:          book,
+			MapTimeout:    c.Address.MapTimeout,
+			DefaultDomain: c.Address.DefaultDomain,
+			Delimiters:    c.Address.RecipientDelimiter,
+		},
+	}
+	for _, d := range c.Inside.Domains {
+		p.Inside[d] = true
+	}
+	r := &rules{policy: p}
+	if err := r.askPostfix(ctx, c, log); err != nil {
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		r.close()
+		return nil, errors.Join(errs...)
+	}
+	return r, nil
+}
+
+// askPostfix completes the inside domains and the default domain, and opens the
+// address maps. A Postfix that cannot be asked is told and lived with, unless
+// the configuration cannot be followed without it.
+func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	if !c.Inside.FromMTA && len(c.Address.PostfixMaps) == 0 {
+		return nil
+	}
+	mta, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
+	if err != nil {
+		if len(c.Address.PostfixMaps) > 0 {
+			return fmt.Errorf("address.postfix_maps: %w", err)
+		}
+		log.Error("inside.from_mta: only inside.domains count", "error", err)
+		return nil
+	}
+	if c.Inside.FromMTA {
+		r.addInside(ctx, mta, log)
+		if r.policy.Addresses.DefaultDomain == "" {
+			r.policy.Addresses.DefaultDomain = address.Domain(mta.Setting("myorigin"))
+		}
+	}
+	if len(c.Address.PostfixMaps) == 0 {
+		return nil
+	}
+	r.maps, err = mta.OpenMaps(ctx, strings.Join(c.Address.PostfixMaps, ", "), postfix.MapsConfig{Log: log})
+	if err != nil {
+		return fmt.Errorf("address.postfix_maps: %w", err)
+	}
+	r.policy.Addresses.Map = r.maps
+	for _, t := range r.maps.Tables() {
+		if t.Err != nil {
+			log.Error("address.postfix_maps: table cannot be read now, it is tried again", "table", t.Table, "error", t.Err)
+		}
+	}
+	return nil
+}
+
+func (r *rules) addInside(ctx context.Context, mta *postfix.Instance, log *slog.Logger) {
+	domains, unread, err := mta.InsideDomains(ctx)
+	if err != nil {
+		log.Error("inside.from_mta: only inside.domains count", "error", err)
+	}
+	for _, u := range unread {
+		log.Warn("inside.from_mta: not readable; add its domains to inside.domains", "error", u)
+	}
+	for _, d := range domains {
+		if d = address.Domain(d); d != "" {
+			r.policy.Inside[d] = true
+		}
+	}
+}
+
+// readAddressBook joins address.logins with the files of address.files.
+func readAddressBook(c *config.Config) (*policy.AddressBook, []error) {
+	book := &policy.AddressBook{}
+	var errs []error
+	for login, uses := range c.Address.Logins {
+		for _, use := range uses {
+			if err := book.Add(login, use); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	for _, path := range c.Address.Files {
+		errs = append(errs, addFile(book, path)...)
+	}
+	return book, errs
+}
+
+func addFile(book *policy.AddressBook, path string) []error {
+	f, err := os.Open(path)
+	if err != nil {
+		return []error{fmt.Errorf("address.files: %w", err)}
+	}
+	defer f.Close()
+	return addLines(book, path, f)
+}
+
+// addLines reads lines of LOGIN ADDRESS[, ADDRESS...]; # begins a comment.
+func addLines(book *policy.AddressBook, path string, r io.Reader) []error {
+	var errs []error
+	lines := bufio.NewScanner(r)
+	n := 0
+	for lines.Scan() {
+		n++
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		fields := strings.FieldsFunc(text, func(c rune) bool { return c == ' ' || c == '\t' || c == ',' })
+		switch len(fields) {
+		case 0:
+			continue
+		case 1:
+			errs = append(errs, fmt.Errorf("%s:%d: found only %q, want a login and its addresses", path, n, fields[0]))
+		}
+		for _, use := range fields[1:] {
+			if err := book.Add(fields[0], use); err != nil {
+				errs = append(errs, fmt.Errorf("%s:%d: %w", path, n, err))
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("read %s: %w", path, err))
+	}
+	return errs
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/guard"
+	"relayguard/cmd/internal/telemetry"
+	"relayguard/milter"
+	"relayguard/mta/local"
+	"relayguard/policy"
+)
+
+func newServe() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "run the daemon",
+		Long: strings.TrimSpace(`
+Serves the milter sockets of the configuration and logs to standard error, one
+line "verdict" a decision.
+
+SIGHUP reads the configuration again. What is wrong with it is logged, all of
+it, and the old one stays in force. Changes to listeners and to the section
+milter need a restart; the log says so.
+
+SIGTERM and SIGINT drain: no new connections, running transactions finish,
+until milter.drain_timeout is over. A second signal ends at once; the MTA
+answers its clients with a temporary failure, and nothing is lost.
+
+Exit status: 0 after a signal, 2 if the configuration is wrong, 3 if a socket
+cannot be opened.`),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, path, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, path, cmd.ErrOrStderr())
+		},
+	}
+}
+
+// daemon is what a running guard consists of.
+type daemon struct {
+	path     string // of the configuration
+	config   *config.Config
+	rules    *rules
+	guard    *guard.Guard
+	server   *milter.Server
+	users    *local.Users
+	log      *slog.Logger
+	level    *slog.LevelVar
+	flush    func()
+	failures chan error // of listeners
+}
+
+// serve runs until a signal ends it.
+func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+
+	out := telemetry.NewWriter(stderr)
+	defer out.Flush()
+	d := &daemon{path: path, config: c, level: new(slog.LevelVar), flush: out.Flush}
+	d.level.Set(c.Log.Level)
+	var err error
+	if d.log, err = telemetry.NewLogger(out, c.Log.Format, d.level); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if d.users, err = local.NewUsers(d.log); err != nil {
+		return &exitError{exitCannotTell, err}
+	}
+	defer d.users.Close()
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	defer d.rules.close()
+	return d.run(ctx, signals)
+}
+
+// start opens every socket or none.
+func (d *daemon) start(ctx context.Context) error {
+	var err error
+	if d.rules, err = newRules(ctx, d.config, d.users, d.log); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	d.guard = guard.New(d.rules.policy, d.log, d.flush)
+	d.server = newServer(d.config, d.guard, d.log)
+	listeners, err := listen(d.config.Listeners)
+	if err != nil {
+		d.rules.close()
+		return err
+	}
+	d.failures = make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { d.failures <- d.server.Serve(l) }()
+		d.log.Info("listening", "listener", l.Name, "role", l.Role.String(), "address", l.Addr().String())
+	}
+	d.log.Info("serving", "version", version, "config", d.path, "phase", d.config.Phase.String(), "inside_domains", len(d.rules.policy.Inside))
+	if len(d.rules.policy.Inside) == 0 {
+		d.log.Warn("no inside domains are known; set inside.domains, so that bounces and mail to your own postmaster are never held")
+	}
+	d.flush()
+	return nil
+}
+
+// run waits for signals and failing listeners.
+func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return d.drain(signals)
+		case s := <-signals:
+			if s != syscall.SIGHUP {
+				d.log.Info("draining", "signal", s.String(), "at_most", d.config.Milter.DrainTimeout)
+				return d.drain(signals)
+			}
+			d.reload(ctx)
+			d.flush()
+		case err := <-d.failures:
+			if errors.Is(err, milter.ErrClosed) {
+				continue
+			}
+			d.server.Close()
+			return &exitError{exitCannotTell, err}
+		}
+	}
+}
+
+func (d *daemon) drain(signals <-chan os.Signal) error {
+	d.flush()
+	ctx, cancel := context.WithTimeout(context.Background(), d.config.Milter.DrainTimeout)
+	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				if s != syscall.SIGHUP { // a second time: no more patience
+					cancel()
+				}
+			}
+		}
+	}()
+	err := d.server.Shutdown(ctx)
+	if err != nil {
+		d.log.Warn("drain", "error", err)
+	}
+	s := &d.server.Stats
+	d.log.Info("stopped", "connections", s.Connections.Load(), "messages", s.Messages.Load(), "refused_recipients", d.guard.Counts.Refused.Load(),
+		"held", d.guard.Counts.Messages[policy.Hold].Load(), "malformed", s.Malformed.Load(), "overdue", s.Overdue.Load(), "panics", s.Panics.Load())
+	return nil
+}
+
+// reload checks the whole file and everything that it names, then swaps.
+func (d *daemon) reload(ctx context.Context) {
+	c, err := config.Load(d.path)
+	var next *rules
+	if err == nil {
+		next, err = newRules(ctx, c, d.users, d.log)
+	}
+	if err != nil {
+		for _, problem := range eachProblem(err) {
+			d.log.Error("configuration not reloaded; the old one stays in force", "problem", problem)
+		}
+		return
+	}
+	var restart []string
+	if c.Milter != d.config.Milter {
+		restart = append(restart, "milter")
+	}
+	if !slices.EqualFunc(c.Listeners, d.config.Listeners, sameListener) {
+		restart = append(restart, "listener")
+	}
+	if c.Log.Format != d.config.Log.Format {
+		restart = append(restart, "log.format")
+	}
+	if len(restart) > 0 {
+		d.log.Warn("parts of the configuration need a restart; the rest is in force", "parts", strings.Join(restart, " "))
+	}
+	d.level.Set(c.Log.Level)
+	d.guard.Use(next.policy)
+	old := d.rules
+	d.rules = next
+	c.Milter, c.Listeners, c.Log.Format = d.config.Milter, d.config.Listeners, d.config.Log.Format
+	d.config = c
+	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))
+	// Decisions under way may still ask the old maps; closed maps answer
+	// "slow". None runs longer than the deadline.
+	time.AfterFunc(2*c.Milter.DecisionTimeout, old.close)
+}
+
+func sameListener(a, b config.Listener) bool {
+	return a.Name == b.Name && a.Role == b.Role && a.Endpoint == b.Endpoint && a.Mode == b.Mode && a.Group == b.Group &&
+		slices.Equal(a.Peers, b.Peers) && slices.Equal(a.Allow, b.Allow)
+}
+
+// eachProblem takes an error apart for the log: a line a problem.
+func eachProblem(err error) []string {
+	var problems config.Errors
+	if !errors.As(err, &problems) {
+		return []string{err.Error()}
+	}
+	lines := make([]string, len(problems))
+	for i, p := range problems {
+		lines[i] = fmt.Sprint(p)
+	}
+	return lines
+}

@@ -2,23 +2,83 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"relayguard/cmd/internal/config"
 )
 
 func newMan() *cobra.Command {
 	return &cobra.Command{
-		Use:    "man DIR",
-		Short:  "write the manual pages into a directory",
+		Use:   "man DIR",
+		Short: "write the manual pages into a directory",
+		Long: strings.TrimSpace(`
+Writes a manual page for each command, relayguard-COMMAND.8, and that of the
+configuration, relayguard.toml.5. They are made from the same tables as the
+commands' help and the parser of the configuration.`),
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			header := &doc.GenManHeader{Section: "8", Source: "relayguard " + version, Manual: "relayguard"}
-			if err := doc.GenManTree(cmd.Root(), header, args[0]); err != nil {
+			if err := writeManuals(cmd.Root(), args[0]); err != nil {
 				return &exitError{exitCannotTell, fmt.Errorf("write manual pages: %w", err)}
 			}
 			return nil
 		},
 	}
+}
+
+func writeManuals(root *cobra.Command, dir string) error {
+	root.InitDefaultCompletionCmd()
+	header := &doc.GenManHeader{Section: "8", Source: "relayguard " + version, Manual: "relayguard"}
+	if err := doc.GenManTree(root, header, dir); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "relayguard.toml.5"), []byte(configManual()), 0o644)
+}
+
+// configManual is relayguard.toml(5) in man(7) macros.
+func configManual() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, ".TH RELAYGUARD.TOML 5 \"\" \"relayguard %s\" relayguard\n", roff(version))
+	b.WriteString(".SH NAME\nrelayguard.toml \\- configuration of relayguard\n.SH SYNOPSIS\n.B " + roff(config.DefaultPath) + "\n.SH DESCRIPTION\n" +
+		"One strict TOML file. An unknown key, a wrong type, a value out of bounds and keys that contradict each other are errors, all reported at once with line and remedy.\n" +
+		"A missing key or section means its default. Zero never means off: delete the key.\n" +
+		".PP\nCheck it with\n.BR relayguard\\-check (8);\nSIGHUP makes the daemon read it again, and keep the old one if the new one has a fault.\n.SH KEYS\n")
+	for _, s := range config.Sections() {
+		title := s.Name
+		switch {
+		case title == "":
+			title = "At the head of the file"
+		case s.Array:
+			title = "[[" + title + "]], any number of times"
+		default:
+			title = "[" + title + "]"
+		}
+		fmt.Fprintf(&b, ".SS \"%s\"\n%s\n", roff(title), roff(s.Doc))
+		for _, k := range s.Keys {
+			need := "Default: " + k.Default
+			if k.Required {
+				need = "Required"
+			}
+			fmt.Fprintf(&b, ".TP\n\\fB%s\\fR (%s)\n%s\n%s.\n", roff(k.Name), roff(k.Type), roff(k.Doc), roff(need))
+		}
+	}
+	b.WriteString(".SH SEE ALSO\n.BR relayguard (8),\n.BR relayguard\\-serve (8),\n.BR relayguard\\-check (8)\n")
+	return b.String()
+}
+
+// roff escapes a text for man(7).
+func roff(s string) string {
+	s = strings.NewReplacer(`\`, `\e`, "-", `\-`, `"`, `\(dq`).Replace(s)
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		if strings.HasPrefix(l, ".") || strings.HasPrefix(l, "'") {
+			lines[i] = `\&` + l
+		}
+	}
+	return strings.Join(lines, "\n")
 }

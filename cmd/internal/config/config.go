@@ -120,7 +120,7 @@ type Local struct {
 
 // Address says who may write as whom.
 type Address struct {
-	DefaultDomain      string // "" if logins without @ own nothing by their name
+	DefaultDomain      string // "" if the MTA's settings are to say
 	RecipientDelimiter string // each of its characters begins a tag; "" for no tags
 	Envelope           policy.Verdict
 	HeaderFrom         policy.Verdict

@@ -125,12 +125,12 @@ var milterFields = []field[Config]{
 	key("max_header_fields", integer(50, 100_000), func(c *Config) *int { return &c.Milter.MaxHeaderFields },
 		`Header fields of a message that are kept for the decision.`),
 	key("max_recipients", integer(100, 1_000_000), func(c *Config) *int { return &c.Milter.MaxRecipients }, // RFC 5321 §4.5.3.1.8: at least 100
-		`Recipients of one message; those beyond are deferred.`),
+		`Recipients of one message. Those beyond get 452 over SMTP; local mail with more is held.`),
 }
 
 var addressFields = []field[Config]{
 	key("default_domain", optional(domain()), func(c *Config) *string { return &c.Address.DefaultDomain },
-		`A login without @ owns its name at this domain. Empty: it owns what is configured for it only.`),
+		`A login without @ owns its name at this domain. Empty: at the MTA's myorigin where inside.from_mta is true, else it owns what is configured for it only.`),
 	key("recipient_delimiter", text("up to 8 punctuation characters, or empty", `punctuation such as "+", or nothing`, delimiterFault), func(c *Config) *string { return &c.Address.RecipientDelimiter },
 		`The characters that begin a tag: the owner of taro@example.jp owns taro+news@example.jp too. Empty: there are no tags.`),
 	key("envelope", choice(policy.Tell, policy.Hold, policy.Reject), func(c *Config) *policy.Verdict { return &c.Address.Envelope },
@@ -138,7 +138,7 @@ var addressFields = []field[Config]{
 	key("header_from", choice(policy.Tell, policy.Hold, policy.Reject), func(c *Config) *policy.Verdict { return &c.Address.HeaderFrom },
 		`What becomes of a message whose From the login does not own.`),
 	key("files", list(absolutePath("a file"), true), func(c *Config) *[]string { return &c.Address.Files },
-		`Files that say which addresses a login owns.`),
+		`Files that say which addresses a login may use beside its own: lines of LOGIN ADDRESS[, ADDRESS...], an address being user@domain, @domain or *; # begins a comment. Read again by SIGHUP.`),
 	key("postfix_maps", list(postfixMap(), true), func(c *Config) *[]string { return &c.Address.PostfixMaps },
 		`Postfix tables that say which logins own an address, as smtpd_sender_login_maps does.`),
 	key("map_timeout", duration(time.Millisecond, 10*time.Second), func(c *Config) *time.Duration { return &c.Address.MapTimeout },

@@ -1,0 +1,146 @@
+package local
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func connect(t *testing.T, listen, dial string) (local, remote netip.AddrPort, client net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", listen)
+	if err != nil {
+		t.Skipf("listen on %s: %v", listen, err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	port := ln.Addr().(*net.TCPAddr).Port
+	client, err = net.Dial("tcp", net.JoinHostPort(dial, strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return server.LocalAddr().(*net.TCPAddr).AddrPort(), server.RemoteAddr().(*net.TCPAddr).AddrPort(), client
+}
+
+func TestTCPOwnerIsTheOtherEnd(t *testing.T) {
+	for name, c := range map[string]struct{ listen, dial string }{
+		"IPv4":                   {"127.0.0.1:0", "127.0.0.1"},
+		"IPv4 to an IPv6 socket": {"[::]:0", "127.0.0.1"},
+		"IPv6":                   {"[::1]:0", "::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			local, remote, _ := connect(t, c.listen, c.dial)
+			uid, ok, err := TCPOwner(local, remote)
+			if err != nil || !ok || uid != os.Getuid() {
+				t.Fatalf("got %d, %v, %v, want our uid %d", uid, ok, err, os.Getuid())
+			}
+			mapped := netip.AddrPortFrom(netip.AddrFrom16(remote.Addr().As16()), remote.Port())
+			if uid, ok, err = TCPOwner(local, mapped); err != nil || !ok || uid != os.Getuid() {
+				t.Fatalf("mapped: got %d, %v, %v", uid, ok, err)
+			}
+		})
+	}
+}
+
+func TestTCPOwnerOfAnotherAccount(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to become another account")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).Port
+	cmd := exec.Command("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+strconv.Itoa(port)+"; read -u 3 x")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	uid, ok, err := TCPOwner(server.LocalAddr().(*net.TCPAddr).AddrPort(), server.RemoteAddr().(*net.TCPAddr).AddrPort())
+	if err != nil || !ok || uid != 65533 {
+		t.Fatalf("got %d, %v, %v, want 65533", uid, ok, err)
+	}
+}
+
+// Linux lists a socket that its process closed with uid 0: it must not pass
+// for root's.
+func TestTCPOwnerOfClosedSocketIsNobody(t *testing.T) {
+	local, remote, client := connect(t, "127.0.0.1:0", "127.0.0.1")
+	client.Close()
+	time.Sleep(20 * time.Millisecond)
+	if uid, ok, err := TCPOwner(local, remote); ok || err != nil {
+		t.Fatalf("got %d, %v, %v, want no owner", uid, ok, err)
+	}
+}
+
+func TestTCPOwnerAfterShutdown(t *testing.T) {
+	local, remote, client := connect(t, "127.0.0.1:0", "127.0.0.1")
+	client.(*net.TCPConn).CloseWrite()
+	time.Sleep(20 * time.Millisecond)
+	if uid, ok, err := TCPOwner(local, remote); !ok || err != nil || uid != os.Getuid() {
+		t.Fatalf("got %d, %v, %v, want our uid", uid, ok, err)
+	}
+}
+
+func TestTCPOwnerElsewhere(t *testing.T) {
+	uid, ok, err := TCPOwner(netip.MustParseAddrPort("192.0.2.1:25"), netip.MustParseAddrPort("198.51.100.7:4711"))
+	if ok || err != nil {
+		t.Fatalf("got %d, %v, %v", uid, ok, err)
+	}
+	if _, _, err := TCPOwner(netip.MustParseAddrPort("192.0.2.1:25"), netip.MustParseAddrPort("[2001:db8::1]:4711")); err == nil {
+		t.Fatal("two families passed for one connection")
+	}
+}
+
+func TestFindRowAcrossReads(t *testing.T) {
+	const head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+	var table strings.Builder
+	table.WriteString(head)
+	for i := range 5000 {
+		table.WriteString("   0: 0100007F:" + strings.ToUpper(strconv.FormatInt(0x1000+int64(i), 16)) + " 0100007F:0019 01 00000000:00000000 00:00000000 00000000  " + strconv.Itoa(i) + "        0 " + strconv.Itoa(i+9) + " 1 0000000000000000 20 4 0 10 -1\n")
+	}
+	for _, port := range []int{0, 1, 777, 4999} {
+		row := []byte("0100007F:" + strings.ToUpper(strconv.FormatInt(0x1000+int64(port), 16)) + " 0100007F:0019")
+		uid, ok, err := findRow(strings.NewReader(table.String()), row)
+		if err != nil || !ok || uid != port {
+			t.Errorf("row %d: got %d, %v, %v", port, uid, ok, err)
+		}
+	}
+	if allocs := testing.AllocsPerRun(20, func() {
+		findRow(strings.NewReader(table.String()), []byte("0100007F:FFFF 0100007F:0019"))
+	}); allocs > 4 {
+		t.Errorf("%v allocations to read 5000 rows", allocs)
+	}
+}
+
+func FuzzFindRow(f *testing.F) {
+	f.Add([]byte("  1: 0100007F:1000 0100007F:0019 01 0:0 0:0 0  77 0 99 1\n"))
+	f.Add([]byte("  1: 0100007F:1000 0100007F:0019\n"))
+	f.Add([]byte("  1: 0100007F:1000 0100007F:0019 06 0:0 0:0 0 0 0 0 3\n"))
+	f.Add([]byte("\n\n: \n"))
+	f.Fuzz(func(t *testing.T, table []byte) {
+		uid, ok, _ := findRow(bytes.NewReader(table), []byte("0100007F:1000 0100007F:0019"))
+		if ok && (uid < 0 || !bytes.Contains(table, []byte(": 0100007F:1000 0100007F:0019"))) {
+			t.Fatalf("uid %d from %q", uid, table)
+		}
+	})
+}

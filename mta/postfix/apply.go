@@ -1,0 +1,207 @@
+package postfix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Setup changes one instance's settings and takes the changes back.
+type Setup struct {
+	Tools     Tools
+	ConfigDir string
+	Listeners []Listener
+	Backups   string // directory for backups: /var/lib/relayguard/setup
+
+	// Verify looks, after a reload, whether Postfix asks the guard. If it
+	// does not, everything is put back. nil: not looked. It is not called
+	// when the instance is not running.
+	Verify func(ctx context.Context, i *Instance) error
+}
+
+// Outcome is what Apply or Undo did.
+type Outcome struct {
+	Changed  []Setting // empty: everything was right already
+	Restored []string  // files put back by Undo
+	Backup   string    // directory
+	Running  bool      // the instance ran and was told to reload
+	Verified bool
+}
+
+// Apply makes the settings of Plan true: backup, postconf, postfix check,
+// reload if the instance runs, verification; a failure puts everything back. A
+// second Apply changes nothing.
+func (s Setup) Apply(ctx context.Context, now time.Time) (Outcome, error) {
+	i, err := Load(ctx, s.Tools, s.ConfigDir)
+	if err != nil {
+		return Outcome{}, err
+	}
+	settings, err := Plan(ctx, i, s.Listeners)
+	if err != nil {
+		return Outcome{}, err
+	}
+	out := Outcome{Changed: slices.DeleteFunc(settings, func(s Setting) bool { return !s.Changes() })}
+	if len(out.Changed) == 0 {
+		return out, nil
+	}
+	paths := []string{filepath.Join(s.ConfigDir, "main.cf"), filepath.Join(s.ConfigDir, "master.cf")}
+	for _, c := range out.Changed {
+		if c.Place == InFile {
+			paths = append(paths, c.Name)
+		}
+	}
+	dir, m, err := backUp(s.Backups, s.ConfigDir, now, paths)
+	if err != nil {
+		return Outcome{}, err
+	}
+	out.Backup = dir
+	err = s.change(ctx, i, out.Changed)
+	if err == nil {
+		err = m.done(dir)
+	}
+	if err == nil {
+		err = s.settle(ctx, &out)
+	}
+	if err != nil {
+		return Outcome{Backup: dir}, s.rollBack(ctx, dir, &m, out.Running, err)
+	}
+	return out, nil
+}
+
+// change writes files first: master.cf must not name what is not there.
+func (s Setup) change(ctx context.Context, i *Instance, settings []Setting) error {
+	var inMain, entries []string
+	overrides := map[string]map[string]string{} // by service
+	for _, c := range settings {
+		if strings.ContainsAny(c.Value, "\r\n\x00") && c.Place != InFile {
+			return fmt.Errorf("set %s: value %q has a line end", c.Name, c.Value)
+		}
+		switch c.Place {
+		case InFile:
+			if err := replaceFile(c.Name, []byte(c.Value), 0o644, -1, -1); err != nil {
+				return fmt.Errorf("write %s: %w", c.Name, err)
+			}
+		case InMain:
+			inMain = append(inMain, c.Name+"="+c.Value)
+		case NewEntry:
+			entries = append(entries, c.Service+"="+c.Value)
+		case InService:
+			if overrides[c.Service] == nil {
+				overrides[c.Service] = map[string]string{}
+			}
+			overrides[c.Service][c.Name] = c.Value
+		}
+	}
+	for _, id := range sortedKeys(overrides) {
+		name, kind := id[:strings.LastIndexByte(id, '/')], id[strings.LastIndexByte(id, '/')+1:]
+		service := i.Service(name, kind)
+		if service == nil {
+			return fmt.Errorf("change service %s: it is not in master.cf", id)
+		}
+		entries = append(entries, id+"="+service.with(overrides[id]))
+	}
+	for _, edit := range []struct {
+		flag string
+		args []string
+	}{{"-e", inMain}, {"-Me", entries}} {
+		if len(edit.args) == 0 {
+			continue
+		}
+		args := s.Tools.inDir(s.ConfigDir, append([]string{edit.flag}, edit.args...)...)
+		if _, err := s.Tools.run(ctx, nil, maxToolOutput, "postconf", args...); err != nil {
+			return fmt.Errorf("change settings of %s: %w", s.ConfigDir, err)
+		}
+	}
+	return nil
+}
+
+// settle checks the new settings, makes a running Postfix read them, and looks
+// whether they work.
+func (s Setup) settle(ctx context.Context, out *Outcome) error {
+	if _, err := s.postfix(ctx, "check"); err != nil {
+		return fmt.Errorf("check new settings: %w", err)
+	}
+	i, err := Load(ctx, s.Tools, s.ConfigDir)
+	if err != nil {
+		return err
+	}
+	if out.Running = s.running(ctx); !out.Running {
+		return nil
+	}
+	if _, err := s.postfix(ctx, "reload"); err != nil {
+		return fmt.Errorf("reload Postfix: %w", err)
+	}
+	if s.Verify != nil {
+		if err := s.Verify(ctx, i); err != nil {
+			return fmt.Errorf("verify that Postfix asks the guard: %w", err)
+		}
+		out.Verified = true
+	}
+	return nil
+}
+
+// rollBack goes on when ctx has ended: half a change is worse than a late end.
+func (s Setup) rollBack(ctx context.Context, dir string, m *manifest, running bool, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := m.restore(dir); err != nil {
+		return errors.Join(cause, fmt.Errorf("put the old settings back, by hand from %s: %w", dir, err))
+	}
+	m.Undone = true
+	err := m.save(dir)
+	if running {
+		if _, reloadErr := s.postfix(ctx, "reload"); reloadErr != nil {
+			err = errors.Join(err, fmt.Errorf("reload Postfix with the old settings: %w", reloadErr))
+		}
+	}
+	return errors.Join(fmt.Errorf("%w; the old settings are back", cause), err)
+}
+
+// ErrChangedSince says that somebody else changed the files after Apply.
+var ErrChangedSince = errors.New("changed since by somebody else")
+
+// Undo puts back what the last Apply changed, byte for byte. It refuses with
+// ErrChangedSince when a file was changed by somebody else, unless forced:
+// those changes would be lost.
+func (s Setup) Undo(ctx context.Context, force bool) (Outcome, error) {
+	dir, m, err := lastBackup(s.Backups, s.ConfigDir)
+	if err != nil {
+		return Outcome{}, err
+	}
+	changed, err := m.changedSince()
+	if err != nil {
+		return Outcome{}, fmt.Errorf("compare settings with %s: %w", dir, err)
+	}
+	if len(changed) > 0 && !force {
+		return Outcome{Backup: dir}, fmt.Errorf("restore the settings of %s: %s: %w; compare with the copies there, then undo with force or by hand", m.Time.Format(time.RFC3339), strings.Join(changed, ", "), ErrChangedSince)
+	}
+	if err := m.restore(dir); err != nil {
+		return Outcome{Backup: dir}, err
+	}
+	m.Undone = true
+	out := Outcome{Backup: dir}
+	for _, o := range m.Files {
+		out.Restored = append(out.Restored, o.Path)
+	}
+	if err := m.save(dir); err != nil {
+		return out, err
+	}
+	if out.Running = s.running(ctx); out.Running {
+		if _, err := s.postfix(ctx, "reload"); err != nil {
+			return out, fmt.Errorf("reload Postfix: %w", err)
+		}
+	}
+	return out, nil
+}
+
+func (s Setup) running(ctx context.Context) bool {
+	_, err := s.postfix(ctx, "status")
+	return err == nil
+}
+
+func (s Setup) postfix(ctx context.Context, verb string) (said, error) {
+	return s.Tools.run(ctx, nil, maxToolOutput, "postfix", s.Tools.inDir(s.ConfigDir, verb)...)
+}

@@ -1,0 +1,214 @@
+package postfix
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// manifest describes one backup: what the files were before, and what Apply
+// made of them.
+type manifest struct {
+	Time      time.Time  `json:"time"`
+	ConfigDir string     `json:"config_dir"`
+	Files     []original `json:"files"`
+	Undone    bool       `json:"undone"`
+}
+
+type original struct {
+	Path   string      `json:"path"`
+	Absent bool        `json:"absent"` // it was not there
+	Mode   fs.FileMode `json:"mode"`
+	UID    int         `json:"uid"`
+	GID    int         `json:"gid"`
+	Before string      `json:"sha256_before"`
+	After  string      `json:"sha256_after"` // empty until Apply ended
+	Copy   string      `json:"copy"`         // name in the backup's directory
+}
+
+const manifestName = "manifest.json"
+
+// backUp copies files into a new directory below root, named for the time.
+func backUp(root, configDir string, now time.Time, paths []string) (dir string, m manifest, err error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return "", m, fmt.Errorf("back up settings: %w", err)
+	}
+	stamp := now.UTC().Format("20060102-150405.000000")
+	dir = filepath.Join(root, stamp)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", m, fmt.Errorf("back up settings: %w", err)
+	}
+	m = manifest{Time: now.UTC(), ConfigDir: configDir}
+	for n, path := range paths {
+		o := original{Path: path, Copy: strconv.Itoa(n) + "-" + filepath.Base(path)}
+		text, err := readIfThere(path)
+		if err != nil {
+			return "", m, fmt.Errorf("back up settings: %w", err)
+		}
+		if o.Absent = text == nil; !o.Absent {
+			info, err := os.Stat(path)
+			if err != nil {
+				return "", m, fmt.Errorf("back up settings: %w", err)
+			}
+			o.Mode = info.Mode().Perm()
+			if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+				o.UID, o.GID = int(sys.Uid), int(sys.Gid)
+			}
+			o.Before = digest(text)
+			if err := replaceFile(filepath.Join(dir, o.Copy), text, 0o600, -1, -1); err != nil {
+				return "", m, fmt.Errorf("back up settings: %w", err)
+			}
+		}
+		m.Files = append(m.Files, o)
+	}
+	return dir, m, m.save(dir)
+}
+
+func (m *manifest) save(dir string) error {
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err == nil {
+		err = replaceFile(filepath.Join(dir, manifestName), append(text, '\n'), 0o600, -1, -1)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s of backup %s: %w", manifestName, dir, err)
+	}
+	return nil
+}
+
+// done notes what Apply made of the files.
+func (m *manifest) done(dir string) error {
+	for n := range m.Files {
+		text, err := readIfThere(m.Files[n].Path)
+		if err != nil {
+			return fmt.Errorf("note the new settings in %s: %w", dir, err)
+		}
+		m.Files[n].After = digest(text)
+	}
+	return m.save(dir)
+}
+
+// changedSince names the files that are no longer as Apply left them.
+func (m *manifest) changedSince() ([]string, error) {
+	var changed []string
+	for _, o := range m.Files {
+		text, err := readIfThere(o.Path)
+		if err != nil {
+			return nil, err
+		}
+		if got := digest(text); got != o.After && !(o.After == "" && got == o.Before) {
+			changed = append(changed, o.Path)
+		}
+	}
+	return changed, nil
+}
+
+// restore puts every file back as it was, or tries to and names what it could
+// not.
+func (m *manifest) restore(dir string) error {
+	var errs []error
+	for _, o := range m.Files {
+		if o.Absent {
+			if err := os.Remove(o.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("remove what was not there: %w", err))
+			}
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, o.Copy))
+		if err == nil && digest(text) != o.Before {
+			err = fmt.Errorf("the copy %s is not what was backed up", filepath.Join(dir, o.Copy))
+		}
+		if err == nil {
+			err = replaceFile(o.Path, text, o.Mode, o.UID, o.GID)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("restore %s: %w", o.Path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lastBackup finds the newest backup of an instance that was not undone.
+func lastBackup(root, configDir string) (dir string, m manifest, err error) {
+	entries, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", m, fmt.Errorf("look for backups: %w", err)
+	}
+	for _, entry := range slices.Backward(entries) { // by name, so by time
+		dir = filepath.Join(root, entry.Name())
+		text, err := os.ReadFile(filepath.Join(dir, manifestName))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var m manifest
+		if err == nil {
+			err = json.Unmarshal(text, &m)
+		}
+		if err != nil {
+			return "", m, fmt.Errorf("read backup %s: %w", dir, err)
+		}
+		if m.ConfigDir == configDir && !m.Undone {
+			return dir, m, nil
+		}
+	}
+	return "", m, fmt.Errorf("look for backups of %s in %s: %w", configDir, root, ErrNoBackup)
+}
+
+// ErrNoBackup says that there is nothing to undo.
+var ErrNoBackup = errors.New("no backup that is not undone already")
+
+// readIfThere returns nil for a file that is not there.
+func readIfThere(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && text == nil {
+		text = []byte{}
+	}
+	return text, err
+}
+
+// digest of a file's text; of one that is not there it is "absent".
+func digest(text []byte) string {
+	if text == nil {
+		return "absent"
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// replaceFile writes a file beside the old one and renames it into place, so
+// that readers see the old or the new, also after a power cut.
+func replaceFile(path string, text []byte, mode fs.FileMode, uid, gid int) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".relayguard-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil && uid >= 0 {
+		err = f.Chown(uid, gid)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
+}

@@ -1,0 +1,141 @@
+package postfix
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// sockets looks who can reach the guard's milter sockets, and whether Postfix
+// can.
+func (r *report) sockets() {
+	for _, l := range r.Listeners {
+		if l.Network != "unix" {
+			r.tcpSocket(l)
+			continue
+		}
+		r.unixSocket(l)
+	}
+}
+
+func (r *report) tcpSocket(l Listener) {
+	host, _, err := net.SplitHostPort(l.Address)
+	if err != nil || !isLoopbackHost(host) {
+		r.add(Finding{"socket-outside", Critical, l.Address, "the milter listener of role " + l.Role.String() + " is not on loopback",
+			"whoever reaches it can play the MTA: use up budgets, claim logins, read decisions", "use a Unix socket, or listen on 127.0.0.1"})
+	}
+}
+
+func (r *report) unixSocket(l Listener) {
+	if _, inside := r.Instance.inQueue(l.Address); !inside && r.usedByChroot(l) {
+		r.add(Finding{"socket-unreachable", Critical, l.Address, "the socket is not below the queue directory " + r.Instance.QueueDir + ", and chrooted services use it",
+			"they do not find it, and answer 451 to every mail", "put the socket below " + filepath.Join(r.Instance.QueueDir, "relayguard")})
+	}
+	dir := filepath.Dir(l.Address)
+	info, err := os.Stat(dir)
+	if err != nil {
+		r.add(Finding{"socket-missing", Warning, l.Address, fmt.Sprintf("its directory cannot be looked at: %v", err), "Postfix finds no guard there", "start the guard, or make the directory"})
+		return
+	}
+	mode := info.Mode().Perm()
+	sys, _ := info.Sys().(*syscall.Stat_t)
+	var socketMode os.FileMode // none there: nobody can connect yet
+	socket, err := os.Stat(l.Address)
+	if err == nil {
+		socketMode = socket.Mode().Perm()
+	}
+	switch {
+	case mode&0o002 != 0:
+		r.add(Finding{"socket-exposed", Critical, dir, fmt.Sprintf("the socket's directory has mode %04o: everybody may write there", mode),
+			"any local account can put its own socket in the guard's place and pass everything", "chmod 0750, owner relayguard, group postfix"})
+	case mode&0o001 != 0 && socketMode&0o002 != 0:
+		r.add(Finding{"socket-exposed", Critical, dir, fmt.Sprintf("the socket's directory has mode %04o and the socket %04o: everybody may connect", mode, socketMode),
+			"any local account can play the MTA: use up other accounts' budgets, probe the rules", "chmod 0750, owner relayguard, group postfix"})
+	}
+	if sys == nil {
+		return
+	}
+	r.owner(dir, sys)
+	r.reach(l, dir)
+}
+
+// owner looks whether somebody else owns the directory and so what is in it.
+func (r *report) owner(dir string, sys *syscall.Stat_t) {
+	if r.GuardUser == "" || sys.Uid == 0 {
+		return
+	}
+	guard, err := user.Lookup(r.GuardUser)
+	if err == nil && guard.Uid == strconv.Itoa(int(sys.Uid)) {
+		return
+	}
+	r.add(Finding{"socket-owner", Critical, dir, fmt.Sprintf("the socket's directory belongs to uid %d, not to %s", sys.Uid, r.GuardUser),
+		"its owner can put another socket in the guard's place", "chown " + r.GuardUser + ":postfix"})
+}
+
+// reach looks whether Postfix's user may come to the socket: by the directory
+// and, if it is there, the socket.
+func (r *report) reach(l Listener, dir string) {
+	owner, err := user.Lookup(r.Instance.Setting("mail_owner"))
+	if err != nil {
+		return
+	}
+	groups, _ := owner.GroupIds()
+	for at := dir; ; at = filepath.Dir(at) {
+		if !mayUse(at, owner.Uid, groups, 1) {
+			r.add(Finding{"socket-unreachable", Critical, at, "the user " + owner.Username + " may not pass through this directory to " + l.Address,
+				"Postfix cannot ask the guard, and answers 451 to every mail", "give the directory the group postfix and mode 0750"})
+			return
+		}
+		if at == "/" || at == r.Instance.QueueDir {
+			break
+		}
+	}
+	if info, err := os.Stat(l.Address); err == nil && info.Mode()&os.ModeSocket != 0 && !mayUse(l.Address, owner.Uid, groups, 2) {
+		r.add(Finding{"socket-unreachable", Critical, l.Address, "the user " + owner.Username + " may not write to the socket",
+			"Postfix cannot ask the guard, and answers 451 to every mail", "give the socket the group postfix and mode 0660"})
+	}
+}
+
+// mayUse reports whether an account has a permission bit (4 read, 2 write, 1
+// pass) on a file. Access lists are not read: unknown counts as no.
+func mayUse(path, uid string, groups []string, bit uint32) bool {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return false
+	}
+	switch {
+	case uid == strconv.Itoa(int(st.Uid)):
+		return st.Mode&(bit<<6) != 0
+	case slices.Contains(groups, strconv.Itoa(int(st.Gid))):
+		return st.Mode&(bit<<3) != 0
+	}
+	return st.Mode&bit != 0
+}
+
+func (r *report) usedByChroot(l Listener) bool {
+	for n := range r.Instance.Services {
+		s := &r.Instance.Services[n]
+		if !s.Chroot {
+			continue
+		}
+		for command, setting := range map[string]string{"smtpd": "smtpd_milters", "cleanup": "non_smtpd_milters"} {
+			if s.Command != command {
+				continue
+			}
+			milters, _ := ParseMilters(r.effective(s, setting))
+			for _, m := range milters {
+				if m.Endpoint == "unix:"+l.Address {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,297 @@
+package postfix
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"relayguard/policy"
+)
+
+const masterCF = `
+smtp inet n - y - - smtpd
+submission inet n - y - - smtpd
+  -o syslog_name=postfix/submission
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_tls_auth_only=yes
+  -o smtpd_recipient_restrictions=$mua_recipient_restrictions
+pickup unix n - y 60 1 pickup
+cleanup unix n - y - 0 cleanup
+postlog unix-dgram n - n - 1 postlogd
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - y - - trivial-rewrite
+smtp unix - - y - - smtp
+relay unix - - y - - smtp -o syslog_name=postfix/$service_name
+`
+
+// instance is a private Postfix configuration, never started, with the guard's
+// sockets in its queue directory.
+type instance struct {
+	dir, queue string
+	listeners  []Listener
+}
+
+func newInstance(t *testing.T, mainCF, master string) instance {
+	t.Helper()
+	needTool(t, "postconf")
+	root, err := os.MkdirTemp("", "pf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	os.Chmod(root, 0o755)
+	in := instance{dir: filepath.Join(root, "etc"), queue: filepath.Join(root, "queue")}
+	for _, dir := range []string{in.dir, in.queue, filepath.Join(root, "data")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for role, name := range map[policy.Role]string{policy.Submission: "submission", policy.Relay: "relay", policy.Local: "local", policy.Inbound: "inbound"} {
+		in.listeners = append(in.listeners, Listener{role, "unix", filepath.Join(in.queue, "relayguard", name+".sock")})
+	}
+	slices.SortFunc(in.listeners, func(a, b Listener) int { return int(a.Role) - int(b.Role) })
+	if err := os.Mkdir(filepath.Join(in.queue, "relayguard"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(in.dir, "main.cf"), `compatibility_level=3.6
+queue_directory=`+in.queue+`
+data_directory=`+filepath.Join(root, "data")+`
+maillog_file=/dev/stdout
+myhostname=mx.example.jp
+mydestination=example.jp
+mynetworks=127.0.0.0/8 [::1]/128
+mua_recipient_restrictions=permit_sasl_authenticated,reject
+alias_maps=
+alias_database=
+`+mainCF)
+	writeFile(t, filepath.Join(in.dir, "master.cf"), master)
+	return in
+}
+
+func (in instance) setup(t *testing.T) Setup {
+	return Setup{ConfigDir: in.dir, Listeners: in.listeners, Backups: filepath.Join(filepath.Dir(in.dir), "backups")}
+}
+
+func (in instance) load(t *testing.T) *Instance {
+	t.Helper()
+	i, err := Load(context.Background(), Tools{}, in.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// age makes the configuration old, so that Postfix's tools do not wait.
+func (in instance) age() {
+	past := time.Now().Add(-time.Minute)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		os.Chtimes(filepath.Join(in.dir, name), past, past)
+	}
+}
+
+const guarded = `smtpd_milters=unix:relayguard/relay.sock
+non_smtpd_milters=unix:relayguard/local.sock
+milter_default_action=tempfail
+`
+
+const guardedMaster = `
+smtp inet n - y - - smtpd
+pickup unix n - y 60 1 pickup -o cleanup_service_name=relayguard-cleanup
+cleanup unix n - y - 0 cleanup
+relayguard-cleanup unix n - y - 0 cleanup -o header_checks=regexp:/etc/postfix/relayguard-uid.regexp -o milter_macro_daemon_name=LOCAL-PICKUP
+submission inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes -o smtpd_tls_auth_only=yes -o smtpd_milters=unix:relayguard/submission.sock
+`
+
+func TestInspectFindsEachWayRound(t *testing.T) {
+	maps := t.TempDir()
+	writeFile(t, filepath.Join(maps, "cidr"), "# none\n127.0.0.0/8 DISABLE\n192.0.2.1 { unix:relayguard/relay.sock,\n  default_action=accept }\n192.0.2.2 unix:relayguard/relay.sock\n")
+	for name, c := range map[string]struct {
+		main, master string
+		want         []string // ID Severity Where
+	}{
+		"nothing": {},
+		"local mail unguarded": {main: "non_smtpd_milters=\n",
+			want: []string{"local-unguarded critical relayguard-cleanup/unix"}},
+		"local mail with another milter": {main: "non_smtpd_milters=inet:localhost:8891\n",
+			want: []string{"local-unguarded critical relayguard-cleanup/unix"}},
+		"SMTP unguarded": {main: "smtpd_milters=inet:localhost:8891\n",
+			want: []string{"service-unguarded critical smtp/inet"}},
+		"default action": {main: "milter_default_action=accept\n",
+			want: []string{"default-accept critical relayguard-cleanup/unix", "default-accept critical smtp/inet", "default-accept critical submission/inet"}},
+		"default action of the entry": {main: "smtpd_milters={ unix:relayguard/relay.sock, default_action=accept, command_timeout=2s }\n",
+			want: []string{"default-accept critical smtp/inet", "timeout-short warning smtp/inet"}},
+		"default action in braces": {main: "smtpd_milters={ unix:relayguard/relay.sock, { default_action = accept } }\n",
+			want: []string{"default-accept critical smtp/inet"}},
+		"default action of a service": {master: "10025 inet n - n - - smtpd -o milter_default_action=accept\n",
+			want: []string{"default-accept critical 10025/inet"}},
+		"milter maps by cidr": {main: "smtpd_milter_maps=cidr:" + maps + "/cidr\n",
+			want: []string{"default-accept critical main.cf", "milter-maps critical main.cf"}},
+		"milter maps inline": {main: "smtpd_milter_maps=inline:{10.0.0.1=disable}\n",
+			want: []string{"milter-maps critical main.cf"}},
+		"milter maps of LDAP": {main: "smtpd_milter_maps=ldap:/etc/postfix/x.cf\n",
+			want: []string{"milter-maps warning main.cf"}},
+		"service with its own milters": {master: "10025 inet n - n - - smtpd -o smtpd_milters=inet:localhost:8891\n",
+			want: []string{"service-unguarded critical 10025/inet"}},
+		"service with no milters of its own": {master: "10025 inet n - n - - smtpd -o smtpd_milters=\n",
+			want: []string{"service-unguarded critical 10025/inet"}},
+		"service with milters in braces": {master: "10025 inet n - n - - smtpd -o { smtpd_milters = { unix:relayguard/relay.sock, default_action=accept } }\n",
+			want: []string{"default-accept critical 10025/inet"}},
+		"milters by a name that the service empties": {main: "guard=unix:relayguard/relay.sock\nsmtpd_milters=$guard\n",
+			master: "10025 inet n - n - - smtpd -o guard=\n",
+			want:   []string{"service-unguarded critical 10025/inet"}},
+		"submissions": {master: "submissions inet n - n - - smtpd -o smtpd_milters=unix:elsewhere.sock -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes\n",
+			want: []string{"service-unguarded critical submissions/inet"}},
+		"behind postscreen": {master: "25 inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd -o smtpd_milters=\n",
+			want: []string{"service-unguarded critical smtpd/pass"}},
+		"pass service without postscreen": {master: "smtpd pass - - n - - smtpd -o smtpd_milters=\n"},
+		"disabled service":                {main: "master_service_disable=10025.inet\n", master: "10025 inet n - n - - smtpd -o smtpd_milters=\n"},
+		"stranger's service unguarded": {master: "10025 inet n - n - - smtpd -o smtpd_milters=inet:a:1 -o smtpd_relay_restrictions=reject_unauth_destination\n",
+			want: []string{"service-unguarded info 10025/inet"}},
+		"no_milters to the world": {master: "10025 inet n - n - - smtpd -o receive_override_options=no_address_mappings,no_milters\n",
+			want: []string{"no-milters critical 10025/inet"}},
+		"content filter's way back": {master: "127.0.0.1:10025 inet n - n - - smtpd -o receive_override_options=no_milters\n",
+			want: []string{"no-milters warning 127.0.0.1:10025/inet"}},
+		"content filter's way back by an empty list": {master: "localhost:10025 inet n - n - - smtpd -o smtpd_milters=\n",
+			want: []string{"no-milters warning localhost:10025/inet"}},
+		"pickup without milters": {master: "pickup unix n - y 60 1 pickup -o receive_override_options=no_milters -o cleanup_service_name=relayguard-cleanup\n",
+			want: []string{"no-milters critical pickup/unix"}},
+		"uid unseen": {master: "pickup unix n - y 60 1 pickup\n",
+			want: []string{"uid-unseen warning cleanup/unix"}},
+		"relay as inbound": {main: "smtpd_milters=unix:relayguard/inbound.sock\n",
+			want: []string{"relay-as-inbound critical smtp/inet"}},
+		"inbound": {main: "smtpd_milters=unix:relayguard/inbound.sock\nmynetworks=\nsmtpd_relay_restrictions=reject_unauth_destination\n"},
+		"qmqpd": {master: "628 inet n - n - - qmqpd\n",
+			want: []string{"qmqpd info 628/inet"}},
+		"qmqpd for some": {main: "qmqpd_authorized_clients=10.0.0.0/8\n", master: "628 inet n - n - - qmqpd\n",
+			want: []string{"qmqpd critical 628/inet"}},
+		"mynetworks is the world": {main: "mynetworks=0.0.0.0/0, [2001:db8::]/29\n",
+			want: []string{"mynetworks-wide critical main.cf", "mynetworks-wide warning main.cf"}},
+		"mynetworks of a service": {master: "10025 inet n - n - - smtpd -o mynetworks=100.0.0.0/4\n",
+			want: []string{"mynetworks-wide warning 10025/inet"}},
+		"mynetworks unread": {main: "mynetworks=mysql:/etc/postfix/nets.cf 127.0.0.1\n",
+			want: []string{"mynetworks-unread warning main.cf"}},
+		"AUTH without TLS": {main: "smtpd_sasl_auth_enable=yes\n",
+			want: []string{"auth-without-tls critical smtp/inet"}},
+		"XCLIENT": {main: "smtpd_authorized_xclient_hosts=127.0.0.1\n",
+			want: []string{"xclient warning smtp/inet", "xclient warning submission/inet"}},
+		"impatient": {main: "milter_command_timeout=3s\nmilter_connect_timeout=1\n",
+			want: []string{"timeout-short warning main.cf", "timeout-short warning main.cf"}},
+		"old protocol": {main: "milter_protocol=2\n",
+			want: []string{"protocol-old warning main.cf"}},
+		"not first": {main: "smtpd_milters=inet:localhost:8891, unix:relayguard/relay.sock\n",
+			want: []string{"guard-not-first warning smtp/inet"}},
+		"braces": {main: "smtpd_milters={ unix:relayguard/relay.sock\n",
+			want: []string{"milters-unreadable critical smtp/inet"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			master := guardedMaster
+			for line := range strings.Lines(c.master) { // an entry replaces its namesake
+				words := strings.Fields(line)
+				var kept []string
+				for old := range strings.Lines(master) {
+					if f := strings.Fields(old); len(f) > 1 && f[0] == words[0] && f[1] == words[1] {
+						continue
+					}
+					kept = append(kept, old)
+				}
+				master = strings.Join(kept, "") + line
+			}
+			in := newInstance(t, guarded+c.main, master)
+			got := idsOf(Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: in.listeners}))
+			slices.Sort(c.want)
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got\n %s\nwant\n %s", strings.Join(got, "\n "), strings.Join(c.want, "\n "))
+			}
+		})
+	}
+}
+
+func idsOf(findings []Finding) []string {
+	var ids []string
+	for _, f := range findings {
+		ids = append(ids, f.ID+" "+f.Severity.String()+" "+f.Where)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func TestInspectSockets(t *testing.T) {
+	for name, c := range map[string]struct {
+		dir, socket os.FileMode
+		listener    Listener
+		want        string
+	}{
+		"well":                   {dir: 0o755, socket: 0o660},
+		"anybody may replace it": {dir: 0o777, socket: 0o660, want: "socket-exposed"},
+		"anybody may connect":    {dir: 0o755, socket: 0o666, want: "socket-exposed"},
+		"Postfix may not pass":   {dir: 0o700, socket: 0o660, want: "socket-unreachable"},
+		"outside":                {dir: 0o755, socket: 0o660, listener: Listener{policy.Relay, "tcp", "0.0.0.0:8891"}, want: "socket-outside"},
+		"loopback":               {dir: 0o755, socket: 0o660, listener: Listener{policy.Relay, "tcp", "127.0.0.1:8891"}},
+		"no directory":           {dir: 0o755, socket: 0o660, listener: Listener{policy.Egress, "unix", "/nosuch/dir/x.sock"}, want: "socket-missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := newInstance(t, guarded, guardedMaster)
+			dir := filepath.Join(in.queue, "relayguard")
+			for _, l := range in.listeners {
+				os.WriteFile(l.Address, nil, 0o600)
+				os.Chmod(l.Address, c.socket)
+			}
+			os.Chmod(dir, c.dir)
+			listeners := in.listeners
+			if c.listener.Role != 0 {
+				listeners = append(listeners, c.listener)
+			}
+			var got []string
+			for _, f := range Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: listeners}) {
+				got = append(got, f.ID)
+			}
+			if got = slices.Compact(got); strings.Join(got, " ") != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// fakeProbe stands for an SMTP service.
+type fakeProbe func(address string) (ProbeAnswer, error)
+
+func (f fakeProbe) Relays(_ context.Context, address string, _ bool) (ProbeAnswer, error) {
+	return f(address)
+}
+
+func TestInspectOpenRelay(t *testing.T) {
+	for name, c := range map[string]struct {
+		main   string
+		answer ProbeAnswer
+		err    error
+		want   string
+	}{
+		"refuses":                            {answer: ProbeAnswer{Code: 454, At: "RCPT"}},
+		"relays for mynetworks":              {answer: ProbeAnswer{Code: 250, At: "RCPT"}, want: "open-relay-unknown"},
+		"relays for a stranger":              {answer: ProbeAnswer{Code: 250, At: "RCPT", Stranger: true}, want: "open-relay"},
+		"relays, loopback not in mynetworks": {main: "mynetworks=192.0.2.0/24\n", answer: ProbeAnswer{Code: 250, At: "RCPT"}, want: "open-relay"},
+		"refuses the sender":                 {answer: ProbeAnswer{Code: 550, At: "MAIL"}, want: "open-relay-unknown"},
+		"not there":                          {err: errors.New("connection refused"), want: "open-relay-unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := newInstance(t, guarded+c.main, "127.0.0.1:10025 inet n - n - - smtpd\n")
+			var asked []string
+			probe := fakeProbe(func(address string) (ProbeAnswer, error) {
+				asked = append(asked, address)
+				return c.answer, c.err
+			})
+			var got string
+			for _, f := range Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: in.listeners, Probe: probe}) {
+				got += f.ID
+			}
+			if got != c.want || !slices.Equal(asked, []string{"127.0.0.1:10025"}) {
+				t.Errorf("got %q of %v, want %q", got, asked, c.want)
+			}
+		})
+	}
+}

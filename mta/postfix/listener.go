@@ -1,0 +1,84 @@
+package postfix
+
+import (
+	"fmt"
+	"net"
+	"strings"
+
+	"relayguard/policy"
+)
+
+// Listener is one milter socket of the guard, as far as Postfix must know it.
+type Listener struct {
+	Role    policy.Role
+	Network string // "unix" or "tcp"
+	Address string // absolute path, or host:port
+}
+
+// endpoint is how Postfix is told of the listener. A path below the queue
+// directory is given from there: so it holds for chrooted services and others.
+func (i *Instance) endpoint(l Listener) string {
+	if l.Network != "unix" {
+		return "inet:" + l.Address
+	}
+	if name, ok := i.inQueue(l.Address); ok {
+		return "unix:" + name
+	}
+	return "unix:" + l.Address
+}
+
+// listenerOf finds which of our listeners a service reaches through a milter
+// endpoint.
+func (i *Instance) listenerOf(s *Service, endpoint string, listeners []Listener) (Listener, bool) {
+	kind, address, _ := strings.Cut(endpoint, ":")
+	for _, l := range listeners {
+		switch {
+		case l.Network == "unix" && (kind == "unix" || kind == "local") && i.path(s, address) == l.Address:
+			return l, true
+		case l.Network != "unix" && kind == "inet" && sameHostPort(address, l.Address):
+			return l, true
+		}
+	}
+	return Listener{}, false
+}
+
+func sameHostPort(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil {
+		return a == b
+	}
+	return portA == portB && (strings.EqualFold(hostA, hostB) || isLoopbackHost(hostA) && isLoopbackHost(hostB))
+}
+
+func isLoopbackHost(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback()
+}
+
+// attached finds the guard among a service's milters: its place (0 is first),
+// its entry and which listener it is.
+func (i *Instance) attached(s *Service, value string, listeners []Listener) (place int, m Milter, l Listener, err error) {
+	milters, err := ParseMilters(value)
+	if err != nil {
+		return -1, Milter{}, Listener{}, fmt.Errorf("read milters of %s: %w", s.ID(), err)
+	}
+	for n, m := range milters {
+		if l, ok := i.listenerOf(s, m.Endpoint, listeners); ok {
+			return n, m, l, nil
+		}
+	}
+	return -1, Milter{}, Listener{}, nil
+}
+
+func byRole(listeners []Listener, role policy.Role) (Listener, bool) {
+	for _, l := range listeners {
+		if l.Role == role {
+			return l, true
+		}
+	}
+	return Listener{}, false
+}

@@ -1,0 +1,76 @@
+package postfix
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// maxKey bounds what is asked of a table: RFC 5321 §4.5.3.1.3 ends a path at
+// 256 octets, SMTPUTF8 and long VERP addresses exceed it.
+const maxKey = 1024
+
+// Keys of one sender address, in the order in which Postfix asks
+// (postconf(5), smtpd_sender_login_maps; extensions: mail_addr_find(3)).
+// full is asked of every table, parts only of tables with fixed keys.
+type addressKeys struct {
+	full  string
+	parts []string
+}
+
+// keysOf returns false for an address that no table can hold.
+func keysOf(address string, delimiters string, isLocal func(domain string) bool) (addressKeys, bool) {
+	if address == "" || len(address) > maxKey || !utf8.ValidString(address) || strings.ContainsFunc(address, isControl) {
+		return addressKeys{}, false
+	}
+	address = strings.ToLower(address)
+	k := addressKeys{full: address}
+	at := strings.LastIndexByte(address, '@')
+	local, domain := address, ""
+	if at >= 0 {
+		local, domain = address[:at], address[at+1:]
+	}
+	base, extended := withoutExtension(local, delimiters)
+	switch {
+	case at < 0:
+		if extended {
+			k.parts = []string{base}
+		}
+		return k, true
+	case extended:
+		k.parts = append(k.parts, base+"@"+domain)
+	}
+	if isLocal(domain) && local != "" {
+		k.parts = append(k.parts, local)
+		if extended {
+			k.parts = append(k.parts, base)
+		}
+	}
+	k.parts = append(k.parts, "@"+domain)
+	return k, true
+}
+
+// withoutExtension does as split_addr(3): names that are special to the mail
+// system, and owner- and -request addresses of lists, have no extension when -
+// is a delimiter.
+func withoutExtension(local, delimiters string) (string, bool) {
+	switch local {
+	case "postmaster", "mailer-daemon", "double-bounce":
+		return local, false
+	}
+	if strings.Contains(delimiters, "-") && (strings.HasPrefix(local, "owner-") || strings.HasSuffix(local, "-request")) {
+		return local, false
+	}
+	if delimiters == "" {
+		return local, false
+	}
+	if i := strings.IndexAny(local, delimiters); i > 0 && i < len(local)-1 {
+		return local[:i], true
+	}
+	return local, false
+}
+
+// splitLogins reads the right side of a table: logins separated by commas or
+// white space. They are compared in lower case.
+func splitLogins(value string) []string {
+	return strings.FieldsFunc(strings.ToLower(value), func(r rune) bool { return r == ',' || r < 0x80 && isSpace(byte(r)) })
+}

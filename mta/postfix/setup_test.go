@@ -1,0 +1,194 @@
+package postfix
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var day = time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
+
+func (in instance) files(t *testing.T) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir(in.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(in.dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[e.Name()] = string(text)
+	}
+	return files
+}
+
+func sameFiles(t *testing.T, got, want map[string]string) {
+	t.Helper()
+	for name, text := range want {
+		if got[name] != text {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, got[name], text)
+		}
+	}
+	for name := range got {
+		if _, ok := want[name]; !ok {
+			t.Errorf("%s was left", name)
+		}
+	}
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("postfix check needs root")
+	}
+}
+
+// Whatever was there before: after Apply no way round the guard is left, a
+// second Apply changes nothing, and Undo gives every file back byte for byte.
+func TestApplyAndUndo(t *testing.T) {
+	needRoot(t)
+	for name, c := range map[string]struct{ main, master string }{
+		"fresh":                         {"", masterCF},
+		"another milter and own checks": {"opendkim=inet:localhost:8891\nsmtpd_milters=$opendkim\nnon_smtpd_milters=$opendkim, { inet:localhost:8892, connect_timeout=10s }\nmilter_default_action=accept\nheader_checks=regexp:/etc/own\nsmtp_header_checks=static:DUNNO\nmilter_command_timeout=2s\n", masterCF},
+		"own milters of services":       {"", strings.Replace(masterCF, "-o syslog_name=postfix/submission", "-o { smtpd_milters = { inet:localhost:8891, default_action=accept }, inet:localhost:8892 }", 1) + "2525 inet n - n - - smtpd -o smtpd_milters=inet:localhost:8891 -o milter_default_action=accept\n"},
+		"guard somewhere in the list":   {"smtpd_milters=inet:localhost:8891, { unix:relayguard/relay.sock, default_action=accept }\nnon_smtpd_milters=unix:relayguard/local.sock\n", masterCF},
+		"wrong listener of the guard":   {"smtpd_milters=unix:relayguard/local.sock\n", masterCF},
+		"own cleanup for local mail":    {"", strings.Replace(masterCF, "1 pickup", "1 pickup -o cleanup_service_name=mine", 1) + "mine unix n - y - 0 cleanup -o header_checks=regexp:/etc/mine\n"},
+		"submissions":                   {"", masterCF + "465 inet n - y - - smtpd -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes -o milter_macro_daemon_name=MINE\n"},
+		"relay client with checks":      {"", masterCF + "slow unix - - y - - smtp -o smtp_header_checks=regexp:/etc/slow\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := newInstance(t, c.main, c.master)
+			before := in.files(t)
+			setup := in.setup(t)
+			ctx := context.Background()
+			out, err := setup.Apply(ctx, day)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(out.Changed) == 0 || out.Running || out.Backup == "" {
+				t.Errorf("got %+v", out)
+			}
+			for _, c := range out.Changed {
+				if c.Why == "" {
+					t.Errorf("%s: no reason", c)
+				}
+			}
+			after := in.files(t)
+			t.Logf("%s%s", after["main.cf"], after["master.cf"])
+			in.age()
+			for _, f := range Inspect(ctx, Inspection{Instance: in.load(t), Listeners: in.listeners}) {
+				t.Errorf("found %s %s %s: %s", f.ID, f.Severity, f.Where, f.What)
+			}
+			out, err = setup.Apply(ctx, day.Add(time.Hour))
+			if err != nil || len(out.Changed) > 0 || out.Backup != "" {
+				t.Errorf("second time: got %v, %v", out.Changed, err)
+			}
+			sameFiles(t, in.files(t), after)
+			if _, err := setup.Undo(ctx, false); err != nil {
+				t.Fatal(err)
+			}
+			sameFiles(t, in.files(t), before)
+			if _, err := setup.Undo(ctx, false); !errors.Is(err, ErrNoBackup) {
+				t.Errorf("second undo: %v", err)
+			}
+		})
+	}
+}
+
+func TestPlanKeepsWhatTheAdminHas(t *testing.T) {
+	in := newInstance(t, "opendkim=inet:localhost:8891\nsmtpd_milters=$opendkim\nheader_checks=regexp:/etc/own\n", masterCF)
+	settings, err := Plan(context.Background(), in.load(t), in.listeners)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"smtpd_milters":                            "unix:relayguard/relay.sock, $opendkim",
+		"submission/inet smtpd_milters":            "unix:relayguard/submission.sock, $opendkim",
+		"submission/inet milter_macro_daemon_name": "ORIGINATING",
+		"non_smtpd_milters":                        "unix:relayguard/local.sock",
+		"smtp_header_checks":                       "regexp:" + in.dir + "/relayguard-strip.regexp",
+		"pickup/unix cleanup_service_name":         "relayguard-cleanup",
+		"relayguard-cleanup/unix ":                 "relayguard-cleanup unix n - y - 0 cleanup -o {header_checks=regexp:" + in.dir + "/relayguard-uid.regexp, regexp:/etc/own} -o milter_macro_daemon_name=LOCAL-PICKUP -o nested_header_checks=regexp:/etc/own",
+	}
+	for _, s := range settings {
+		key := strings.TrimPrefix(s.Service+" "+s.Name, " ")
+		if value, ok := want[key]; ok && value != s.Value {
+			t.Errorf("%s: got %q, want %q", key, s.Value, value)
+		}
+		delete(want, key)
+	}
+	for key := range want {
+		t.Errorf("%s is not in the plan", key)
+	}
+}
+
+func TestApplyAfterManualEditsKeepsThem(t *testing.T) {
+	needRoot(t)
+	in := newInstance(t, "", masterCF)
+	setup, ctx := in.setup(t), context.Background()
+	if _, err := setup.Apply(ctx, day); err != nil {
+		t.Fatal(err)
+	}
+	edited := in.files(t)["main.cf"] + "# by hand\nsmtpd_banner=hello\nmilter_default_action=accept\n"
+	writeFile(t, filepath.Join(in.dir, "main.cf"), edited)
+	in.age()
+	if _, err := setup.Undo(ctx, false); !errors.Is(err, ErrChangedSince) || !strings.Contains(err.Error(), "main.cf") || strings.Contains(err.Error(), "master.cf") {
+		t.Fatalf("undo of edited settings: %v", err)
+	}
+	out, err := setup.Apply(ctx, day.Add(time.Hour))
+	if err != nil || len(out.Changed) != 1 {
+		t.Fatalf("got %v, %v", out.Changed, err)
+	}
+	if text := in.files(t)["main.cf"]; !strings.Contains(text, "# by hand\nsmtpd_banner=hello\n") {
+		t.Errorf("edits lost:\n%s", text)
+	}
+	if _, err := setup.Undo(ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	if text := in.files(t)["main.cf"]; text != edited {
+		t.Errorf("got\n%s\nwant\n%s", text, edited)
+	}
+	if _, err := setup.Undo(ctx, false); !errors.Is(err, ErrChangedSince) {
+		t.Fatalf("undo below the edits: %v", err)
+	}
+	if _, err := setup.Undo(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if text := in.files(t)["main.cf"]; strings.Contains(text, "relayguard") {
+		t.Errorf("forced undo left\n%s", text)
+	}
+}
+
+// What Postfix itself refuses is put back.
+func TestApplyRollsBack(t *testing.T) {
+	needRoot(t)
+	in := newInstance(t, "", masterCF)
+	before := in.files(t)
+	tools := t.TempDir()
+	for _, name := range []string{"postconf", "postmap"} {
+		os.Symlink(Tools{}.path(name), filepath.Join(tools, name))
+	}
+	os.WriteFile(filepath.Join(tools, "postfix"), []byte("#!/bin/sh\necho 'postfix: fatal: no' >&2\nexit 1\n"), 0o755)
+	setup := in.setup(t)
+	setup.Tools = Tools{Dir: tools}
+	if _, err := setup.Apply(context.Background(), day); err == nil || !strings.Contains(err.Error(), "old settings are back") {
+		t.Fatalf("got %v", err)
+	}
+	sameFiles(t, in.files(t), before)
+}
+
+func TestPlanRefusesSocketsThatChrootHides(t *testing.T) {
+	in := newInstance(t, "", masterCF)
+	in.listeners[0].Address = "/run/relayguard/milter.sock"
+	if _, err := Plan(context.Background(), in.load(t), in.listeners); err == nil || !strings.Contains(err.Error(), "queue directory") {
+		t.Fatalf("got %v", err)
+	}
+}

@@ -1,0 +1,43 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"relayguard/mta/postfix/postfixtest"
+)
+
+// Build compiles relayguard into dir and returns the binary's path.
+func Build(ctx context.Context, dir string, flags ...string) (string, error) {
+	binary := filepath.Join(dir, "relayguard")
+	args := append([]string{"build", "-o", binary}, flags...)
+	if out, err := exec.CommandContext(ctx, "go", append(args, "relayguard/cmd/relayguard")...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build relayguard: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// StartTest is Start for a test: it skips or fails where Postfix is missing, as
+// postfixtest.Need does, stops everything at the end, and shows the logs of a
+// test that failed.
+func StartTest(t testing.TB, o Options) *Relay {
+	t.Helper()
+	postfixtest.Need(t)
+	r, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		end, log := r.logEnd(), r.Log()
+		if err := r.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the guard's log ends:\n%s\nPostfix's log ends:\n%s", end, log[max(0, len(log)-4000):])
+		}
+	})
+	return r
+}

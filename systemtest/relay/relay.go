@@ -1,0 +1,265 @@
+// Package relay sets a whole relay up: a private Postfix with AUTH and a real
+// relayguard daemon on its milter sockets. Tests, the demo and the benchmark
+// stand on it. Everything is under one directory, on loopback, and ends with
+// Stop.
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"relayguard/mta/postfix/postfixtest"
+)
+
+// Options describe the relay. The zero value is a Postfix with the services of
+// Services and a guard in the phase enforce.
+type Options struct {
+	Binary  string // of relayguard; required
+	Phase   string // "" = enforce
+	Config  string // further TOML, after the sections that Start writes
+	HideUID bool   // Postfix does not tell the uid behind sendmail(1)
+
+	Postfix postfixtest.Options // Services and Local are filled in where empty
+}
+
+// Names of the services that Start makes, each with the guard's listener of
+// the same role.
+const (
+	Submission = "submission" // AUTH
+	Relaying   = "relay"      // takes XCLIENT, offers AUTH and client certificates
+	Inbound    = "inbound"    // takes XCLIENT
+)
+
+// Relay is a running Postfix with a guard.
+type Relay struct {
+	*postfixtest.Postfix
+	ConfigPath string
+	options    Options
+	guard      *exec.Cmd
+	exited     chan struct{}
+}
+
+// Start brings both up and returns when both serve.
+func Start(ctx context.Context, o Options) (*Relay, error) {
+	if o.Phase == "" {
+		o.Phase = "enforce"
+	}
+	if o.Postfix.Services == nil {
+		o.Postfix.Services = services()
+	}
+	if o.Postfix.Local.Milters == nil {
+		o.Postfix.Local = postfixtest.Local{Milters: []string{postfixtest.MilterName("local.sock")}, ShowUID: !o.HideUID}
+		if !o.HideUID {
+			o.Postfix.Local.DaemonName = "LOCAL-PICKUP"
+		}
+	}
+	p, err := postfixtest.Start(ctx, o.Postfix)
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{Postfix: p, options: o, ConfigPath: filepath.Join(p.Dir, "relayguard.toml")}
+	if err := r.WriteConfig(o.Phase, o.Config); err != nil {
+		return nil, errors.Join(err, p.Stop())
+	}
+	if err := r.StartGuard(ctx); err != nil {
+		return nil, errors.Join(err, p.Stop())
+	}
+	return r, nil
+}
+
+func services() []postfixtest.Service {
+	return []postfixtest.Service{
+		{Name: Submission, Milters: []string{postfixtest.MilterName("submission.sock")}, Auth: true, TLS: true, XClient: true, DaemonName: "ORIGINATING"},
+		{Name: Relaying, Milters: []string{postfixtest.MilterName("relay.sock")}, Auth: true, TLS: true, AskClientCert: true, XClient: true,
+			// Postfix lets everybody relay here, so that what stops a stranger is the guard.
+			Options: map[string]string{"smtpd_relay_restrictions": "check_client_access static:permit, reject"}},
+		{Name: Inbound, Milters: []string{postfixtest.MilterName("inbound.sock")}, XClient: true},
+	}
+}
+
+// WriteConfig writes the guard's configuration; a running guard takes it with
+// SIGHUP.
+func (r *Relay) WriteConfig(phase, more string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "phase = %q\n\n[mta]\nconfig_directory = %q\n\n[log]\nformat = \"json\"\n", phase, r.ConfigDir)
+	for _, role := range []string{"submission", "local", "relay", "inbound"} {
+		fmt.Fprintf(&b, "\n[[listener]]\nname = %q\nrole = %q\naddress = %q\n", role, role, "unix:"+filepath.Join(r.MilterDir(), role+".sock"))
+	}
+	b.WriteString("\n" + more)
+	if err := os.WriteFile(r.ConfigPath, []byte(b.String()), 0o644); err != nil {
+		return fmt.Errorf("write the guard's configuration: %w", err)
+	}
+	return nil
+}
+
+// GuardLog is the path of the guard's log.
+func (r *Relay) GuardLog() string { return filepath.Join(r.Dir, "relayguard.log") }
+
+// StartGuard starts the daemon and waits until it serves.
+func (r *Relay) StartGuard(ctx context.Context) error {
+	out, err := os.OpenFile(r.GuardLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("open the guard's log: %w", err)
+	}
+	defer out.Close()
+	mark := len(r.lines())
+	cmd := exec.Command(r.options.Binary, "serve", "--config", r.ConfigPath)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start the guard: %w", err)
+	}
+	r.guard, r.exited = cmd, make(chan struct{})
+	go func(done chan struct{}) {
+		cmd.Wait() // its log says why
+		close(done)
+	}(r.exited)
+	_, err = r.waitLine(ctx, mark, func(l Line) bool { return l.Msg == "serving" })
+	if err != nil {
+		return errors.Join(fmt.Errorf("start the guard: %w; its log ends:\n%s", err, r.logEnd()), r.StopGuard(syscall.SIGKILL))
+	}
+	return nil
+}
+
+// Signal sends the guard a signal.
+func (r *Relay) Signal(s os.Signal) error { return r.guard.Process.Signal(s) }
+
+// GuardPID is the daemon's process id.
+func (r *Relay) GuardPID() int { return r.guard.Process.Pid }
+
+// StopGuard ends the daemon with a signal and waits for its end.
+func (r *Relay) StopGuard(s os.Signal) error {
+	if r.guard == nil {
+		return nil
+	}
+	select {
+	case <-r.exited:
+		return nil
+	default:
+	}
+	if err := r.guard.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop the guard: %w", err)
+	}
+	select {
+	case <-r.exited:
+		return nil
+	case <-time.After(time.Minute):
+		r.guard.Process.Kill()
+		<-r.exited
+		return fmt.Errorf("the guard did not end within a minute of %v", s)
+	}
+}
+
+// Stop ends everything.
+func (r *Relay) Stop() error {
+	return errors.Join(r.StopGuard(syscall.SIGTERM), r.Postfix.Stop())
+}
+
+// Line is one line of the guard's log.
+type Line struct {
+	Time       time.Time `json:"time"`
+	Level      string    `json:"level"`
+	Msg        string    `json:"msg"`
+	ID         string    `json:"id"`
+	Verdict    string    `json:"verdict"`
+	Stage      string    `json:"stage"`
+	Account    string    `json:"account"`
+	Confidence string    `json:"confidence"`
+	Role       string    `json:"role"`
+	Listener   string    `json:"listener"`
+	QueueID    string    `json:"queue_id"`
+	Client     string    `json:"client"`
+	MailFrom   string    `json:"mail_from"`
+	From       string    `json:"from"`
+	MessageID  string    `json:"message_id"`
+	Recipients int       `json:"recipients"`
+	Size       int64     `json:"size"`
+	Rule       string    `json:"rule"`
+	Reason     string    `json:"reason"`
+	Network    string    `json:"network"`
+	LoginBy    string    `json:"login_by"`
+	Problem    string    `json:"problem"`
+	Error      string    `json:"error"`
+
+	Raw string `json:"-"`
+}
+
+// lines reads the guard's log as far as it is complete.
+func (r *Relay) lines() []Line {
+	text, err := os.ReadFile(r.GuardLog())
+	if err != nil {
+		return nil
+	}
+	var all []Line
+	for _, raw := range strings.SplitAfter(string(text), "\n") {
+		if !strings.HasSuffix(raw, "\n") {
+			break // not complete yet
+		}
+		l := Line{Raw: strings.TrimSuffix(raw, "\n")}
+		if err := json.Unmarshal([]byte(raw), &l); err != nil {
+			l = Line{Msg: "not JSON", Raw: l.Raw}
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+func (r *Relay) logEnd() string {
+	all := r.lines()
+	var b strings.Builder
+	for _, l := range all[max(0, len(all)-20):] {
+		b.WriteString(l.Raw + "\n")
+	}
+	return b.String()
+}
+
+// Mark is where the guard's log ends now.
+func (r *Relay) Mark() int { return len(r.lines()) }
+
+// Verdicts are the guard's verdicts since a mark.
+func (r *Relay) Verdicts(mark int) []Line {
+	var verdicts []Line
+	for _, l := range r.lines()[mark:] {
+		if l.Msg == "verdict" {
+			verdicts = append(verdicts, l)
+		}
+	}
+	return verdicts
+}
+
+// WaitVerdict returns the first verdict since the mark that matches.
+func (r *Relay) WaitVerdict(ctx context.Context, mark int, match func(Line) bool) (Line, error) {
+	return r.waitLine(ctx, mark, func(l Line) bool { return l.Msg == "verdict" && match(l) })
+}
+
+// WaitLine returns the first line since the mark with that message.
+func (r *Relay) WaitLine(ctx context.Context, mark int, msg string) (Line, error) {
+	return r.waitLine(ctx, mark, func(l Line) bool { return l.Msg == msg })
+}
+
+func (r *Relay) waitLine(ctx context.Context, mark int, match func(Line) bool) (Line, error) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, l := range r.lines()[mark:] {
+			if match(l) {
+				return l, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return Line{}, fmt.Errorf("wait for a line of the guard's log: %w", ctx.Err())
+		case <-r.exited:
+			return Line{}, errors.New("the guard has ended")
+		case <-tick.C:
+		}
+	}
+}

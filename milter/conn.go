@@ -39,8 +39,6 @@ type conn struct {
 
 	mu      sync.Mutex // writing, and deadlines against drain
 	failed  error      // why the connection ends; nil for a quit or EOF
-	queued  []byte     // modifications that go before the next answer
-	mute    bool       // the next answer of the library is dropped: watch gave one
 	scratch []byte
 
 	decideBy  atomic.Int64 // unix nanoseconds; 0 = no decision is being made
@@ -236,44 +234,42 @@ func (c *conn) armRead() error {
 	return c.SetReadDeadline(by)
 }
 
-// Write takes one frame from the library: its negotiation is corrected, queued
-// modifications go before it. It reports no error, since the library would log
-// it: a connection that cannot be written to ends at the next Read.
+// Write takes a frame from the library. That is its answer to the negotiation,
+// which is corrected here; every other answer the session gives itself. It
+// reports no error, since the library would log it: a connection that cannot be
+// written to ends at the next Read.
 func (c *conn) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mute {
-		c.mute, c.queued = false, c.queued[:0]
+	if p[frameHeader] != ansOptNeg {
+		c.server.log().Error("answer of the library dropped", "code", string(p[frameHeader]))
 		return len(p), nil
 	}
-	frame := p
-	if p[frameHeader] == ansOptNeg {
-		frame = c.session.agreed.rewrite(p)
-	}
-	if len(c.queued) > 0 {
-		c.queued = append(c.queued, frame...)
-		frame, c.queued = c.queued, c.queued[:0]
-	}
-	c.send(frame)
+	c.send(c.session.agreed.rewrite(p))
 	return len(p), nil
 }
 
-// send writes under mu.
-func (c *conn) send(b []byte) {
+// send writes frames to the MTA.
+func (c *conn) send(frames []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.write(frames)
+}
+
+// write is send under mu.
+func (c *conn) write(frames []byte) {
 	c.Conn.SetWriteDeadline(time.Now().Add(c.server.Limits.FrameTimeout))
-	if _, err := c.Conn.Write(b); err != nil {
+	if _, err := c.Conn.Write(frames); err != nil {
 		c.Conn.SetReadDeadline(longAgo) // the next Read ends the connection
 	}
 }
 
 var longAgo = time.Unix(1, 0)
 
-// answer writes an answer for a frame that the library does not see.
+// answer writes an answer of one octet.
 func (c *conn) answer(code byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.scratch = appendFrame(c.scratch[:0], code)
-	c.send(c.scratch)
+	c.write(c.scratch)
 }
 
 // beginDecision starts the clock on an answer that the MTA waits for.
@@ -284,31 +280,10 @@ func (c *conn) beginDecision(by time.Time, eom bool) {
 	c.decideBy.Store(by.UnixNano())
 }
 
-// endDecision stops the clock. False: it had run out and the MTA has its
-// answer; the library's is dropped.
+// endDecision stops the clock. False: it had run out, and watch has answered.
 func (c *conn) endDecision() bool {
 	c.deciding = false
-	if c.decideBy.Swap(0) != 0 {
-		return true
-	}
-	c.mu.Lock()
-	c.mute = true
-	c.mu.Unlock()
-	return false
-}
-
-// endPanickedDecision stops the clock, if one runs, after the guard panicked.
-func (c *conn) endPanickedDecision() {
-	if c.deciding {
-		c.endDecision()
-	}
-}
-
-// queue appends frames that go out before the next answer.
-func (c *conn) queue(add func([]byte) []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.queued = add(c.queued)
+	return c.decideBy.Swap(0) != 0
 }
 
 // wake makes a Read that waits look at the server's state.

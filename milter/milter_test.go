@@ -597,7 +597,7 @@ func TestOverdueDecisionIsAnsweredForTheGuard(t *testing.T) {
 	for name, acceptIt := range map[string]bool{"defer": false, "accept": true} {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, policy.Submission, func(s *milter.Server) {
-				s.Limits.DecisionTimeout = 50 * time.Millisecond
+				s.Limits.DecisionTimeout = time.Second // no other decision takes so long, on a busy machine either
 				s.Limits.AcceptOverdue = acceptIt
 			})
 			release, entered := make(chan struct{}), make(chan struct{}, 2)
@@ -919,5 +919,61 @@ func TestManyConnectionsAtOnce(t *testing.T) {
 		if m.Login+"@example.jp" != m.MailFrom {
 			t.Fatalf("login %q sent as %q: connections mix", m.Login, m.MailFrom)
 		}
+	}
+}
+
+func TestGuardThatWaitsIsEndedByItsDeadline(t *testing.T) {
+	r := start(t, policy.Submission, func(s *milter.Server) { s.Limits.DecisionTimeout = 50 * time.Millisecond })
+	ended := make(chan error, 2)
+	r.guard.message = func(ctx context.Context, _ *policy.Message) policy.Decision {
+		if by, ok := ctx.Deadline(); !ok || time.Until(by) > time.Second {
+			t.Errorf("deadline %v, %v", by, ok)
+		}
+		inner, cancel := context.WithTimeout(ctx, time.Hour) // as a lookup makes one
+		defer cancel()
+		<-inner.Done()
+		ended <- inner.Err()
+		ended <- ctx.Err()
+		return accept
+	}
+	p := r.dial(t, miltertest.Postfix37)
+	greet(t, p)
+	send(t, p, letter)
+	for range 2 {
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("context ended with %v", err)
+		}
+	}
+	r.guard.mu.Lock()
+	r.guard.message = nil
+	r.guard.mu.Unlock()
+	if res, _ := send(t, p, letter); res.Final.Code != 'c' {
+		t.Errorf("next message: %q", res.Final.Code)
+	}
+}
+
+func TestRecipientOfAnOverdueDecisionCountsAsTheMTAWasTold(t *testing.T) {
+	for name, acceptIt := range map[string]bool{"deferred": false, "accepted": true} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, policy.Submission, func(s *milter.Server) {
+				s.Limits.DecisionTimeout, s.Limits.AcceptOverdue = time.Second, acceptIt
+			})
+			r.guard.recipient = func(ctx context.Context, _ *policy.Message, to string) policy.Decision {
+				if to == "slow@example.net" {
+					<-ctx.Done()
+					eventually(t, "answered for the guard", func() bool { return r.Stats.Overdue.Load() == 1 })
+				}
+				return accept
+			}
+			p := r.dial(t, miltertest.Postfix37)
+			greet(t, p)
+			m := letter
+			m.To = []string{"slow@example.net", "quick@example.net"}
+			_, refused := send(t, p, m)
+			got := r.guard.seen()[0].rcpts
+			if acceptIt && (len(refused) != 0 || len(got) != 2) || !acceptIt && (len(refused) != 1 || !slices.Equal(got, m.To[1:])) {
+				t.Errorf("refused %v, the guard knows %q", refused, got)
+			}
+		})
 	}
 }

@@ -3,42 +3,22 @@ package milter
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"strings"
 
-	gomilter "github.com/emersion/go-milter"
-
 	"relayguard/policy"
-)
-
-// response is an answer after which the library keeps its session: its own
-// accept, reject and tempfail make it forget all it knows of the connection.
-type response struct {
-	code byte
-	data []byte
-}
-
-func (r response) Response() *gomilter.Message {
-	return &gomilter.Message{Code: r.code, Data: r.data}
-}
-
-// Continue is true for every answer, see response.
-func (response) Continue() bool { return true }
-
-var (
-	respContinue = response{code: ansContinue}
-	respTempFail = response{code: ansTempFail}
 )
 
 // maxReplyText keeps an answer on one SMTP line: libmilter refuses longer ones,
 // RFC 5321 §4.5.3.1.5 allows 512 octets with the code.
 const maxReplyText = 450
 
-// replyResponse is the answer SMFIR_REPLYCODE: code, enhanced code, text, one
+// appendReply appends the answer SMFIR_REPLYCODE: code, enhanced code, text, one
 // NUL. A percent sign is a format to the MTA and is doubled; a line end would
-// make two replies of one.
-func replyResponse(r policy.Reply) gomilter.Response {
+// make two replies of one. A reply that no MTA would take becomes a tempfail.
+func appendReply(b []byte, r policy.Reply) []byte {
 	if !validReply(r) {
-		return respTempFail
+		return appendFrame(b, ansTempFail)
 	}
 	text := strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {
@@ -50,16 +30,23 @@ func replyResponse(r policy.Reply) gomilter.Response {
 		text = text[:maxReplyText-3] + "..."
 	}
 	text = strings.ReplaceAll(text, "%", "%%")
-	return response{ansReplyCode, fmt.Appendf(nil, "%d %s %s\x00", r.Code, r.Enhanced, text)}
+	return appendFrame(b, ansReplyCode, fmt.Appendf(nil, "%d %s %s\x00", r.Code, r.Enhanced, text))
 }
 
 // validReply reports whether an MTA takes the reply: RFC 3463 §2, the class of
 // both codes alike.
 func validReply(r policy.Reply) bool {
 	class := r.Code / 100
-	var a, b, c uint
-	n, err := fmt.Sscanf(r.Enhanced+"\n", "%d.%d.%d\n", &a, &b, &c)
-	return (class == 4 || class == 5) && err == nil && n == 3 && int(a) == class
+	parts := strings.Split(r.Enhanced, ".")
+	if class != 4 && class != 5 || len(parts) != 3 || parts[0] != strconv.Itoa(class) {
+		return false
+	}
+	for _, p := range parts {
+		if p == "" || len(p) > 3 || strings.Trim(p, "0123456789") != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // appendQuarantine appends a request to hold the message. Postfix before 3.10

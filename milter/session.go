@@ -2,7 +2,6 @@ package milter
 
 import (
 	"bytes"
-	"context"
 	"net"
 	"net/netip"
 	"net/textproto"
@@ -39,6 +38,7 @@ type session struct {
 	message       policy.Message
 	rcptBytes     int
 	args          []string // ESMTP arguments of the command at hand
+	out           []byte   // frames of an answer
 }
 
 // client is what the connection said of the SMTP client.
@@ -83,7 +83,7 @@ func (s *session) allow(cmd byte) error {
 // take looks at a frame before the library does; false: the library is not to
 // see it.
 func (s *session) take(cmd byte, payload []byte) (forLibrary bool, err error) {
-	defer s.guardPanic(nil)
+	defer s.guardPanic(false)
 	switch cmd {
 	case cmdOptNeg:
 		s.greeted, s.agreed = true, agree(payload)
@@ -124,14 +124,6 @@ func (s *session) replyUnless(bit gomilter.OptProtocol) {
 	}
 }
 
-// continueUnless is the library's way to the same.
-func (s *session) continueUnless(bit gomilter.OptProtocol) gomilter.Response {
-	if s.agreed.has(bit) {
-		return nil
-	}
-	return respContinue
-}
-
 // parseConnect reads a checked CONNECT frame.
 func parseConnect(p []byte) client {
 	c := client{uid: origin.NoUID}
@@ -161,24 +153,30 @@ func arguments(p []byte) []string {
 	return strings.Split(string(p[first+1:len(p)-1]), "\x00")
 }
 
+// The handlers of gomilter.Milter answer themselves and return no response: the
+// library's own accept, reject and tempfail make it forget all it knows of the
+// connection.
+
 // Connect implements gomilter.Milter; the frame was read by take.
 func (s *session) Connect(string, string, uint16, net.IP, *gomilter.Modifier) (gomilter.Response, error) {
-	return s.continueUnless(gomilter.OptNoConnReply), nil
+	s.replyUnless(gomilter.OptNoConnReply)
+	return nil, nil
 }
 
 // Helo implements gomilter.Milter.
 func (s *session) Helo(name string, _ *gomilter.Modifier) (gomilter.Response, error) {
 	s.client.helo = name
-	return s.continueUnless(gomilter.OptNoHeloReply), nil
+	s.replyUnless(gomilter.OptNoHeloReply)
+	return nil, nil
 }
 
 // MailFrom implements gomilter.Milter. What is wrong with the sender is said at
 // every RCPT: a refusal at MAIL would sink local mail without a trace.
-func (s *session) MailFrom(from string, _ *gomilter.Modifier) (resp gomilter.Response, err error) {
-	resp = s.continueUnless(gomilter.OptNoMailReply)
-	defer s.guardPanic(nil)
+func (s *session) MailFrom(from string, _ *gomilter.Modifier) (gomilter.Response, error) {
+	defer s.replyUnless(gomilter.OptNoMailReply)
+	defer s.guardPanic(false)
 	s.startTransaction(from)
-	return resp, nil
+	return nil, nil
 }
 
 func (s *session) startTransaction(from string) {
@@ -243,32 +241,40 @@ func (s *session) macro(name string) string { return string(s.macros.get(name)) 
 // RcptTo implements gomilter.Milter: the guard is asked about this recipient,
 // except for local mail, where Postfix takes any refusal here for its own
 // misconfiguration.
-func (s *session) RcptTo(to string, _ *gomilter.Modifier) (resp gomilter.Response, err error) {
-	resp = s.continueUnless(gomilter.OptNoRcptReply)
-	defer s.guardPanic(&resp)
+func (s *session) RcptTo(to string, _ *gomilter.Modifier) (gomilter.Response, error) {
+	defer s.guardPanic(true)
 	m := &s.message
 	m.QueueID = s.macro("i")
 	m.RcptArgs = s.args
-	if m.Role == policy.Local {
+	switch {
+	case m.Role == policy.Local:
 		s.keepRecipient(to)
-		return resp, nil
+		s.conn.answer(ansContinue)
+	case s.panicked:
+		s.conn.answer(ansTempFail)
+	case !s.roomFor(to):
+		s.conn.send(appendReply(s.out[:0], policy.Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many recipients, send the rest in another message"}))
+	default:
+		s.askRecipient(to)
 	}
-	if s.panicked {
-		return respTempFail, nil
+	return nil, nil
+}
+
+func (s *session) askRecipient(to string) {
+	ctx := s.begin(false)
+	d := s.conn.server.Guard.Recipient(ctx, &s.message, to)
+	refused := d.Verdict == policy.Reject || d.Verdict == policy.Defer
+	if !s.end(ctx) { // too late, the MTA was told what overdue decisions are answered with
+		refused = !s.conn.server.Limits.AcceptOverdue
+	} else if refused {
+		s.out = appendReply(s.out[:0], d.Reply)
+		s.conn.send(s.out)
+	} else {
+		s.conn.answer(ansContinue)
 	}
-	if !s.roomFor(to) {
-		return replyResponse(policy.Reply{Code: 452, Enhanced: "4.5.3", Text: "Too many recipients, send the rest in another message"}), nil
+	if !refused {
+		s.keepRecipient(to)
 	}
-	ctx, done := s.begin(false)
-	d := s.conn.server.Guard.Recipient(ctx, m, to)
-	if !done() {
-		return respTempFail, nil
-	}
-	if d.Verdict == policy.Reject || d.Verdict == policy.Defer {
-		return replyResponse(d.Reply), nil
-	}
-	s.keepRecipient(to)
-	return resp, nil
 }
 
 // maxRcptBytes bounds what the recipients of one message take, whatever their
@@ -311,61 +317,62 @@ func (s *session) body(piece []byte) {
 }
 
 // Body implements gomilter.Milter: end of message, the guard decides.
-func (s *session) Body(*gomilter.Modifier) (resp gomilter.Response, err error) {
-	resp = respTempFail
+func (s *session) Body(*gomilter.Modifier) (gomilter.Response, error) {
 	defer s.endTransaction()
-	defer s.guardPanic(&resp)
+	defer s.guardPanic(true)
 	if s.panicked {
-		return respTempFail, nil
+		s.conn.answer(ansTempFail)
+		return nil, nil
 	}
 	if id := s.macro("i"); id != "" {
 		s.message.QueueID = id
 	}
 	s.conn.server.Stats.Messages.Add(1)
-	ctx, done := s.begin(true)
+	ctx := s.begin(true)
 	d := s.conn.server.Guard.Message(ctx, &s.message)
-	if !done() {
-		return respTempFail, nil
+	if s.end(ctx) {
+		s.out = s.appendAnswer(s.out[:0], &d)
+		s.conn.send(s.out)
 	}
-	return s.answer(&d), nil
+	return nil, nil
 }
 
-// answer turns the decision on a whole message into frames: modifications are
-// queued before the answer proper.
-func (s *session) answer(d *policy.Decision) gomilter.Response {
+// appendAnswer turns the decision on a whole message into frames: what is done
+// to the message comes before the answer proper.
+func (s *session) appendAnswer(b []byte, d *policy.Decision) []byte {
 	switch d.Verdict {
 	case policy.Reject, policy.Defer:
-		return replyResponse(d.Reply)
+		return appendReply(b, d.Reply)
 	case policy.Hold:
 		if !s.agreed.may(gomilter.OptQuarantine) {
 			s.conn.server.log().Error("the MTA offers no quarantine; message deferred", "listener", s.listener.Name, "id", d.ID)
-			return respTempFail
+			return appendFrame(b, ansTempFail)
 		}
-		s.conn.queue(func(b []byte) []byte { return appendQuarantine(b, d.Rule) })
+		b = appendQuarantine(b, d.Rule)
 	case policy.Accept, policy.Tell:
 	default:
 		s.conn.server.log().Error("no verdict; message deferred", "listener", s.listener.Name, "verdict", d.Verdict)
-		return respTempFail
+		return appendFrame(b, ansTempFail)
 	}
 	if s.agreed.may(gomilter.OptChangeHeader) {
 		for _, name := range d.Strip {
-			n := s.message.Header.Count(name)
-			s.conn.queue(func(b []byte) []byte { return appendDelete(b, name, n) })
+			b = appendDelete(b, name, s.message.Header.Count(name))
 		}
 	}
-	return respContinue
+	return appendFrame(b, ansContinue)
 }
 
-// begin starts a decision: a context with its deadline, and what ends it.
-// False: the MTA has been answered meanwhile.
-func (s *session) begin(eom bool) (context.Context, func() bool) {
+// begin starts a decision; end stops it. False: it took too long, and the MTA
+// has been answered meanwhile.
+func (s *session) begin(eom bool) *deadline {
 	by := time.Now().Add(s.conn.server.Limits.DecisionTimeout)
-	ctx, cancel := context.WithDeadline(s.conn.ctx, by)
 	s.conn.beginDecision(by, eom)
-	return ctx, func() bool {
-		cancel()
-		return s.conn.endDecision()
-	}
+	return &deadline{Context: s.conn.ctx, by: by}
+}
+
+func (s *session) end(ctx *deadline) bool {
+	ctx.stop()
+	return s.conn.endDecision()
 }
 
 // Header, Headers and BodyChunk are never called: the frames do not reach the
@@ -415,17 +422,19 @@ func (s *session) resetMessage() {
 
 // guardPanic turns a panic into a tempfail: here where an answer is due, else
 // at the next stage that has one.
-func (s *session) guardPanic(resp *gomilter.Response) {
+func (s *session) guardPanic(answerDue bool) {
 	v := recover()
 	if v == nil {
 		return
 	}
-	s.conn.endPanickedDecision()
+	if s.conn.deciding && !s.conn.endDecision() {
+		answerDue = false // watch has answered
+	}
 	s.conn.server.Stats.Panics.Add(1)
 	s.conn.server.log().Error("panic; message deferred", "listener", s.listener.Name, "queue_id", s.message.QueueID,
 		"panic", v, "stack", string(debug.Stack()))
 	s.panicked = true
-	if resp != nil && *resp != nil {
-		*resp = respTempFail
+	if answerDue {
+		s.conn.answer(ansTempFail)
 	}
 }

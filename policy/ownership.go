@@ -83,7 +83,16 @@ func (b *AddressBook) rights(login string) *rights {
 	return b.logins[login]
 }
 
-func (b *AddressBook) taken(a address.Address) bool { return b != nil && b.owners[a.Key()] }
+// taken reports whether the address is some login's by name: given to it, or
+// the login itself.
+func (s *Addresses) taken(a address.Address) bool {
+	b := s.Book
+	if b == nil {
+		return false
+	}
+	return b.owners[a.Key()] || b.logins[a.Key()] != nil ||
+		a.Domain == address.Domain(s.DefaultDomain) && b.logins[strings.ToLower(a.Local)] != nil
+}
 
 // own is the login's own address.
 func (s *Addresses) own(login string) (address.Address, bool) {
@@ -105,7 +114,7 @@ func (s *Addresses) named(ctx context.Context, login string, a address.Address) 
 	if r := s.Book.rights(login); r != nil && (r.all || r.domains[a.Domain] || r.addresses[a.Key()]) {
 		return true, true, nil
 	}
-	taken = s.Book.taken(a)
+	taken = s.taken(a)
 	if s.Map == nil {
 		return false, taken, nil
 	}
@@ -114,20 +123,31 @@ func (s *Addresses) named(ctx context.Context, login string, a address.Address) 
 		return false, taken, fmt.Errorf("look up owner of address: %w", err)
 	}
 	may = slices.ContainsFunc(logins, func(l string) bool { return strings.EqualFold(l, login) })
-	return may, taken || len(logins) > 0, nil
+	if may || taken || len(logins) == 0 {
+		return may, may || taken, nil
+	}
+	// A map answers for every address of a domain that has an owner as a whole.
+	whole, err := s.Map.Owners(ctx, "@"+a.Domain)
+	if err != nil {
+		return false, false, fmt.Errorf("look up owner of domain: %w", err)
+	}
+	return false, !slices.Equal(logins, whole), nil
 }
 
 // Own reports whether the login may use the address, itself or in one of the
 // forms that must pass. An address that has an owner by name is nobody else's,
-// whatever form it could be.
+// whatever form it could be; nor is a form of one (news-bounces+x of the list
+// news-bounces is not news's).
 func (s *Addresses) Own(ctx context.Context, login string, a address.Address) (bool, error) {
 	may, taken, err := s.named(ctx, login, a)
 	if may || taken || err != nil {
 		return may, err
 	}
-	for _, form := range address.Forms(a, s.Delimiters) {
-		may, _, err := s.named(ctx, login, form)
-		if may || err != nil {
+	forms := address.Forms(a, s.Delimiters)
+	slices.SortStableFunc(forms, func(a, b address.Address) int { return len(b.Local) - len(a.Local) })
+	for _, form := range forms {
+		may, taken, err := s.named(ctx, login, form)
+		if may || taken || err != nil {
 			return may, err
 		}
 	}
@@ -191,10 +211,13 @@ func (p *Policy) envelope(ctx context.Context, m *Message, o *origin.Origin) *Fi
 }
 
 // autoReplyInside: a vacation program answers to our own people in whatever
-// name they wrote to (RFC 3834 §3.1.7).
+// name they wrote to (RFC 3834 §3.1.7). What else is made by programs
+// ("auto-generated") has a name of its own.
 func (p *Policy) autoReplyInside(m *Message) bool {
-	v, ok := m.Header.Get("Auto-Submitted")
-	return ok && !strings.HasPrefix(strings.ToLower(v), "no") && p.Inside.all(m.RcptTo) && m.RcptMore == 0
+	v, _ := m.Header.Get("Auto-Submitted")
+	keyword, _, _ := strings.Cut(v, ";")
+	keyword, _, _ = strings.Cut(keyword, "(") // Dovecot's Sieve writes "auto-replied (vacation)"
+	return strings.EqualFold(strings.TrimSpace(keyword), "auto-replied") && p.Inside.all(m.RcptTo) && m.RcptMore == 0
 }
 
 // headerFrom judges the author of authenticated mail. Each address in From must

@@ -41,10 +41,15 @@ type Policy struct {
 // address.Domain.
 type Inside map[string]bool
 
-// Has reports whether the address is at a domain of ours.
+// Has reports whether the address is at a domain of ours. A local part that
+// names a further host (user%host, host!user, "user@host") is not: Postfix sends
+// it on for clients that may relay.
 func (in Inside) Has(addr string) bool {
+	if !strings.Contains(addr, "@") { // of this very host: RFC 5321 §4.1.1.3 has <postmaster> so
+		return addr != "" && !strings.ContainsAny(addr, "%!")
+	}
 	a, ok := address.Parse(addr)
-	return ok && in[a.Domain]
+	return ok && in[a.Domain] && !strings.ContainsAny(a.Local, "@%!")
 }
 
 // all reports whether there are recipients and each is inside.
@@ -66,7 +71,7 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 		return d // Postfix answers a refusal at RCPT of local mail by keeping it for ever
 	}
 	p.judge(&d, p.auth(m, &d.Origin, to))
-	if !d.Verdict.Stops() && p.Addresses.Envelope == Reject && !p.Inside.Has(to) {
+	if !d.Verdict.Stops() && p.Addresses.Envelope == Reject && m.Role != Egress && !p.Inside.Has(to) {
 		p.judge(&d, p.envelope(ctx, m, &d.Origin))
 	}
 	if d.Verdict == Hold { // said at the end of the message
@@ -102,11 +107,14 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		p.judge(&d, p.envelope(ctx, m, &d.Origin))
 		p.judge(&d, p.headerFrom(ctx, m, &d.Origin, froms, readable))
 	}
-	if (d.Verdict == Hold || d.Verdict == Defer) && p.exempt(m) {
-		d.Verdict, d.Rule, d.Reason, d.Reply = Accept, "", "", Reply{}
-	}
 	if d.Verdict == Reject && m.MailFrom == "" { // Sendmail loses a null sender's mail that is refused
 		d.Verdict, d.Reply = Hold, Reply{}
+		if d.Rule == RuleAuth { // a stranger's is not to fill the hold queue either
+			d.Verdict, d.Reply = Defer, replyTo(d.Rule, Defer)
+		}
+	}
+	if (d.Verdict == Hold || d.Verdict == Defer) && d.Rule != RuleAuth && p.exempt(m) {
+		d.Verdict, d.Rule, d.Reason, d.Reply = Accept, "", "", Reply{}
 	}
 	return d
 }
@@ -131,18 +139,20 @@ func (p *Policy) judge(d *Decision, f *Finding) {
 // acts reports whether a rule may stop mail in this phase.
 func (p *Policy) acts(rule string) bool {
 	switch p.Phase {
-	case Enforce:
-		return true
+	case Observe:
+		return false
 	case Learning:
 		return rule == RuleAuth || rule == RuleHeader || rule == RuleRecipient
 	}
-	return false
+	return true
 }
 
 // replyTo is what the client is told. Nothing in it comes from the client.
 func replyTo(rule string, v Verdict) Reply {
 	switch {
-	case rule == RuleAuth:
+	case v != Reject && v != Defer:
+		return Reply{}
+	case rule == RuleAuth && v == Reject:
 		return Reply{530, "5.7.0", "Authentication required: log in to send mail through this server"}
 	case rule == RuleEnvelope && v == Reject:
 		return Reply{550, "5.7.1", "The envelope sender is not an address of the account you are logged in with"}
@@ -150,10 +160,8 @@ func replyTo(rule string, v Verdict) Reply {
 		return Reply{550, "5.7.1", "The From address is not an address of the account you are logged in with"}
 	case v == Reject:
 		return Reply{550, "5.7.1", "Message refused by policy"}
-	case v == Defer:
-		return Reply{451, "4.7.1", "The sender cannot be checked now, try again later"}
 	}
-	return Reply{}
+	return Reply{451, "4.7.1", "The sender cannot be checked now, try again later"}
 }
 
 // readUID believes the uid header of mail from sendmail(1) only: its first
@@ -200,11 +208,14 @@ func (p *Policy) exempt(m *Message) bool {
 // exemptRecipient: postmaster and abuse of our domains (RFC 2142 §4, §5), and
 // bounces to our own people. Each for itself: they exempt no other recipient.
 func (p *Policy) exemptRecipient(m *Message, to string) bool {
-	a, ok := address.Parse(to)
-	if !ok || !p.Inside[a.Domain] {
+	if !p.Inside.Has(to) {
 		return false
 	}
-	return m.MailFrom == "" || strings.EqualFold(a.Local, "postmaster") || strings.EqualFold(a.Local, "abuse")
+	local := to
+	if a, ok := address.Parse(to); ok {
+		local = a.Local
+	}
+	return m.MailFrom == "" || strings.EqualFold(local, "postmaster") || strings.EqualFold(local, "abuse")
 }
 
 // own reports whether the guard itself sent the message.

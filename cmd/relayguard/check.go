@@ -1,11 +1,189 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/user"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/mta/local"
+	"relayguard/mta/postfix"
+)
 
 func newCheck() *cobra.Command {
-	return &cobra.Command{Use: "check", Short: "inspect the configuration and the MTA for ways round the guard", Args: cobra.NoArgs,
+	var asJSON, noProbe bool
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "inspect configuration and Postfix, name ways round the guard",
+		Long: strings.TrimSpace(`
+Reads the configuration and everything that it names, then Postfix's settings
+as they are in force, and names what lets mail go round the guard: services
+without it, a default action that accepts, local mail that it does not see,
+sockets that others reach, an open relay. Each finding says what it lets happen
+and what to do.
+
+To find an open relay it connects to each SMTP service of this machine and asks
+for a recipient outside, without ever sending a message; --no-probe leaves that
+out.
+
+Exit status: 0 nothing to do, 1 a finding that is a warning or critical, 2 the
+configuration is wrong, 3 Postfix cannot be asked.`),
+		Example: "  relayguard check\n  relayguard check --json | jq '.findings[] | select(.severity == \"critical\")'",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, _, err := loadConfig(cmd)
-			return err
-		}}
+			c, path, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			if err := checkNamed(cmd, c); err != nil {
+				return err
+			}
+			mta, err := postfix.Load(cmd.Context(), postfix.Tools{}, c.MTA.ConfigDirectory)
+			if err != nil {
+				return &exitError{exitCannotTell, err}
+			}
+			inspection := postfix.Inspection{
+				Instance:  mta,
+				Listeners: postfixListeners(c),
+				Deadline:  c.Milter.DecisionTimeout,
+				GuardUser: guardUser(),
+			}
+			if !noProbe {
+				inspection.Probe = postfix.SMTPProbe{}
+			}
+			findings := postfix.Inspect(cmd.Context(), inspection)
+			if asJSON {
+				err = writeFindingsJSON(cmd.OutOrStdout(), path, findings)
+			} else {
+				err = writeFindings(cmd.OutOrStdout(), findings)
+				fmt.Fprintf(cmd.ErrOrStderr(), "configuration %s: fine; Postfix %s in %s: %s\n", path, mta.Version, mta.ConfigDir, summary(findings))
+			}
+			if err != nil {
+				return &exitError{exitCannotTell, err}
+			}
+			if slices.ContainsFunc(findings, func(f postfix.Finding) bool { return f.Severity > postfix.Info }) {
+				return &exitError{code: exitFinding}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	cmd.Flags().BoolVar(&noProbe, "no-probe", false, "do not connect to the SMTP services")
+	return cmd
+}
+
+// checkNamed opens what the configuration names: address files, maps, accounts.
+func checkNamed(cmd *cobra.Command, c *config.Config) error {
+	users, err := local.NewUsers(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return &exitError{exitCannotTell, err}
+	}
+	defer users.Close()
+	r, err := newRules(cmd.Context(), c, users, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})))
+	errs := []error{err}
+	if err == nil {
+		r.close()
+	}
+	for _, l := range c.Listeners {
+		if _, _, err := accounts(l); err != nil {
+			errs = append(errs, fmt.Errorf("listener %q: %w", l.Name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	return nil
+}
+
+// guardUser is the account of the packaged service; empty where there is none.
+func guardUser() string {
+	const name = "relayguard"
+	if _, err := user.Lookup(name); err != nil {
+		return ""
+	}
+	return name
+}
+
+func postfixListeners(c *config.Config) []postfix.Listener {
+	all := make([]postfix.Listener, len(c.Listeners))
+	for i, l := range c.Listeners {
+		all[i] = postfix.Listener{Role: l.Role, Network: l.Endpoint.Network(), Address: l.Endpoint.Address()}
+	}
+	return all
+}
+
+func writeFindingsJSON(w io.Writer, path string, findings []postfix.Finding) error {
+	type finding struct {
+		ID       string `json:"id"`
+		Severity string `json:"severity"`
+		Where    string `json:"where"`
+		What     string `json:"what"`
+		Why      string `json:"why"`
+		Remedy   string `json:"remedy"`
+	}
+	all := make([]finding, len(findings))
+	for i, f := range findings {
+		all[i] = finding{f.ID, f.Severity.String(), f.Where, f.What, f.Why, f.Remedy}
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(struct {
+		Config   string    `json:"config"`
+		Findings []finding `json:"findings"`
+	}{path, all})
+}
+
+// writeFindings prints for people, in 80 columns.
+func writeFindings(w io.Writer, findings []postfix.Finding) error {
+	var b strings.Builder
+	for _, f := range findings {
+		fmt.Fprintf(&b, "%-8s  %s  %s\n", f.Severity, f.Where, f.ID)
+		for _, part := range []struct{ label, text string }{{"", f.What}, {"so: ", f.Why}, {"do: ", f.Remedy}} {
+			if part.text != "" {
+				b.WriteString(wrap(part.label+part.text, 10, 80))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func summary(findings []postfix.Finding) string {
+	count := map[postfix.Severity]int{}
+	for _, f := range findings {
+		count[f.Severity]++
+	}
+	if len(findings) == 0 {
+		return "nothing found"
+	}
+	return fmt.Sprintf("%d critical, %d warnings, %d remarks", count[postfix.Critical], count[postfix.Warning], count[postfix.Info])
+}
+
+// wrap breaks a text into lines of at most width columns behind an indent.
+func wrap(text string, indent, width int) string {
+	var b strings.Builder
+	column := 0
+	for _, word := range strings.Fields(text) {
+		switch n := len([]rune(word)); {
+		case column == 0:
+			fmt.Fprintf(&b, "%*s%s", indent, "", word)
+			column = indent + n
+		case column+1+n > width:
+			fmt.Fprintf(&b, "\n%*s%s", indent, "", word)
+			column = indent + n
+		default:
+			b.WriteString(" " + word)
+			column += 1 + n
+		}
+	}
+	b.WriteByte('\n')
+	return b.String()
 }

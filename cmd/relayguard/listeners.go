@@ -67,27 +67,35 @@ func listen(wanted []config.Listener) ([]*milter.Listener, error) {
 }
 
 func listenOne(w config.Listener) (*milter.Listener, error) {
-	socket := milter.Socket{Network: w.Endpoint.Network(), Address: w.Endpoint.Address(), Mode: w.Mode, GID: -1}
-	if w.Group != "" {
-		gid, err := groupID(w.Group)
-		if err != nil {
-			return nil, err
-		}
-		socket.GID = gid
+	uids, gid, err := accounts(w)
+	if err != nil {
+		return nil, err
 	}
-	uids := []int{0, os.Getuid()}
-	for _, name := range w.Peers {
-		uid, err := userID(name)
-		if err != nil {
-			return nil, err
-		}
-		uids = append(uids, uid)
-	}
+	socket := milter.Socket{Network: w.Endpoint.Network(), Address: w.Endpoint.Address(), Mode: w.Mode, GID: gid}
 	l, err := socket.Listen()
 	if err != nil {
 		return nil, err
 	}
 	return &milter.Listener{Name: w.Name, Role: w.Role, Listener: l, Admit: admit(uids, w.Allow)}, nil
+}
+
+// accounts finds who may connect, and the socket's group; -1 without one.
+func accounts(w config.Listener) (uids []int, gid int, err error) {
+	gid = -1
+	if w.Group != "" {
+		if gid, err = groupID(w.Group); err != nil {
+			return nil, 0, err
+		}
+	}
+	uids = []int{0, os.Getuid()}
+	for _, name := range w.Peers {
+		uid, err := userID(name)
+		if err != nil {
+			return nil, 0, err
+		}
+		uids = append(uids, uid)
+	}
+	return uids, gid, nil
 }
 
 func userID(name string) (int, error) {

@@ -66,7 +66,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exit.code
 }
 
-// tell prints an error; that of a configuration has a line a problem.
+// tell prints an error; several, such as those of a configuration, have a line
+// each.
 func tell(w io.Writer, err error) {
 	var problems config.Errors
 	if errors.As(err, &problems) {
@@ -75,7 +76,9 @@ func tell(w io.Writer, err error) {
 		}
 		return
 	}
-	fmt.Fprintln(w, "relayguard:", err)
+	for line := range strings.SplitSeq(err.Error(), "\n") { // errors.Join has one a line
+		fmt.Fprintln(w, "relayguard:", line)
+	}
 }
 
 func newRoot() *cobra.Command {

@@ -49,7 +49,7 @@ func newRules(ctx context.Context, c *config.Config, users *local.Users, log *sl
 		Inside:      policy.Inside{},
 		LocalDaemon: c.Local.DaemonName,
 		UIDHeader:   milter.UIDHeader,
-		OwnUID:      os.Getuid(),
+		OwnUID:      ownUID(),
 		Addresses: policy.Addresses{
 			Envelope:      c.Address.Envelope,
 			HeaderFrom:    c.Address.HeaderFrom,
@@ -72,6 +72,15 @@ func newRules(ctx context.Context, c *config.Config, users *local.Users, log *sl
 		return nil, errors.Join(errs...)
 	}
 	return r, nil
+}
+
+// ownUID is the daemon's account, whose mail is the guard's own. Root's mail is
+// everybody's: cron's, the system's, an intruder's.
+func ownUID() int {
+	if uid := os.Getuid(); uid != 0 {
+		return uid
+	}
+	return origin.NoUID
 }
 
 // askPostfix completes the inside domains and the default domain, and opens the

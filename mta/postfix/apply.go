@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relayguard/policy"
 )
 
 // Setup changes one instance's settings and takes the changes back.
@@ -15,7 +17,8 @@ type Setup struct {
 	Tools     Tools
 	ConfigDir string
 	Listeners []Listener
-	Backups   string // directory for backups: /var/lib/relayguard/setup
+	SMTP      policy.Role // of SMTP services that are not submission, see Plan
+	Backups   string      // directory for backups: /var/lib/relayguard/setup
 
 	// Verify looks, after a reload, whether Postfix asks the guard. If it
 	// does not, everything is put back. nil: not looked. It is not called
@@ -40,7 +43,7 @@ func (s Setup) Apply(ctx context.Context, now time.Time) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	settings, err := Plan(ctx, i, s.Listeners)
+	settings, err := Plan(ctx, i, s.Listeners, s.SMTP)
 	if err != nil {
 		return Outcome{}, err
 	}

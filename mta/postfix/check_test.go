@@ -74,7 +74,7 @@ alias_database=
 }
 
 func (in instance) setup(t *testing.T) Setup {
-	return Setup{ConfigDir: in.dir, Listeners: in.listeners, Backups: filepath.Join(filepath.Dir(in.dir), "backups")}
+	return Setup{ConfigDir: in.dir, Listeners: in.listeners, SMTP: policy.Relay, Backups: filepath.Join(filepath.Dir(in.dir), "backups")}
 }
 
 func (in instance) load(t *testing.T) *Instance {

@@ -112,6 +112,9 @@ func parseMilter(body string) (Milter, error) {
 	if len(parts) == 0 {
 		return Milter{}, fmt.Errorf("milter {%s}: no endpoint", body)
 	}
+	if strings.ContainsAny(parts[0], "{}") {
+		return Milter{}, fmt.Errorf("milter {%s}: got endpoint %q", body, parts[0])
+	}
 	m := Milter{Endpoint: parts[0]}
 	for _, part := range parts[1:] {
 		setting, _ := inBraces(part)

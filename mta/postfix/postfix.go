@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -57,7 +58,7 @@ func (t Tools) run(ctx context.Context, stdin []byte, limit int, name string, ar
 	s := said{stdout.buf.Bytes(), oneLine(stderr.buf.String())}
 	switch {
 	case stdout.over:
-		return s, fmt.Errorf("%s %s: %w (over %d octets)", name, strings.Join(args, " "), errTooMuch, limit)
+		return s, fmt.Errorf("%s %s: %w (over %d octets)", name, brief(args), errTooMuch, limit)
 	case err == nil:
 		return s, nil
 	case ctx.Err() != nil:
@@ -67,9 +68,9 @@ func (t Tools) run(ctx context.Context, stdin []byte, limit int, name string, ar
 		s.stderr = oneLine(stdout.buf.String())
 	}
 	if s.stderr != "" {
-		return s, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, s.stderr)
+		return s, fmt.Errorf("%s %s: %w: %s", name, brief(args), err, s.stderr)
 	}
-	return s, fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	return s, fmt.Errorf("%s %s: %w", name, brief(args), err)
 }
 
 func (t Tools) path(name string) string {
@@ -107,4 +108,13 @@ func (c *capped) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return c.buf.Write(p)
+}
+
+// brief names a command's first arguments, for an error.
+func brief(args []string) string {
+	const most = 4
+	if len(args) > most {
+		args = append(slices.Clone(args[:most]), "...")
+	}
+	return strings.Join(args, " ")
 }

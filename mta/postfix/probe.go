@@ -55,22 +55,13 @@ func (p SMTPProbe) Relays(ctx context.Context, address string, wrapped bool) (Pr
 }
 
 func (p SMTPProbe) ask(ctx context.Context, address string, wrapped bool) (ProbeAnswer, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	c, err := dialProbe(ctx, address, wrapped)
 	if err != nil {
 		return ProbeAnswer{}, err
 	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	_ = conn.SetDeadline(deadline)
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer c.conn.Close()
+	stop := context.AfterFunc(ctx, func() { c.conn.Close() })
 	defer stop()
-	// Nothing secret is said: any certificate will do.
-	unverified := &tls.Config{InsecureSkipVerify: true}
-	if wrapped {
-		conn = tls.Client(conn, unverified)
-	}
-	c := newProbeConn(conn)
 	if code, text, err := c.reply(); err != nil || code != 220 {
 		return ProbeAnswer{Code: code, Text: text, At: "connect"}, err
 	}
@@ -82,7 +73,7 @@ func (p SMTPProbe) ask(ctx context.Context, address string, wrapped bool) (Probe
 		if code, _, err := c.say("STARTTLS"); err != nil {
 			return ProbeAnswer{}, err
 		} else if code == 220 {
-			c = newProbeConn(tls.Client(conn, unverified))
+			c = newProbeConn(tls.Client(c.conn, unverified))
 			if _, features, err = c.say("EHLO localhost"); err != nil {
 				return ProbeAnswer{}, err
 			}
@@ -120,6 +111,24 @@ func (c *probeConn) transaction(from string) (ProbeAnswer, error) {
 	}
 	_, _, _ = c.say("RSET") // never DATA
 	return ProbeAnswer{Code: code, Text: text, At: "RCPT"}, nil
+}
+
+// Nothing secret is said: any certificate will do.
+var unverified = &tls.Config{InsecureSkipVerify: true}
+
+// dialProbe connects; every read and write ends with ctx, which has a deadline.
+func dialProbe(ctx context.Context, address string, wrapped bool) (*probeConn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	if wrapped {
+		conn = tls.Client(conn, unverified)
+	}
+	return newProbeConn(conn), nil
 }
 
 type probeConn struct {

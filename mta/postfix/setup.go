@@ -66,15 +66,16 @@ func (s Setting) String() string {
 // local sender counts only in the very first header) and nobody signs or scans
 // what is then refused.
 //
-// The relay listener, or without one the inbound listener, becomes the default
-// of all SMTP services. Trap: the relay role refuses strangers, so a server
-// that is also an MX wants inbound there.
-func Plan(ctx context.Context, i *Instance, listeners []Listener) ([]Setting, error) {
+// The listener of the role smtp becomes the default of SMTP services that are
+// not submission; without a role they are left alone, and always so those that
+// the admin gave a listener of ours by name. Trap: the relay role refuses
+// strangers, so a server that is also an MX wants inbound there.
+func Plan(ctx context.Context, i *Instance, listeners []Listener, smtp policy.Role) ([]Setting, error) {
 	raw, err := i.raw(ctx, "smtpd_milters", "non_smtpd_milters", "header_checks", "smtp_header_checks")
 	if err != nil {
 		return nil, fmt.Errorf("plan settings of %s: %w", i.ConfigDir, err)
 	}
-	p := &plan{i: i, listeners: listeners, raw: raw}
+	p := &plan{i: i, listeners: listeners, general: smtp, raw: raw}
 	for _, l := range listeners {
 		if _, inside := i.inQueue(l.Address); l.Network == "unix" && !inside && slices.ContainsFunc(i.Services, func(s Service) bool {
 			return s.Chroot && (s.Command == "smtpd" || s.Command == "cleanup")
@@ -94,6 +95,7 @@ func Plan(ctx context.Context, i *Instance, listeners []Listener) ([]Setting, er
 type plan struct {
 	i         *Instance
 	listeners []Listener
+	general   policy.Role
 	raw       map[string]string // main.cf's values, not expanded
 	settings  []Setting
 	err       error
@@ -142,10 +144,9 @@ func (p *plan) mainDefaults() {
 
 // smtp attaches smtpd(8) services.
 func (p *plan) smtp() {
-	general, has := byRole(p.listeners, policy.Relay)
+	general, has := byRole(p.listeners, p.general)
 	why := "each SMTP service asks the guard: trusted machines and AUTH pass, nobody else relays; first, before other milters change the message"
-	if !has {
-		general, has = byRole(p.listeners, policy.Inbound)
+	if p.general == policy.Inbound {
 		why = "each SMTP service shows its mail to the guard, which only tells; first, before other milters change the message"
 	}
 	if has {
@@ -157,7 +158,7 @@ func (p *plan) smtp() {
 		if s.Command != "smtpd" {
 			continue
 		}
-		if isYes(s.Overrides["milter_default_action"]) || strings.EqualFold(s.Overrides["milter_default_action"], "accept") {
+		if strings.EqualFold(s.Overrides["milter_default_action"], "accept") {
 			p.service(s, "milter_default_action", "tempfail", "while the guard is away clients try again; accept would let everything pass")
 		}
 		if strings.Contains(p.i.Effective(s, "receive_override_options"), "no_milters") {
@@ -176,10 +177,16 @@ func (p *plan) smtp() {
 			} else {
 				p.service(s, "milter_macro_daemon_name", name, "milters know mail of our own users by it")
 			}
-		case has && overridden && own != "":
+		case has && overridden && own != "" && !p.chosen(s):
 			p.service(s, "smtpd_milters", p.first(s, own, p.i.Effective(s, "smtpd_milters"), general), why)
 		}
 	}
+}
+
+// chosen reports that a service asks a listener of ours already.
+func (p *plan) chosen(s *Service) bool {
+	place, m, l, err := p.i.attached(s, p.i.Effective(s, "smtpd_milters"), p.listeners)
+	return err == nil && place == 0 && l.Role != policy.Local && !strings.EqualFold(m.Settings["default_action"], "accept")
 }
 
 // isSubmission reports services where people hand in mail: RFC 6409, RFC 8314.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"relayguard/policy"
 )
 
 var day = time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
@@ -65,6 +67,7 @@ func TestApplyAndUndo(t *testing.T) {
 		"relay client with checks":      {"", masterCF + "slow unix - - y - - smtp -o smtp_header_checks=regexp:/etc/slow\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // Postfix's tools wait two seconds after each change
 			in := newInstance(t, c.main, c.master)
 			before := in.files(t)
 			setup := in.setup(t)
@@ -103,9 +106,34 @@ func TestApplyAndUndo(t *testing.T) {
 	}
 }
 
+func TestPlanLeavesWhatTheAdminChose(t *testing.T) {
+	in := newInstance(t, "", masterCF+"2525 inet n - y - - smtpd -o smtpd_milters=unix:relayguard/relay.sock\n2526 inet n - y - - smtpd -o smtpd_milters=inet:localhost:8891\n")
+	for role, want := range map[policy.Role]string{0: "", policy.Inbound: "unix:relayguard/inbound.sock"} {
+		settings, err := Plan(t.Context(), in.load(t), in.listeners, role)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, s := range settings {
+			if s.Name == "smtpd_milters" {
+				got[s.Service] = s.Value
+			}
+		}
+		if _, touched := got["2525/inet"]; touched {
+			t.Errorf("role %v: 2525 has a listener of ours, and becomes %q", role, got["2525/inet"])
+		}
+		if got[""] != want || got["submission/inet"] != "unix:relayguard/submission.sock" {
+			t.Errorf("role %v: got %v", role, got)
+		}
+		if value, touched := got["2526/inet"]; touched != (role != 0) || touched && value != want+", inet:localhost:8891" {
+			t.Errorf("role %v: 2526 becomes %q", role, value)
+		}
+	}
+}
+
 func TestPlanKeepsWhatTheAdminHas(t *testing.T) {
 	in := newInstance(t, "opendkim=inet:localhost:8891\nsmtpd_milters=$opendkim\nheader_checks=regexp:/etc/own\n", masterCF)
-	settings, err := Plan(context.Background(), in.load(t), in.listeners)
+	settings, err := Plan(context.Background(), in.load(t), in.listeners, policy.Relay)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +160,7 @@ func TestPlanKeepsWhatTheAdminHas(t *testing.T) {
 
 func TestApplyAfterManualEditsKeepsThem(t *testing.T) {
 	needRoot(t)
+	t.Parallel()
 	in := newInstance(t, "", masterCF)
 	setup, ctx := in.setup(t), context.Background()
 	if _, err := setup.Apply(ctx, day); err != nil {
@@ -188,7 +217,7 @@ func TestApplyRollsBack(t *testing.T) {
 func TestPlanRefusesSocketsThatChrootHides(t *testing.T) {
 	in := newInstance(t, "", masterCF)
 	in.listeners[0].Address = "/run/relayguard/milter.sock"
-	if _, err := Plan(context.Background(), in.load(t), in.listeners); err == nil || !strings.Contains(err.Error(), "queue directory") {
+	if _, err := Plan(context.Background(), in.load(t), in.listeners, policy.Relay); err == nil || !strings.Contains(err.Error(), "queue directory") {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -37,7 +37,8 @@ func Parse(s string) (Address, bool) {
 	if len(s) > maxLength || at <= 0 || hasControl(s) {
 		return Address{}, false
 	}
-	a := Address{Local: unquote(s[:at]), Domain: Domain(s[at+1:])}
+	// RFC 5322 §4.4: white space around the @ means nothing.
+	a := Address{Local: unquote(strings.TrimSpace(s[:at])), Domain: Domain(strings.TrimSpace(s[at+1:]))}
 	return a, a.Local != "" && a.Domain != ""
 }
 
@@ -45,15 +46,15 @@ func Parse(s string) (Address, bool) {
 // case, A-labels, no trailing dot. Empty if it is none. A domain that IDNA
 // refuses stays as it is, in lower case: it compares, and resolves nowhere.
 func Domain(s string) string {
-	s = strings.ToLower(strings.TrimSuffix(s, "."))
-	if strings.ContainsAny(s, " \t<>,;\"()") || strings.HasPrefix(s, ".") {
+	s = strings.ToLower(s)
+	if !isASCII(s) {
+		if a, err := idna.Lookup.ToASCII(s); err == nil {
+			s = a // IDNA knows more dots than one, so the last goes after it
+		}
+	}
+	s = strings.TrimSuffix(s, ".")
+	if hasControl(s) || strings.ContainsAny(s, " <>,;\"()@") || strings.HasPrefix(s, ".") || strings.HasSuffix(s, ".") || strings.Contains(s, "..") {
 		return ""
-	}
-	if isASCII(s) {
-		return s
-	}
-	if a, err := idna.Lookup.ToASCII(s); err == nil {
-		return a
 	}
 	return s
 }
@@ -101,9 +102,20 @@ func (a Address) Key() string {
 	return strings.ToLower(a.Local) + "@" + a.Domain
 }
 
+// String is the address in the form that Parse reads: a local part with
+// something special in it stands in quotes.
 func (a Address) String() string {
 	if a == (Address{}) {
 		return "<>"
 	}
-	return a.Local + "@" + a.Domain
+	local := a.Local
+	if strings.ContainsAny(local, specials) || strings.TrimSpace(local) != local {
+		local = `"` + quoter.Replace(local) + `"`
+	}
+	return local + "@" + a.Domain
 }
+
+// specials are what RFC 5322 §3.2.3 keeps out of an unquoted local part.
+const specials = " ()<>[]:;@\\,\""
+
+var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`)

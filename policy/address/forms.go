@@ -70,19 +70,23 @@ func isTag(s string) bool {
 // verp lists the owners that a variable envelope return path may name:
 // news-hanako=example.net, news+hanako=example.net, news-bounces-42-x=y.z.
 // The part behind the owner must hold a recipient, local=domain.
+//
+// At most maxOwners are listed, the shortest: each costs a look at the map.
 func verp(local string) []string {
 	eq := strings.LastIndexByte(local, '=')
 	if eq < 0 || !strings.Contains(local[eq:], ".") {
 		return nil
 	}
 	var owners []string
-	for i := 1; i < eq-1; i++ { // at least one octet on each side
+	for i := 1; i < eq-1 && len(owners) < maxOwners; i++ { // at least one octet on each side
 		if local[i] == '-' || local[i] == '+' {
 			owners = append(owners, local[:i])
 		}
 	}
 	return owners
 }
+
+const maxOwners = 16
 
 // listOwner names the list whose bounce address this is: news-bounces,
 // news-owner, owner-news, ... Empty if it is none.

@@ -37,9 +37,9 @@ func NewNetworks(entries []Network) (Networks, []error) {
 		if e.Name != "" {
 			at = fmt.Sprintf("network %q", e.Name)
 		}
-		for what, got := range map[string]string{"name": e.Name, "reason": e.Reason, "owner": e.Owner} {
-			if got == "" {
-				errs = append(errs, fmt.Errorf("%s: no %s; say it, so that the next admin knows", at, what))
+		for _, told := range []struct{ what, got string }{{"name", e.Name}, {"reason", e.Reason}, {"owner", e.Owner}} {
+			if told.got == "" {
+				errs = append(errs, fmt.Errorf("%s: no %s; say it, so that the next admin knows", at, told.what))
 			}
 		}
 		if names[e.Name] && e.Name != "" {
@@ -50,7 +50,11 @@ func NewNetworks(entries []Network) (Networks, []error) {
 			errs = append(errs, fmt.Errorf("%s: no addresses; add some or delete the entry", at))
 		}
 		for _, p := range e.Prefixes {
-			p = p.Masked()
+			if !p.IsValid() {
+				errs = append(errs, fmt.Errorf("%s: an address that is none; write it as 192.0.2.0/24 or 2001:db8::/32", at))
+				continue
+			}
+			p = unmapped(p)
 			switch other, dup := seen[p]; {
 			case p.Overlaps(loopback4) || p.Overlaps(loopback6):
 				errs = append(errs, fmt.Errorf("%s: %s includes loopback, where every local account is; local mail is judged by its Unix account", at, p))
@@ -66,6 +70,15 @@ func NewNetworks(entries []Network) (Networks, []error) {
 		return Networks{}, errs
 	}
 	return n, nil
+}
+
+// unmapped is the prefix without host bits; IPv4 in IPv6 becomes IPv4, in which
+// form Find looks for it.
+func unmapped(p netip.Prefix) netip.Prefix {
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	return p.Masked()
 }
 
 var loopback4, loopback6 = netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")

@@ -2,6 +2,7 @@
 package telemetry
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,63 +13,108 @@ import (
 // flushEvery bounds how long a line about accepted mail waits for company.
 const flushEvery = 100 * time.Millisecond
 
-// flushAt is the size at which waiting lines are written whatever the time.
-const flushAt = 32 << 10
+// flushAt is the size at which waiting lines are written whatever the time, and
+// maxWaiting that beyond which lines are dropped: the target is stuck, and mail
+// must not wait for it.
+const (
+	flushAt    = 32 << 10
+	maxWaiting = 1 << 20
+)
 
-// Writer joins log lines into few writes. Flush writes at once. Safe for
-// concurrent use. A line that the target refuses is counted and dropped: a full
-// disk must not stop mail.
+// Writer joins log lines into few writes, made by a goroutine of its own: who
+// logs never waits for the target, a full disk or a reader that sleeps. Lines
+// that the target refuses or does not take in time are dropped and counted.
+// Safe for concurrent use. Close it.
 type Writer struct {
+	w    io.Writer
+	kick chan struct{} // write now
+	done chan struct{}
+	end  sync.Once
+
 	mu      sync.Mutex
-	w       io.Writer
-	buf     []byte
-	timer   *time.Timer
-	pending bool
-	dropped int64
+	waiting []byte
+	dropped int64 // lines
+
+	writing []byte // the goroutine's own
+	stopped chan struct{}
 }
 
 // NewWriter writes to w.
 func NewWriter(w io.Writer) *Writer {
-	lw := &Writer{w: w}
-	lw.timer = time.AfterFunc(time.Hour, lw.Flush)
-	lw.timer.Stop()
+	lw := &Writer{w: w, kick: make(chan struct{}, 1), done: make(chan struct{}), stopped: make(chan struct{})}
+	go lw.run()
 	return lw
 }
 
 // Write keeps one log line.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.buf = append(w.buf, p...)
-	switch {
-	case len(w.buf) >= flushAt:
-		w.flush()
-	case !w.pending:
-		w.pending = true
-		w.timer.Reset(flushEvery)
+	if len(w.waiting)+len(p) > maxWaiting {
+		w.dropped++
+		w.mu.Unlock()
+		return len(p), nil
+	}
+	first, full := len(w.waiting) == 0, len(w.waiting)+len(p) >= flushAt
+	w.waiting = append(w.waiting, p...)
+	w.mu.Unlock()
+	if full {
+		w.Flush()
+	} else if first {
+		w.arm()
 	}
 	return len(p), nil
 }
 
-// Flush writes what waits.
+// arm sees to it that what waits is written in time.
+func (w *Writer) arm() { time.AfterFunc(flushEvery, w.Flush) }
+
+// Flush has what waits written now. It does not wait for that.
 func (w *Writer) Flush() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.flush()
+	select {
+	case w.kick <- struct{}{}:
+	default: // it is being said already
+	}
 }
 
-func (w *Writer) flush() {
-	w.pending = false
-	if len(w.buf) == 0 {
+// Close writes what waits and ends. A target that is stuck is waited for a
+// second.
+func (w *Writer) Close() {
+	w.end.Do(func() { close(w.done) })
+	select {
+	case <-w.stopped:
+	case <-time.After(time.Second):
+	}
+}
+
+func (w *Writer) run() {
+	defer close(w.stopped)
+	for {
+		select {
+		case <-w.kick:
+			w.write()
+		case <-w.done:
+			w.write()
+			return
+		}
+	}
+}
+
+func (w *Writer) write() {
+	w.mu.Lock()
+	w.writing, w.waiting = w.waiting, w.writing[:0]
+	w.mu.Unlock()
+	if len(w.writing) == 0 {
 		return
 	}
-	if _, err := w.w.Write(w.buf); err != nil {
-		w.dropped++
+	if _, err := w.w.Write(w.writing); err != nil {
+		lost := int64(bytes.Count(w.writing, []byte{'\n'}))
+		w.mu.Lock()
+		w.dropped += lost
+		w.mu.Unlock()
 	}
-	w.buf = w.buf[:0]
 }
 
-// Dropped is the number of writes that failed.
+// Dropped is the number of lines that were lost.
 func (w *Writer) Dropped() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()

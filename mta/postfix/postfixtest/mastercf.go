@@ -56,10 +56,12 @@ func (p *Postfix) writeService(out *strings.Builder, s Service) {
 	fmt.Fprintf(out, "%s inet n - %s - - smtpd\n", p.addrs[s.Name], chroot)
 	parameters := map[string]string{
 		"syslog_name":                    "postfix/" + s.Name,
-		"smtpd_milters":                  strings.Join(s.Milters, ", "),
 		"smtpd_sasl_auth_enable":         yesNo(s.Auth),
 		"smtpd_tls_security_level":       "none",
 		"smtpd_authorized_xclient_hosts": "",
+	}
+	if len(s.Milters) > 0 { // else main.cf's, which has none of its own
+		parameters["smtpd_milters"] = strings.Join(s.Milters, ", ")
 	}
 	if s.TLS || s.AskClientCert {
 		parameters["smtpd_tls_security_level"] = "may"

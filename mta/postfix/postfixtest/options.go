@@ -43,7 +43,7 @@ type Options struct {
 type Service struct {
 	// Name is what Addr knows it by, and part of its syslog_name.
 	Name string
-	// Milters is smtpd_milters; none: no milter.
+	// Milters is smtpd_milters; none: as main.cf has it, by default none.
 	Milters []string
 	// DaemonName is milter_macro_daemon_name; empty: Postfix's own default.
 	DaemonName string

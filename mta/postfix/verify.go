@@ -1,0 +1,123 @@
+package postfix
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"relayguard/policy"
+)
+
+// verifyFor is how long a reload may take to be seen in new connections.
+const verifyFor = 15 * time.Second
+
+// VerifyBySMTP returns a Verify for Setup: each SMTP service that asks the
+// guard is given MAIL and RCPT of a stranger, without AUTH. A submission
+// service must refuse for good, by Postfix's own restrictions (which come
+// first) or by the guard; none may answer 451, which is what Postfix says when
+// it finds no guard. And while a client is connected, Postfix must have a
+// session on the guard's socket.
+func (s Setup) VerifyBySMTP(probe RelayProbe) func(ctx context.Context, i *Instance) error {
+	return func(ctx context.Context, i *Instance) error {
+		ctx, cancel := context.WithTimeout(ctx, verifyFor+probeWait)
+		defer cancel()
+		asking := 0
+		for n := range i.Services {
+			service := &i.Services[n]
+			if service.Command != "smtpd" || service.Type != "inet" {
+				continue
+			}
+			place, _, l, err := i.attached(service, i.Effective(service, "smtpd_milters"), s.Listeners)
+			if err != nil {
+				return err
+			}
+			if place < 0 {
+				continue
+			}
+			asking++
+			for end := time.Now().Add(verifyFor); ; time.Sleep(200 * time.Millisecond) {
+				tried := verifyService(ctx, i, service, l, probe)
+				if tried == nil {
+					break
+				}
+				if err == nil || ctx.Err() == nil {
+					err = tried // not the one that only says that time is over
+				}
+				if time.Now().After(end) || ctx.Err() != nil {
+					return err
+				}
+			}
+		}
+		if s.SMTP != 0 && asking == 0 {
+			return errors.New("no SMTP service asks the guard")
+		}
+		return nil
+	}
+}
+
+func verifyService(ctx context.Context, i *Instance, s *Service, l Listener, probe RelayProbe) error {
+	address, err := dialAddress(s.Name)
+	if err != nil {
+		return err
+	}
+	answer, err := probe.Relays(ctx, address, isYes(i.Effective(s, "smtpd_tls_wrappermode")))
+	switch {
+	case err != nil:
+		return fmt.Errorf("service %s: %w", s.ID(), err)
+	case answer.Code == 451 || answer.Code == 421:
+		return fmt.Errorf("service %s answered %d %q to %s: Postfix does not find the guard", s.ID(), answer.Code, answer.Text, answer.At)
+	case l.Role == policy.Submission && answer.At == "RCPT" && answer.Code/100 != 5:
+		return fmt.Errorf("service %s answered %d %q to a recipient outside without AUTH, want a refusal", s.ID(), answer.Code, answer.Text)
+	case l.Network != "unix":
+		return nil // whose sessions these are cannot be seen
+	}
+	return sessionReaches(ctx, s, address, isYes(i.Effective(s, "smtpd_tls_wrappermode")), l.Address)
+}
+
+// sessionReaches opens an SMTP session and looks whether Postfix then has one on
+// the guard's socket: Postfix calls its milters before it greets.
+func sessionReaches(ctx context.Context, s *Service, address string, wrapped bool, socket string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	c, err := dialProbe(ctx, address, wrapped)
+	if err != nil {
+		return fmt.Errorf("service %s: %w", s.ID(), err)
+	}
+	defer c.conn.Close()
+	if _, _, err := c.reply(); err != nil {
+		return fmt.Errorf("service %s: read its greeting: %w", s.ID(), err)
+	}
+	seen, err := hasSession(procUnix, socket)
+	if err != nil {
+		return fmt.Errorf("look for a session on %s: %w", socket, err)
+	}
+	if !seen {
+		return fmt.Errorf("service %s greeted a client without a session on %s: it does not ask the guard", s.ID(), socket)
+	}
+	_, _, _ = c.say("QUIT")
+	return nil
+}
+
+// procUnix lists Unix sockets: proc(5).
+const procUnix = "/proc/net/unix"
+
+// hasSession reports whether somebody is connected to the socket at path: the
+// accepting end carries the listener's path and the state SS_CONNECTED (03).
+func hasSession(table, path string) (bool, error) {
+	f, err := os.Open(table)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if fields := strings.Fields(lines.Text()); len(fields) == 8 && fields[7] == path && fields[5] == "03" {
+			return true, nil
+		}
+	}
+	return false, lines.Err()
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"relayguard/mta/postfix/postfixtest"
@@ -31,6 +33,12 @@ func StartTest(t testing.TB, o Options) *Relay {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if err := r.StopGuard(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if bad := r.Broken(); len(bad) > 0 {
+			t.Errorf("the guard's log has:\n%s", strings.Join(bad, "\n"))
+		}
 		end, log := r.logEnd(), r.Log()
 		if err := r.Stop(); err != nil {
 			t.Error(err)

@@ -53,7 +53,7 @@ func Start(ctx context.Context, o Options) (*Relay, error) {
 		o.Phase = "enforce"
 	}
 	if o.Postfix.Services == nil {
-		o.Postfix.Services = services()
+		o.Postfix.Services = Services()
 	}
 	if o.Postfix.Local.Milters == nil {
 		o.Postfix.Local = postfixtest.Local{Milters: []string{postfixtest.MilterName("local.sock")}, ShowUID: !o.HideUID}
@@ -75,12 +75,14 @@ func Start(ctx context.Context, o Options) (*Relay, error) {
 	return r, nil
 }
 
-func services() []postfixtest.Service {
+// Services are those that Start makes unless it is given others.
+func Services() []postfixtest.Service {
+	// Postfix lets everybody relay here, so that what stops a stranger is the
+	// guard.
+	open := map[string]string{"smtpd_relay_restrictions": "check_client_access static:permit, reject"}
 	return []postfixtest.Service{
-		{Name: Submission, Milters: []string{postfixtest.MilterName("submission.sock")}, Auth: true, TLS: true, XClient: true, DaemonName: "ORIGINATING"},
-		{Name: Relaying, Milters: []string{postfixtest.MilterName("relay.sock")}, Auth: true, TLS: true, AskClientCert: true, XClient: true,
-			// Postfix lets everybody relay here, so that what stops a stranger is the guard.
-			Options: map[string]string{"smtpd_relay_restrictions": "check_client_access static:permit, reject"}},
+		{Name: Submission, Milters: []string{postfixtest.MilterName("submission.sock")}, Auth: true, TLS: true, XClient: true, DaemonName: "ORIGINATING", Options: open},
+		{Name: Relaying, Milters: []string{postfixtest.MilterName("relay.sock")}, Auth: true, TLS: true, AskClientCert: true, XClient: true, Options: open},
 		{Name: Inbound, Milters: []string{postfixtest.MilterName("inbound.sock")}, XClient: true},
 	}
 }
@@ -158,6 +160,47 @@ func (r *Relay) StopGuard(s os.Signal) error {
 	}
 }
 
+// GuardExit waits for the daemon's end, which somebody else must have caused,
+// and returns its exit status; -1 if a signal ended it.
+func (r *Relay) GuardExit(ctx context.Context) (int, error) {
+	select {
+	case <-r.exited:
+		return r.guard.ProcessState.ExitCode(), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for the guard's end: %w", ctx.Err())
+	}
+}
+
+// Reload writes another configuration, sends SIGHUP and waits until the guard
+// has taken it.
+func (r *Relay) Reload(ctx context.Context, phase, more string) error {
+	if err := r.WriteConfig(phase, more); err != nil {
+		return err
+	}
+	mark := r.Mark()
+	if err := r.Signal(syscall.SIGHUP); err != nil {
+		return fmt.Errorf("reload the guard: %w", err)
+	}
+	l, err := r.waitLine(ctx, mark, func(l Line) bool { return strings.HasPrefix(l.Msg, "configuration ") })
+	if err == nil && l.Msg != "configuration reloaded" {
+		err = fmt.Errorf("reload the guard: %s", l.Raw)
+	}
+	return err
+}
+
+// Broken lists the lines of the guard's log that no run may have: a data race,
+// a panic, a frame of the MTA that was taken for malformed.
+func (r *Relay) Broken() []string {
+	var bad []string
+	for _, l := range r.lines() {
+		if l.Msg == "not JSON" && (strings.Contains(l.Raw, "DATA RACE") || strings.HasPrefix(l.Raw, "panic:") || strings.HasPrefix(l.Raw, "fatal error:")) ||
+			l.Panics > 0 || l.Malformed > 0 || strings.HasPrefix(l.Msg, "panic") {
+			bad = append(bad, l.Raw)
+		}
+	}
+	return bad
+}
+
 // Stop ends everything.
 func (r *Relay) Stop() error {
 	return errors.Join(r.StopGuard(syscall.SIGTERM), r.Postfix.Stop())
@@ -187,6 +230,8 @@ type Line struct {
 	Network    string    `json:"network"`
 	LoginBy    string    `json:"login_by"`
 	Problem    string    `json:"problem"`
+	Panics     int       `json:"panics"`
+	Malformed  int       `json:"malformed"`
 	Error      string    `json:"error"`
 
 	Raw string `json:"-"`
@@ -243,6 +288,12 @@ func (r *Relay) WaitVerdict(ctx context.Context, mark int, match func(Line) bool
 // WaitLine returns the first line since the mark with that message.
 func (r *Relay) WaitLine(ctx context.Context, mark int, msg string) (Line, error) {
 	return r.waitLine(ctx, mark, func(l Line) bool { return l.Msg == msg })
+}
+
+// WaitProblem returns the first line since the mark that names a problem of the
+// configuration with that text in it.
+func (r *Relay) WaitProblem(ctx context.Context, mark int, text string) (Line, error) {
+	return r.waitLine(ctx, mark, func(l Line) bool { return strings.Contains(l.Problem, text) })
 }
 
 func (r *Relay) waitLine(ctx context.Context, mark int, match func(Line) bool) (Line, error) {

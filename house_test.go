@@ -38,6 +38,7 @@ var floors = map[string][]string{
 	"cmd":            {"*"},
 	"demo":           {"*"},
 	"bench":          {"*"},
+	"tools":          {},
 	"systemtest":     {"*"},
 	".":              {}, // this test
 }

@@ -33,6 +33,7 @@ type Users struct {
 	log    *slog.Logger
 
 	listed atomic.Pointer[map[int]string] // of passwd; replaced whole
+	looked atomic.Int64                   // how often follow looked at passwd
 
 	mu       sync.Mutex
 	resolved map[int]resolvedName
@@ -119,6 +120,7 @@ func (u *Users) follow(stamp fileStamp, every time.Duration) {
 		case <-tick.C:
 		}
 		now := stampOf(u.path)
+		u.looked.Add(1)
 		if now == stamp || now == (fileStamp{}) {
 			continue // the same, or between two renames
 		}

@@ -1,6 +1,7 @@
 // Command testreport reads "go test -json" and prints what a person wants to
 // know: a line a package, everything about what failed, every skipped test with
-// its reason, and the count. It exits 1 if anything failed or nothing ran.
+// its reason, and the count. It exits 1 if anything failed, nothing ran, or a
+// package began and never came to its end.
 package main
 
 import (
@@ -36,66 +37,88 @@ type event struct {
 
 type test struct{ pkg, name string }
 
+// run collects what the events say.
+type run struct {
+	out                     io.Writer
+	output                  map[test][]string
+	parents                 map[test]bool // have subtests, which are what counts
+	open                    map[string]bool
+	passed, failed, skipped []test
+	bad                     bool
+}
+
 // report reports whether tests ran and none failed.
 func report(in io.Reader, out io.Writer) (bool, error) {
-	output := map[test][]string{}
-	parent := map[test]bool{} // has subtests: they are what counts
-	var passed, failed, skipped []test
-	events := bufio.NewReader(in)
-	bad := 0
+	r := &run{out: out, output: map[test][]string{}, parents: map[test]bool{}, open: map[string]bool{}}
+	lines := bufio.NewReader(in)
 	for {
-		line, err := events.ReadString('\n')
+		line, err := lines.ReadString('\n')
 		if line != "" {
-			var e event
-			if json.Unmarshal([]byte(line), &e) != nil {
-				fmt.Fprint(out, line) // not from go test: a build tool speaks
-				continue
-			}
-			t := test{e.Package, e.Test}
-			switch e.Action {
-			case "output":
-				output[t] = append(output[t], e.Output)
-				if i := strings.LastIndexByte(e.Test, '/'); i > 0 {
-					parent[test{e.Package, e.Test[:i]}] = true
-				}
-			case "build-output":
-				fmt.Fprint(out, e.Output)
-			case "build-fail":
-				bad++
-			case "pass", "fail", "skip":
-				if e.Test == "" {
-					packageLine(out, e, output[t])
-					if e.Action == "fail" {
-						bad++
-					}
-					continue
-				}
-				switch e.Action {
-				case "pass":
-					passed = append(passed, t)
-					delete(output, t)
-				case "fail":
-					failed = append(failed, t)
-					fmt.Fprint(out, strings.Join(output[t], ""))
-				case "skip":
-					skipped = append(skipped, t)
-				}
-			}
+			r.line(line)
 		}
 		if err == io.EOF {
-			break
+			return r.end(), nil
 		}
 		if err != nil {
 			return false, fmt.Errorf("read test events: %w", err)
 		}
 	}
-	isParent := func(t test) bool { return parent[t] }
-	passed, failed = slices.DeleteFunc(passed, isParent), slices.DeleteFunc(failed, isParent)
-	for _, t := range skipped {
-		fmt.Fprintf(out, "skipped: %s %s: %s\n", t.pkg, t.name, reason(output[t]))
+}
+
+func (r *run) line(line string) {
+	var e event
+	if json.Unmarshal([]byte(line), &e) != nil {
+		fmt.Fprint(r.out, line) // a build tool speaks
+		return
 	}
-	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", len(passed), len(failed), len(skipped))
-	return bad == 0 && len(failed) == 0 && len(passed) > 0, nil
+	t := test{e.Package, e.Test}
+	switch e.Action {
+	case "start":
+		r.open[e.Package] = true
+	case "output":
+		r.output[t] = append(r.output[t], e.Output)
+		if i := strings.LastIndexByte(e.Test, '/'); i > 0 {
+			r.parents[test{e.Package, e.Test[:i]}] = true
+		}
+	case "build-output":
+		fmt.Fprint(r.out, e.Output)
+	case "build-fail":
+		r.bad = true
+	case "pass", "fail", "skip":
+		if e.Test == "" {
+			delete(r.open, e.Package)
+			r.bad = r.bad || e.Action == "fail"
+			packageLine(r.out, e, r.output[t])
+			return
+		}
+		r.ended(t, e.Action)
+	}
+}
+
+func (r *run) ended(t test, action string) {
+	switch action {
+	case "pass":
+		r.passed = append(r.passed, t)
+		delete(r.output, t)
+	case "fail":
+		r.failed = append(r.failed, t)
+		fmt.Fprint(r.out, strings.Join(r.output[t], ""))
+	case "skip":
+		r.skipped = append(r.skipped, t)
+	}
+}
+
+func (r *run) end() bool {
+	isParent := func(t test) bool { return r.parents[t] }
+	passed, failed := slices.DeleteFunc(r.passed, isParent), slices.DeleteFunc(r.failed, isParent)
+	for _, t := range r.skipped {
+		fmt.Fprintf(r.out, "skipped: %s %s: %s\n", t.pkg, t.name, reason(r.output[t]))
+	}
+	for pkg := range r.open {
+		fmt.Fprintf(r.out, "%s began and never ended\n", pkg)
+	}
+	fmt.Fprintf(r.out, "%d passed, %d failed, %d skipped\n", len(passed), len(failed), len(r.skipped))
+	return !r.bad && len(r.open) == 0 && len(failed) == 0 && len(passed) > 0
 }
 
 func packageLine(out io.Writer, e event, output []string) {

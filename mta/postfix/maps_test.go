@@ -174,7 +174,8 @@ func TestOwnersOverEveryKindOfTable(t *testing.T) {
 					t.Errorf("%.40q: got %q, want %q", address, got, want)
 				}
 			}
-			if s := m.Tables()[0]; !s.Listed || s.Err != nil || s.Entries != 6 {
+			listed := kind != "cdb" // which Postfix cannot list
+			if s := m.Tables()[0]; s.Listed != listed || s.Err != nil || listed && s.Entries != 6 {
 				t.Errorf("state %+v", s)
 			}
 		})

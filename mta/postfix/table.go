@@ -64,12 +64,12 @@ func (t Table) direct() Table {
 
 // suffixes of the files that postmap makes of a source file.
 var suffixes = map[string][]string{
-	"hash": {".db"}, "btree": {".db"}, "lmdb": {".lmdb"}, "cdb": {".cdb"},
+	"hash": {".db"}, "btree": {".db"}, "lmdb": {".lmdb"},
 	"dbm": {".pag", ".dir"}, "sdbm": {".pag", ".dir"}, "texthash": {""},
 }
 
 // listable reports whether postmap -s lists all of the table (observed with
-// 3.7.11: inline and texthash too; static, cidr, regexp not).
+// 3.7.11: inline and texthash too; static, cidr, regexp, cdb not).
 func (t Table) listable() bool {
 	_, file := suffixes[t.Type]
 	return file || t.Type == "inline"

@@ -26,6 +26,7 @@ type Options struct {
 	Phase   string // "" = enforce
 	Config  string // further TOML, after the sections that Start writes
 	HideUID bool   // Postfix does not tell the uid behind sendmail(1)
+	UID     int    // the guard's account, in the group postfix; 0 = root
 
 	Postfix postfixtest.Options // Services and Local are filled in where empty
 }
@@ -116,6 +117,11 @@ func (r *Relay) StartGuard(ctx context.Context) error {
 	cmd := exec.Command(r.options.Binary, "serve", "--config", r.ConfigPath)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	if r.options.UID != 0 {
+		if err := r.dropRights(cmd); err != nil {
+			return err
+		}
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the guard: %w", err)
 	}
@@ -128,6 +134,21 @@ func (r *Relay) StartGuard(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start the guard: %w; its log ends:\n%s", err, r.logEnd()), r.StopGuard(syscall.SIGKILL))
 	}
+	return nil
+}
+
+// dropRights runs the guard as the packages do: as an account of its own whose
+// group is Postfix's, with the socket directory its own.
+func (r *Relay) dropRights(cmd *exec.Cmd) error {
+	info, err := os.Stat(r.MilterDir())
+	if err != nil {
+		return fmt.Errorf("start the guard as uid %d: %w", r.options.UID, err)
+	}
+	gid := info.Sys().(*syscall.Stat_t).Gid
+	if err := os.Chown(r.MilterDir(), r.options.UID, int(gid)); err != nil {
+		return fmt.Errorf("start the guard as uid %d: %w", r.options.UID, err)
+	}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(r.options.UID), Gid: gid}
 	return nil
 }
 

@@ -45,8 +45,12 @@ help: ## list the targets
 build: ## bin/relayguard
 	$(GOBUILD) -o bin/relayguard ./cmd/relayguard
 
+# Without a Go (sudo takes it out of PATH) what ./dev build made is installed.
+bin/relayguard:
+	@echo 'no Go found to build with; use: ./dev install'; exit 1
+
 .PHONY: install
-install: build ## binary, unit, example configuration, man pages (DESTDIR, PREFIX)
+install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, unit, example configuration, man pages (DESTDIR, PREFIX)
 	install -d $(SBINDIR) $(MANDIR)/man8 $(MANDIR)/man5 $(UNITDIR) $(SYSUSERSDIR) $(TMPFILESDIR) $(CONFDIR)
 	install -m 755 bin/relayguard $(SBINDIR)/relayguard
 	sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/relayguard.service >$(UNITDIR)/relayguard.service

@@ -39,8 +39,11 @@ const maxUnixPath = 107
 func (s Socket) Listen() (net.Listener, error) {
 	if s.Network == "tcp" {
 		l, err := net.Listen("tcp", s.Address)
-		if err != nil {
-			return nil, fmt.Errorf("listen on tcp:%s: %w", s.Address, err)
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			return nil, fmt.Errorf("listen on tcp:%s: another process serves it; is relayguard running already?", s.Address)
+		case err != nil:
+			return nil, fmt.Errorf("listen: %w", err)
 		}
 		return l, nil
 	}
@@ -72,6 +75,8 @@ func (s Socket) makeDirectory() error {
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("make socket directory %s: its parent does not exist; is the MTA installed there?", dir)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("make socket directory %s: not permitted; let root make it: install -d -m 2750 -o relayguard -g postfix %s", dir, dir)
 	case err != nil:
 		return fmt.Errorf("make socket directory: %w", err)
 	}

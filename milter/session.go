@@ -57,6 +57,7 @@ func newSession(c *conn, l *Listener) *session {
 	s := &session{conn: c, listener: l, client: client{uid: origin.NoUID}}
 	s.message.Header.MaxBytes = c.server.Limits.HeaderBytes
 	s.message.Header.MaxFields = c.server.Limits.HeaderFields
+	s.message.Header.Tally = UIDHeader
 	return s
 }
 
@@ -337,6 +338,10 @@ func (s *session) Body(*gomilter.Modifier) (gomilter.Response, error) {
 	return nil, nil
 }
 
+// maxStrip bounds the fields of one name that are taken off a message: Postfix
+// reads its queue file for each.
+const maxStrip = 100
+
 // appendAnswer turns the decision on a whole message into frames: what is done
 // to the message comes before the answer proper.
 func (s *session) appendAnswer(b []byte, d *policy.Decision) []byte {
@@ -356,7 +361,7 @@ func (s *session) appendAnswer(b []byte, d *policy.Decision) []byte {
 	}
 	if s.agreed.may(gomilter.OptChangeHeader) {
 		for _, name := range d.Strip {
-			b = appendDelete(b, name, s.message.Header.Count(name))
+			b = appendDelete(b, name, min(s.message.Header.Count(name), maxStrip))
 		}
 	}
 	return appendFrame(b, ansContinue)

@@ -13,6 +13,10 @@ type Header struct {
 	MaxBytes  int // of names and values together; 0 = unlimited
 	MaxFields int // 0 = unlimited
 
+	// Tally names a field that Count knows of even where it was not kept.
+	Tally string
+
+	unkept int // fields of the name Tally that were not kept
 	buf    []byte
 	fields []field
 	over   bool
@@ -25,6 +29,9 @@ type field struct{ start, colon, end int }
 func (h *Header) Add(name, value []byte) {
 	if h.over || h.MaxFields > 0 && len(h.fields) >= h.MaxFields || h.MaxBytes > 0 && len(h.buf)+len(name)+len(value) > h.MaxBytes {
 		h.over = true
+		if len(name) == len(h.Tally) && strings.EqualFold(string(name), h.Tally) {
+			h.unkept++
+		}
 		return
 	}
 	f := field{start: len(h.buf)}
@@ -46,7 +53,7 @@ func (h *Header) Reset(keep int) {
 	if cap(h.fields) > 256 {
 		h.fields = nil
 	}
-	h.buf, h.fields, h.over = h.buf[:0], h.fields[:0], false
+	h.buf, h.fields, h.over, h.unkept = h.buf[:0], h.fields[:0], false, 0
 }
 
 // Len is the number of fields kept.
@@ -64,9 +71,13 @@ func (h *Header) Field(i int) (name, value string) {
 	return string(h.buf[f.start:f.colon]), string(h.buf[f.colon:f.end])
 }
 
-// Count is the number of fields of that name, in any case.
+// Count is the number of fields of that name, in any case, among those kept; of
+// the name Tally, among all.
 func (h *Header) Count(name string) int {
 	n := 0
+	if strings.EqualFold(name, h.Tally) {
+		n = h.unkept
+	}
 	for _, f := range h.fields {
 		if h.is(f, name) {
 			n++

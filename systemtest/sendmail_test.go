@@ -198,6 +198,12 @@ func TestForgedUIDOverSMTP(t *testing.T) {
 		}
 		wantVerdict(t, r, id, "accept", "", "login:taro@example.jp")
 	}
+	sendAccepted(t, client, "taro@example.jp", []string{"behind@example.net"},
+		fromTaro("behind", append(manyFields(1200), "X-Relayguard-Uid: 0", "X-Relayguard-Uid: 1")...))
+	release(t, r.Postfix, wantHeld(t, r.Postfix, "behind@example.net").QueueID)
+	if left := headerLines(wantArrived(t, r.Postfix, "behind@example.net"), "X-Relayguard-Uid"); len(left) > 0 {
+		t.Errorf("left with the mail: %q", left)
+	}
 }
 
 // manyFields are n header fields.

@@ -36,7 +36,7 @@ out.
 Exit status: 0 nothing to do, 1 a finding that is a warning or critical, 2 the
 configuration is wrong, 3 Postfix cannot be asked.`),
 		Example: "  relayguard check\n  relayguard check --json | jq '.findings[] | select(.severity == \"critical\")'",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, path, err := loadConfig(cmd)
 			if err != nil {

@@ -79,23 +79,25 @@ func listenOne(w config.Listener) (*milter.Listener, error) {
 	return &milter.Listener{Name: w.Name, Role: w.Role, Listener: l, Admit: admit(uids, w.Allow)}, nil
 }
 
-// accounts finds who may connect, and the socket's group; -1 without one.
+// accounts finds who may connect, and the socket's group; -1 without one. Every
+// account that is missing is reported.
 func accounts(w config.Listener) (uids []int, gid int, err error) {
+	var errs []error
 	gid = -1
 	if w.Group != "" {
 		if gid, err = groupID(w.Group); err != nil {
-			return nil, 0, err
+			errs = append(errs, err)
 		}
 	}
 	uids = []int{0, os.Getuid()}
 	for _, name := range w.Peers {
 		uid, err := userID(name)
 		if err != nil {
-			return nil, 0, err
+			errs = append(errs, err)
 		}
 		uids = append(uids, uid)
 	}
-	return uids, gid, nil
+	return uids, gid, errors.Join(errs...)
 }
 
 func userID(name string) (int, error) {

@@ -52,13 +52,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	if len(args) == 0 {
+		root.SetArgs([]string{"--help"})
+		root.SetOut(stderr)
+		root.ExecuteContext(ctx)
+		return exitUsage
+	}
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitFine
 	}
 	var exit *exitError
 	if !errors.As(err, &exit) {
-		exit = &exitError{exitUsage, err} // cobra's own: flags, arguments, commands
+		// cobra's own: flags, arguments, commands, with a hint on lines of its own
+		text := strings.Replace(strings.Join(strings.Fields(err.Error()), " "), " Did you mean this? ", "; did you mean: ", 1)
+		exit = &exitError{exitUsage, fmt.Errorf("%s; see: relayguard --help", text)}
 	}
 	if exit.err != nil {
 		tell(stderr, exit.err)
@@ -96,12 +104,6 @@ Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
-		Args:              cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cmd.SetOut(cmd.ErrOrStderr())
-			cmd.Help()
-			return &exitError{code: exitUsage}
-		},
 	}
 	root.SetVersionTemplate("relayguard {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -110,6 +112,14 @@ Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
 	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `file`")
 	root.AddCommand(newServe(), newCheck(), newSetup(), newMan())
 	return root
+}
+
+// noArgs is cobra.NoArgs in words for people.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return &exitError{exitUsage, fmt.Errorf("%s takes no argument %q; see: %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())}
 }
 
 // loadConfig reads the file that --config names. A missing file at the default

@@ -29,7 +29,11 @@ func TestWrongCommandLinesSayWhatIsWrongAndExit2(t *testing.T) {
 		{nil, "Usage:"},
 		{[]string{"nope"}, `unknown command "nope"`},
 		{[]string{"serve", "--nope"}, "unknown flag: --nope; see: relayguard serve --help"},
-		{[]string{"serve", "surplus"}, "surplus"},
+		{[]string{"serv"}, `unknown command "serv" for "relayguard"; did you mean: serve; see: relayguard --help`},
+		{[]string{"serve", "surplus"}, `relayguard serve takes no argument "surplus"; see: relayguard serve --help`},
+		{[]string{"setup", "exim"}, `knows no MTA "exim"`},
+		{[]string{"setup", "postfix", "--smtp", "outbound"}, "want off, relay or inbound"},
+		{[]string{"setup", "postfix", "--apply", "--undo"}, "apply undo"},
 		{[]string{"serve", "--config"}, "flag needs an argument"},
 		{[]string{"serve", "--config", "/nonexistent/relayguard.toml"}, "/nonexistent/relayguard.toml"},
 	} {

@@ -95,7 +95,7 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 		if len(c.Address.PostfixMaps) > 0 {
 			return fmt.Errorf("address.postfix_maps: %w", err)
 		}
-		log.Error("inside.from_mta: only inside.domains count", "error", err)
+		log.Error("inside.from_mta: Postfix cannot be asked, only inside.domains count; set mta.config_directory, or from_mta = false", "error", err)
 		return nil
 	}
 	if c.Inside.FromMTA {

@@ -42,7 +42,7 @@ answers its clients with a temporary failure, and nothing is lost.
 
 Exit status: 0 after a signal, 2 if the configuration is wrong, 3 if a socket
 cannot be opened.`),
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, path, err := loadConfig(cmd)
 			if err != nil {

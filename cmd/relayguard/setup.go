@@ -21,7 +21,12 @@ func newSetup() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup COMMAND",
 		Short: "print, apply or undo the MTA's settings",
-		Args:  cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &exitError{exitUsage, fmt.Errorf("%s knows no MTA %q; see: %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cmd.SetOut(cmd.ErrOrStderr())
 			cmd.Help()
@@ -69,7 +74,7 @@ the files back as they were; if somebody changed them since, only with --force.
 Exit status: 0 nothing to change, or done; 1 there is something to change; 2
 usage; 3 it did not work, and the old settings are in force.`),
 		Example: "  relayguard setup postfix --smtp inbound\n  relayguard setup postfix --smtp inbound --apply\n  relayguard setup postfix --undo",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _, err := loadConfig(cmd)
 			if err != nil {

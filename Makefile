@@ -27,6 +27,9 @@ DESTDIR ?=
 PREFIX ?= /usr/local
 SBINDIR = $(DESTDIR)$(PREFIX)/sbin
 MANDIR = $(DESTDIR)$(PREFIX)/share/man
+BASHDIR = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSHDIR = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+FISHDIR = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 UNITDIR = $(DESTDIR)/lib/systemd/system
 SYSUSERSDIR = $(DESTDIR)/usr/lib/sysusers.d
 TMPFILESDIR = $(DESTDIR)/usr/lib/tmpfiles.d
@@ -50,15 +53,17 @@ bin/relayguard:
 	@echo 'no Go found to build with; use: ./dev install'; exit 1
 
 .PHONY: install
-install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, unit, example configuration, man pages (DESTDIR, PREFIX)
-	install -d $(SBINDIR) $(MANDIR)/man8 $(MANDIR)/man5 $(UNITDIR) $(SYSUSERSDIR) $(TMPFILESDIR) $(CONFDIR)
+install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, unit, configuration, man pages, completion (DESTDIR, PREFIX)
+	install -d $(SBINDIR) $(MANDIR)/man8 $(MANDIR)/man5 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(UNITDIR) $(SYSUSERSDIR) $(TMPFILESDIR) $(CONFDIR)
 	install -m 755 bin/relayguard $(SBINDIR)/relayguard
-	sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/relayguard.service >$(UNITDIR)/relayguard.service
-	chmod 644 $(UNITDIR)/relayguard.service
+	umask 022; sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/relayguard.service >$(UNITDIR)/relayguard.service
 	install -m 644 packaging/relayguard.sysusers $(SYSUSERSDIR)/relayguard.conf
 	install -m 644 packaging/relayguard.tmpfiles $(TMPFILESDIR)/relayguard.conf
-	bin/relayguard man $(MANDIR)/man8
-	mv $(MANDIR)/man8/*.5 $(MANDIR)/man5/
+	umask 022; bin/relayguard man $(MANDIR)/man8
+	mv $(MANDIR)/man8/relayguard.toml.5 $(MANDIR)/man5/
+	umask 022; bin/relayguard completion bash >$(BASHDIR)/relayguard
+	umask 022; bin/relayguard completion zsh >$(ZSHDIR)/_relayguard
+	umask 022; bin/relayguard completion fish >$(FISHDIR)/relayguard.fish
 	@if test -e $(CONFDIR)/relayguard.toml; then \
 		install -m 644 packaging/relayguard.toml $(CONFDIR)/relayguard.toml.example; \
 		echo 'kept your $(CONFDIR)/relayguard.toml; the current example is beside it'; \
@@ -69,11 +74,18 @@ install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, unit, e
 	@echo 'Installed. Next:'
 	@echo '  1. systemd-sysusers relayguard.conf && systemd-tmpfiles --create relayguard.conf'
 	@echo '     (the account, and the directory of the sockets)'
-	@echo '  2. edit /etc/relayguard/relayguard.toml'
+	@echo '  2. look at /etc/relayguard/relayguard.toml; everything in it has a default'
 	@echo '  3. systemctl daemon-reload && systemctl enable --now relayguard'
 	@echo '  4. relayguard setup postfix            (shows the settings and why)'
 	@echo '     relayguard setup postfix --apply    (--undo takes it back)'
+	@echo '     with --smtp relay or --smtp inbound if the guard shall have port 25, too'
 	@echo '  5. relayguard check                    (names what still goes round it)'
+
+.PHONY: uninstall
+uninstall: ## what install put there; configuration, backups and account stay
+	rm -f $(SBINDIR)/relayguard $(MANDIR)/man8/relayguard.8 $(MANDIR)/man8/relayguard-*.8 $(MANDIR)/man5/relayguard.toml.5 \
+		$(BASHDIR)/relayguard $(ZSHDIR)/_relayguard $(FISHDIR)/relayguard.fish \
+		$(UNITDIR)/relayguard.service $(SYSUSERSDIR)/relayguard.conf $(TMPFILESDIR)/relayguard.conf
 
 ## Looking
 
@@ -106,9 +118,10 @@ test: ## everything that can be tested here
 	@echo 'Not part of test: fuzz, bench, demo.'
 
 .PHONY: lint
-lint: ## gofmt, go vet
+lint: ## gofmt, go vet, go.mod
 	@unformatted=$$($(GOFMT) -l .); test -z "$$unformatted" || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
+	$(GO) mod tidy -diff
 
 .PHONY: test-unit
 test-unit: ## all packages but those that need real servers

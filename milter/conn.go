@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -33,11 +34,13 @@ type conn struct {
 
 	out      []byte // the frame that the library is reading
 	outAt    int
-	midFrame bool // between the first octet of a frame and its last
+	midFrame bool      // between a frame's length and its last octet
+	frameBy  time.Time // when the frame must be whole; zero between frames
+	deciding bool      // between beginDecision and endDecision
 
-	deciding bool // between beginDecision and endDecision
+	arming sync.Mutex // read deadlines against drain; never held while waiting
 
-	mu      sync.Mutex // writing, and deadlines against drain
+	mu      sync.Mutex // writing
 	failed  error      // why the connection ends; nil for a quit or EOF
 	scratch []byte
 
@@ -59,11 +62,12 @@ func newConn(s *Server, l *Listener, c net.Conn) *conn {
 func (c *conn) Read(p []byte) (int, error) {
 	if c.outAt == len(c.out) {
 		if err := c.next(); err != nil {
-			c.mu.Lock()
-			if c.failed == nil && !errors.Is(err, io.EOF) {
-				c.failed = err
+			if !errors.Is(err, io.EOF) {
+				c.mu.Lock()
+				c.fail(err)
+				c.mu.Unlock()
 			}
-			c.mu.Unlock()
+			c.session.endTransaction()
 			return 0, io.EOF
 		}
 	}
@@ -109,7 +113,7 @@ func (c *conn) next() error {
 			c.forward(cmd, payload)
 		}
 		c.br.Discard(n)
-		c.midFrame = false
+		c.midFrame, c.frameBy = false, time.Time{}
 		if err != nil || forLibrary {
 			return err
 		}
@@ -153,7 +157,7 @@ func (c *conn) body(n int) error {
 }
 
 // header reads a header frame of n octets and gives it to the session. One that
-// is larger than the whole header may be is read past.
+// is larger than the whole header may be, or than memory allows, is read past.
 func (c *conn) header(n int) error {
 	if n <= bufferSize {
 		p, err := c.br.Peek(n)
@@ -163,13 +167,14 @@ func (c *conn) header(n int) error {
 		defer c.br.Discard(n)
 		return c.session.header(p)
 	}
-	if limit := c.server.Limits.HeaderBytes; n > limit {
+	if n > c.server.Limits.HeaderBytes || !c.server.memory.take(int64(n)) {
 		if _, err := io.CopyN(io.Discard, c.br, int64(n)); err != nil {
 			return c.endOfStream(1, err)
 		}
 		c.session.oversizedHeader(n)
 		return nil
 	}
+	defer c.server.memory.give(int64(n))
 	p := make([]byte, n)
 	if _, err := io.ReadFull(c.br, p); err != nil {
 		return c.endOfStream(1, err)
@@ -213,19 +218,23 @@ func (c *conn) drained() bool {
 	return c.server.draining.Load() && (!c.session.inTransaction && !c.midFrame || !time.Now().Before(c.server.drainBy()))
 }
 
-// armRead sets the read deadline; drain sets its own under the same lock, so
-// neither overwrites the other unseen.
+// armRead sets the read deadline: one for a whole frame, however slowly its
+// octets come. drain sets its own under the same lock, so neither overwrites
+// the other unseen.
 func (c *conn) armRead() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.arming.Lock()
+	defer c.arming.Unlock()
 	if c.drained() {
 		return io.EOF
 	}
-	wait := c.server.Limits.IdleTimeout
+	now := time.Now()
+	by := now.Add(c.server.Limits.IdleTimeout)
 	if c.midFrame || c.br.Buffered() > 0 {
-		wait = c.server.Limits.FrameTimeout
+		if c.frameBy.IsZero() {
+			c.frameBy = now.Add(c.server.Limits.FrameTimeout)
+		}
+		by = c.frameBy
 	}
-	by := time.Now().Add(wait)
 	if c.server.draining.Load() {
 		if end := c.server.drainBy(); end.Before(by) {
 			by = end
@@ -254,11 +263,20 @@ func (c *conn) send(frames []byte) {
 	c.write(frames)
 }
 
-// write is send under mu.
+// write is send under mu. After a failure the connection ends: part of a frame
+// may be out.
 func (c *conn) write(frames []byte) {
 	c.Conn.SetWriteDeadline(time.Now().Add(c.server.Limits.FrameTimeout))
 	if _, err := c.Conn.Write(frames); err != nil {
-		c.Conn.SetReadDeadline(longAgo) // the next Read ends the connection
+		c.fail(fmt.Errorf("write to the MTA: %w", err))
+		c.Conn.Close() // the next Read sees it
+	}
+}
+
+// fail notes under mu why the connection ends; the first reason counts.
+func (c *conn) fail(err error) {
+	if c.failed == nil {
+		c.failed = err
 	}
 }
 
@@ -288,13 +306,14 @@ func (c *conn) endDecision() bool {
 
 // wake makes a Read that waits look at the server's state.
 func (c *conn) wake() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.arming.Lock()
+	defer c.arming.Unlock()
 	c.SetReadDeadline(longAgo)
 }
 
 // watch is called a few times a second. It answers for a decision that is
-// overdue, and keeps an MTA patient with one that takes long.
+// overdue, and keeps an MTA patient with one that takes long. It does not wait:
+// what it writes, another goroutine does.
 func (c *conn) watch(now time.Time) {
 	by := c.decideBy.Load()
 	if by == 0 {
@@ -303,7 +322,7 @@ func (c *conn) watch(now time.Time) {
 	if now.UnixNano() >= by {
 		if c.decideBy.CompareAndSwap(by, 0) {
 			c.server.Stats.Overdue.Add(1)
-			c.answerOverdue()
+			go c.answerOverdue()
 		}
 		return
 	}
@@ -311,7 +330,7 @@ func (c *conn) watch(now time.Time) {
 	last := max(started, c.progress.Load())
 	if c.decideEOM.Load() && now.UnixNano()-last > int64(progressEvery) {
 		c.progress.Store(now.UnixNano())
-		c.answer(ansProgress)
+		go c.answerProgress(by)
 	}
 }
 
@@ -320,9 +339,20 @@ func (c *conn) answerOverdue() {
 	if c.server.Limits.AcceptOverdue {
 		code = ansContinue
 	}
-	c.server.log().Error("decision overdue", "listener", c.session.listener.Name,
-		"after", c.server.Limits.DecisionTimeout, "answered", string(code))
+	c.server.sometimes(lineOverdue, slog.LevelError, "decision overdue", "listener", c.session.listener.Name,
+		"after", c.server.Limits.DecisionTimeout, "answered", string(code), "overdue", c.server.Stats.Overdue.Load())
 	c.answer(code)
+}
+
+// answerProgress asks for patience while the decision that is due by then is
+// still being made: who ends it does so before he writes the answer.
+func (c *conn) answerProgress(by int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.decideBy.Load() == by {
+		c.scratch = appendFrame(c.scratch[:0], ansProgress)
+		c.write(c.scratch)
+	}
 }
 
 // Close ends the connection; the first call tells the server.

@@ -44,6 +44,7 @@ const (
 const (
 	bufferSize  = 16 << 10 // read buffer of a connection, and the largest command or macro frame
 	maxFrame    = 1 << 20
+	maxHeader   = 64 << 20 // of a header frame, which is read past if it is too large to keep
 	frameHeader = 4
 )
 
@@ -57,8 +58,12 @@ func malformed(cmd byte, format string, args ...any) error {
 
 // checkSize judges a frame by its length, which is not zero, and its command.
 func checkSize(length uint32, cmd byte) error {
-	if length > maxFrame {
-		return malformed(cmd, "%d octets, at most %d", length, maxFrame)
+	limit := uint32(maxFrame)
+	if cmd == cmdHeader {
+		limit = maxHeader
+	}
+	if length > limit {
+		return malformed(cmd, "%d octets, at most %d", length, limit)
 	}
 	switch cmd {
 	case cmdBody, cmdHeader, cmdEOM:

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -19,15 +18,6 @@ type Socket struct {
 	Address string      // absolute path, or host:port
 	Mode    fs.FileMode // of a Unix socket
 	GID     int         // group of a Unix socket and of a directory made for it; -1 = as it comes
-}
-
-// ParseAddress splits "unix:/path" or "tcp:host:port".
-func ParseAddress(s string) (network, address string, err error) {
-	network, address, ok := strings.Cut(s, ":")
-	if !ok || network != "unix" && network != "tcp" {
-		return "", "", fmt.Errorf(`listener address: found %q, want "unix:/path" or "tcp:host:port"`, s)
-	}
-	return network, address, nil
 }
 
 // maxUnixPath is what sockaddr_un holds on Linux, with its NUL.

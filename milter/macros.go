@@ -48,11 +48,13 @@ func (m *macros) get(name string) []byte {
 }
 
 // endMessage forgets what belongs to the message.
-func (m *macros) endMessage() {
-	for i := range len(stageOrder) - len(connectStages) {
-		m.sent[i] = false
-	}
-}
+func (m *macros) endMessage() { m.forget(len(stageOrder) - len(connectStages)) }
+
+// newClient forgets all but the macros of connect, which come before it.
+func (m *macros) newClient() { m.forget(len(stageOrder) - 1) }
 
 // endSession forgets everything.
-func (m *macros) endSession() { m.sent = [len(stageOrder)]bool{} }
+func (m *macros) endSession() { m.forget(len(stageOrder)) }
+
+// forget drops the n latest stages.
+func (m *macros) forget(n int) { clear(m.sent[:n]) }

@@ -107,7 +107,7 @@ func (b *lockedBuffer) String() string {
 func start(t *testing.T, role policy.Role, change func(*milter.Server)) *rig {
 	t.Helper()
 	r := &rig{guard: &guard{}, log: &lockedBuffer{}, path: filepath.Join(t.TempDir(), "m.sock")}
-	r.Server = &milter.Server{Guard: r.guard, Limits: milter.DefaultLimits(), Log: slog.New(slog.NewTextHandler(r.log, nil))}
+	r.Server = &milter.Server{Guard: r.guard, Limits: defaultLimits(), Log: slog.New(slog.NewTextHandler(r.log, nil))}
 	if change != nil {
 		change(r.Server)
 	}
@@ -545,6 +545,7 @@ func TestCertificateOnlyAsFarAsTheMTAVerified(t *testing.T) {
 		{[]string{"{cert_subject}", "web1", "{verify}", "OK"}, true},      // Sendmail
 		{[]string{"{cert_subject}", "web1", "{verify}", "FAIL"}, false},
 		{[]string{"{verify}", "OK"}, false},
+		{[]string{"{cert_subject}", "web1"}, true},
 	} {
 		p := r.dial(t, miltertest.Postfix37)
 		p.Macros['M'] = c.macros
@@ -588,8 +589,8 @@ func TestPanicDefersAndSessionGoesOn(t *testing.T) {
 	if n := r.Stats.Panics.Load(); n != 2 {
 		t.Errorf("%d panics counted", n)
 	}
-	if !strings.Contains(r.log.String(), "bug at rcpt") {
-		t.Error("panic not logged")
+	if log := r.log.String(); !strings.Contains(log, "panic=bug") || strings.Count(log, "panic; message deferred") != 1 {
+		t.Errorf("want one line with the panic, the second within a second is only counted: %s", log)
 	}
 }
 
@@ -721,6 +722,7 @@ func TestHeaderIsBounded(t *testing.T) {
 		"many octets":   slices.Repeat([][2]string{{"X", strings.Repeat("y", 3000)}}, 10),
 		"one too large": {{"X", strings.Repeat("y", 21000)}},
 		"one huge":      {{"X", strings.Repeat("y", 900000)}},
+		"one monstrous": {{"X", strings.Repeat("y", 2<<20)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := r.dial(t, miltertest.Postfix37)
@@ -801,7 +803,7 @@ func TestSilentPeersAreClosed(t *testing.T) {
 func TestRefusedPeerIsNotServed(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	s := &milter.Server{Guard: &guard{}, Limits: milter.DefaultLimits()}
+	s := &milter.Server{Guard: &guard{}, Limits: defaultLimits()}
 	done := make(chan error, 1)
 	go func() {
 		done <- s.Serve(&milter.Listener{Name: "t", Role: policy.Relay, Listener: l, Admit: func(net.Conn) error { return errors.New("uid 1000 is not the MTA") }})
@@ -835,7 +837,7 @@ func TestAcceptErrorsAreSurvived(t *testing.T) {
 	must(t, err)
 	f := &flaky{Listener: l}
 	f.failures.Store(3)
-	s := &milter.Server{Guard: &guard{}, Limits: milter.DefaultLimits()}
+	s := &milter.Server{Guard: &guard{}, Limits: defaultLimits()}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(&milter.Listener{Name: "t", Role: policy.Relay, Listener: f}) }()
 	p, err := miltertest.Dial("unix", l.Addr().String())
@@ -975,5 +977,181 @@ func TestRecipientOfAnOverdueDecisionCountsAsTheMTAWasTold(t *testing.T) {
 				t.Errorf("refused %v, the guard knows %q", refused, got)
 			}
 		})
+	}
+}
+
+func TestCertificateIsNotBelievedOfAnMTAThatCannotBeAskedForVerify(t *testing.T) {
+	r := start(t, policy.Relay, nil)
+	p := r.dial(t, miltertest.Ancient)
+	p.Macros['H'] = []string{"{cert_subject}", "web1"} // self-signed, for all we know
+	greet(t, p)
+	send(t, p, letter)
+	p.Macros['M'] = []string{"{verify}", "OK"}
+	send(t, p, letter)
+	got := r.guard.seen()
+	if got[0].CertVerified || !got[1].CertVerified {
+		t.Errorf("verified %v without {verify}, %v with it", got[0].CertVerified, got[1].CertVerified)
+	}
+}
+
+func TestSecondConnectForgetsWhatHeloSaid(t *testing.T) {
+	r := start(t, policy.Relay, nil)
+	p := r.dial(t, miltertest.Postfix37)
+	p.Macros['H'] = []string{"{cert_subject}", "web1"}
+	greet(t, p)
+	send(t, p, letter)
+	clear(p.Macros)
+	ask(t)(p.Connect("other.example.net", "198.51.100.1", 25000))
+	send(t, p, letter)
+	if got := r.guard.seen(); got[0].CertSubject != "web1" || got[1].CertSubject != "" {
+		t.Errorf("certificates %q, then %q", got[0].CertSubject, got[1].CertSubject)
+	}
+}
+
+func TestMemoryOfAllConnectionsIsBounded(t *testing.T) {
+	r := start(t, policy.Submission, func(s *milter.Server) { s.Limits.Memory = 100 << 10 })
+	large := letter
+	large.Header = slices.Repeat([][2]string{{"X", strings.Repeat("y", 1000)}}, 80)
+	many := letter
+	many.To = nil
+	for i := range 1200 {
+		many.To = append(many.To, fmt.Sprintf("recipient-number-%d-of-a-long-list@example.net", i))
+	}
+	first, second := r.dial(t, miltertest.Ancient), r.dial(t, miltertest.Postfix37) // the first awaits an answer to each field
+	for range 3 {                                                                   // what a message took is given back with it
+		greet(t, first)
+		ask(t)(first.Mail("<a@example.jp>"))
+		ask(t)(first.Rcpt("<b@example.net>"))
+		for _, h := range large.Header {
+			ask(t)(first.Header(h[0], h[1]))
+		}
+		ask(t)(first.EOH())
+		greet(t, second)
+		send(t, second, large)
+		if seen := r.guard.seen(); !seen[len(seen)-1].Header.Truncated() {
+			t.Error("a second large header was kept beside the first")
+		}
+		_, refused := send(t, second, many)
+		if len(refused) == 0 || len(refused) == len(many.To) {
+			t.Errorf("%d of %d recipients refused while another holds the memory", len(refused), len(many.To))
+		}
+		for _, a := range refused {
+			if !strings.HasPrefix(a.Text(), "452 4.5.3 ") {
+				t.Fatalf("answer %q", a.Text())
+			}
+		}
+		res, err := first.EOM()
+		must(t, err)
+		seen := r.guard.seen()
+		if got := seen[len(seen)-1]; res.Final.Code != 'c' || got.Header.Truncated() || len(got.fields) != len(large.Header) {
+			t.Errorf("the first message: answer %q, %d fields, truncated %v", res.Final.Code, len(got.fields), got.Header.Truncated())
+		}
+		if _, refused := send(t, second, many); len(refused) != 0 {
+			t.Errorf("%d recipients refused afterwards", len(refused))
+		}
+	}
+	ask(t)(first.Mail("<a@example.jp>")) // and with the connection
+	ask(t)(first.Rcpt("<b@example.net>"))
+	for _, h := range large.Header {
+		ask(t)(first.Header(h[0], h[1]))
+	}
+	first.Close()
+	eventually(t, "memory of a client that vanished", func() bool {
+		_, refused := send(t, second, many)
+		return len(refused) == 0
+	})
+}
+
+// brittle is a connection whose writes fail, or wait, when told to.
+type brittle struct {
+	net.Conn
+	fail  atomic.Bool
+	stuck chan struct{} // nil: not stuck
+}
+
+func (b *brittle) Write(p []byte) (int, error) {
+	if b.fail.Load() {
+		n, _ := b.Conn.Write(p[:1]) // part of it is out
+		return n, errors.New("write: broken pipe")
+	}
+	if b.stuck != nil && p[4] == 't' {
+		<-b.stuck
+	}
+	return b.Conn.Write(p)
+}
+
+// wrapping hands out connections as brittle ones.
+type wrapping struct {
+	net.Listener
+	wrap func(net.Conn) net.Conn
+}
+
+func (w *wrapping) Accept() (net.Conn, error) {
+	c, err := w.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return w.wrap(c), nil
+}
+
+// startWrapped is start with every connection wrapped.
+func startWrapped(t *testing.T, limits milter.Limits, g *guard, wrap func(net.Conn) net.Conn) (*milter.Server, string) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	must(t, err)
+	s := &milter.Server{Guard: g, Limits: limits}
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Serve(&milter.Listener{Name: "t", Role: policy.Submission, Listener: &wrapping{l, wrap}})
+	}()
+	t.Cleanup(func() { s.Close(); <-done })
+	return s, l.Addr().String()
+}
+
+func TestFailedWriteEndsTheConnection(t *testing.T) {
+	var broken *brittle
+	s, addr := startWrapped(t, defaultLimits(), &guard{}, func(c net.Conn) net.Conn { broken = &brittle{Conn: c}; return broken })
+	p, err := miltertest.Dial("unix", addr)
+	must(t, err)
+	defer p.Close()
+	must(t, p.Negotiate(miltertest.Postfix37))
+	greet(t, p)
+	ask(t)(p.Mail("<a@example.jp>"))
+	must(t, p.Flush())
+	broken.fail.Store(true)
+	if a, err := p.Rcpt("<b@example.net>"); err == nil {
+		t.Errorf("answer %q after a failed write", a.Code)
+	}
+	eventually(t, "connection gone", func() bool { return s.Stats.Open.Load() == 0 })
+}
+
+func TestPeerThatDoesNotReadDelaysNobodyElse(t *testing.T) {
+	limits := defaultLimits()
+	limits.DecisionTimeout = 300 * time.Millisecond
+	g := &guard{message: func(ctx context.Context, _ *policy.Message) policy.Decision { <-ctx.Done(); return accept }}
+	stuck := make(chan struct{})
+	var n atomic.Int64
+	_, addr := startWrapped(t, limits, g, func(c net.Conn) net.Conn {
+		if n.Add(1) == 1 {
+			return &brittle{Conn: c, stuck: stuck}
+		}
+		return c
+	})
+	defer close(stuck)
+	var peers []*miltertest.Peer
+	for range 2 {
+		p, err := miltertest.Dial("unix", addr)
+		must(t, err)
+		defer p.Close()
+		must(t, p.Negotiate(miltertest.Postfix37))
+		greet(t, p)
+		peers = append(peers, p)
+	}
+	ask(t)(peers[0].Mail("<a@example.jp>"))
+	ask(t)(peers[0].Rcpt("<b@example.net>"))
+	peers[0].Put('E')
+	must(t, peers[0].Flush())
+	if res, _ := send(t, peers[1], letter); res.Final.Code != 't' && res.Final.Code != 'c' {
+		t.Errorf("answer %q", res.Final.Code)
 	}
 }

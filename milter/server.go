@@ -16,8 +16,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,19 +50,11 @@ type Limits struct {
 	HeaderBytes     int           // kept of one message's header
 	HeaderFields    int
 	Recipients      int // kept of one message
-}
 
-// DefaultLimits are the documented defaults.
-func DefaultLimits() Limits {
-	return Limits{
-		DecisionTimeout: 5 * time.Second,
-		IdleTimeout:     2 * time.Hour,
-		FrameTimeout:    time.Minute,
-		Connections:     2000,
-		HeaderBytes:     256 << 10,
-		HeaderFields:    1000,
-		Recipients:      10000,
-	}
+	// Memory bounds, in octets, what all connections together keep of headers
+	// and recipients beyond 16 KiB each. Over it, a recipient is answered 452
+	// and a header counts as too large to be read whole.
+	Memory int64
 }
 
 // Listener is one socket and what it is for.
@@ -101,7 +95,8 @@ type Server struct {
 
 	draining atomic.Bool
 	drainEnd atomic.Int64
-	lastWarn atomic.Int64
+	lastLine [lineKinds]atomic.Int64 // unix nanoseconds, see sometimes
+	memory   budget
 
 	once   sync.Once
 	ctx    context.Context
@@ -126,6 +121,7 @@ func (s *Server) init() {
 		s.listeners = map[net.Listener]bool{}
 		s.conns = map[*conn]bool{}
 		s.idle = make(chan struct{})
+		s.memory.limit = s.Limits.Memory
 		go s.watch()
 	})
 }
@@ -163,7 +159,7 @@ func (s *Server) Serve(l *Listener) error {
 		default:
 			s.Stats.AcceptFails.Add(1)
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.warnSometimes("accept", "listener", l.Name, "error", err, "retry_in", pause)
+			s.sometimes(lineAccept, slog.LevelWarn, "accept", "listener", l.Name, "error", err, "retry_in", pause)
 			if !s.wait(pause) {
 				return ErrClosed
 			}
@@ -223,7 +219,7 @@ func (s *Server) refuse(nc net.Conn, l *Listener, why error) {
 	nc.Close()
 	s.Stats.Open.Add(-1)
 	s.Stats.Refused.Add(1)
-	s.warnSometimes("connection refused", "listener", l.Name, "error", why, "refused", s.Stats.Refused.Load())
+	s.sometimes(lineRefused, slog.LevelWarn, "connection refused", "listener", l.Name, "error", why, "refused", s.Stats.Refused.Load())
 }
 
 // start hands the connection to a library server of its own, whose session
@@ -274,7 +270,7 @@ func (s *Server) closed(c *conn) {
 		if errors.Is(err, errMalformed) {
 			s.Stats.Malformed.Add(1)
 		}
-		s.warnSometimes("connection ended", "listener", c.session.listener.Name, "error", err)
+		s.sometimes(lineEnded, slog.LevelWarn, "connection ended", "listener", c.session.listener.Name, "error", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -285,36 +281,60 @@ func (s *Server) closed(c *conn) {
 	}
 }
 
-// warnSometimes logs at most one line a second of what a peer can cause at
-// will; the counters have them all.
-func (s *Server) warnSometimes(msg string, args ...any) {
+// Kinds of lines that a peer can cause at will. Of each at most one a second is
+// logged; the counters have them all.
+const (
+	lineAccept = iota
+	lineRefused
+	lineEnded
+	lineOverdue
+	linePanic
+	lineQuarantine
+	lineKinds
+)
+
+func (s *Server) sometimes(kind int, level slog.Level, msg string, args ...any) {
 	now := time.Now().UnixNano()
-	last := s.lastWarn.Load()
-	if now-last >= int64(time.Second) && s.lastWarn.CompareAndSwap(last, now) {
-		s.log().Warn(msg, args...)
+	last := s.lastLine[kind].Load()
+	if now-last >= int64(time.Second) && s.lastLine[kind].CompareAndSwap(last, now) {
+		s.log().Log(context.Background(), level, msg, args...)
+	}
+}
+
+// budget is memory that many connections share.
+type budget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// take reports whether n octets were left, which are then the caller's.
+func (b *budget) take(n int64) bool {
+	if b.used.Add(n) <= b.limit {
+		return true
+	}
+	b.used.Add(-n)
+	return false
+}
+
+func (b *budget) give(n int64) {
+	if n != 0 {
+		b.used.Add(-n)
 	}
 }
 
 func (s *Server) watch() {
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
-	var due []*conn
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case now := <-t.C:
-			due = due[:0]
 			s.mu.Lock()
 			for c := range s.conns {
-				if c.decideBy.Load() != 0 {
-					due = append(due, c)
-				}
-			}
-			s.mu.Unlock()
-			for _, c := range due { // outside the lock: it writes
 				c.watch(now)
 			}
+			s.mu.Unlock()
 		}
 	}
 }
@@ -334,10 +354,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for l := range s.listeners {
 		l.Close()
 	}
-	for c := range s.conns {
+	s.mu.Unlock()
+	for _, c := range s.open() {
 		c.wake()
 	}
-	s.mu.Unlock()
 	defer s.cancel()
 	for {
 		s.mu.Lock()
@@ -369,15 +389,16 @@ func (s *Server) Close() {
 }
 
 func (s *Server) closeAll() {
-	s.mu.Lock()
-	conns := make([]*conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
-	s.mu.Unlock()
-	for _, c := range conns {
+	for _, c := range s.open() {
 		c.Close()
 	}
+}
+
+// open lists the connections.
+func (s *Server) open() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.conns))
 }
 
 func (s *Server) drainBy() time.Time { return time.Unix(0, s.drainEnd.Load()) }

@@ -2,6 +2,7 @@ package milter
 
 import (
 	"bytes"
+	"log/slog"
 	"net"
 	"net/netip"
 	"net/textproto"
@@ -16,7 +17,8 @@ import (
 )
 
 // UIDHeader is the field by which Postfix can be made to tell the Unix account
-// behind sendmail(1). Whoever set it, it never leaves with the message.
+// behind sendmail(1). Whoever set it, it is taken off the message, up to maxStrip
+// times; Postfix's smtp_header_checks see to the rest.
 const UIDHeader = "X-Relayguard-Uid"
 
 // session is the guard's side of one MTA connection: it fills one message after
@@ -37,6 +39,7 @@ type session struct {
 	panicked      bool // a handler panicked where no answer is due: tempfail at the next
 	message       policy.Message
 	rcptBytes     int
+	held          int64    // of the server's memory budget
 	args          []string // ESMTP arguments of the command at hand
 	out           []byte   // frames of an answer
 }
@@ -92,6 +95,7 @@ func (s *session) take(cmd byte, payload []byte) (forLibrary bool, err error) {
 		s.macros.set(payload[0], payload[1:])
 		return false, nil
 	case cmdConnect:
+		s.macros.newClient()
 		s.client = parseConnect(payload)
 	case cmdMail, cmdRcpt:
 		s.args = arguments(payload)
@@ -110,6 +114,8 @@ func (s *session) take(cmd byte, payload []byte) (forLibrary bool, err error) {
 	case cmdUnknown:
 		s.replyUnless(gomilter.OptNoUnknownReply)
 		return false, nil
+	case cmdQuit:
+		s.endTransaction()
 	case cmdQuitNC:
 		s.endTransaction()
 		s.macros.endSession()
@@ -213,10 +219,10 @@ func (s *session) evidence() origin.Evidence {
 	}
 	e.Login, e.AuthType = s.macro("{auth_authen}"), s.macro("{auth_type}")
 	e.CertSubject, e.CertIssuer = s.macro("{cert_subject}"), s.macro("{cert_issuer}")
-	// Postfix tells a subject only if it verified the chain, and never
-	// {verify}; Sendmail tells both.
+	// Postfix tells a subject only if it verified the chain, and knows no
+	// {verify}; Sendmail tells both, if it can be asked for them.
 	verify := s.macro("{verify}")
-	e.CertVerified = e.CertSubject != "" && (verify == "" || verify == "OK")
+	e.CertVerified = e.CertSubject != "" && (verify == "OK" || verify == "" && s.agreed.may(gomilter.OptSetSymList))
 	e.UID = s.clientUID(e.Login)
 	return e
 }
@@ -283,7 +289,7 @@ func (s *session) askRecipient(to string) {
 const maxRcptBytes = 1 << 20
 
 func (s *session) roomFor(to string) bool {
-	return len(s.message.RcptTo) < s.conn.server.Limits.Recipients && s.rcptBytes+len(to) <= maxRcptBytes
+	return len(s.message.RcptTo) < s.conn.server.Limits.Recipients && s.rcptBytes+len(to) <= maxRcptBytes && s.hold(rcptCost+len(to))
 }
 
 func (s *session) keepRecipient(to string) {
@@ -295,13 +301,38 @@ func (s *session) keepRecipient(to string) {
 	s.message.RcptTo = append(s.message.RcptTo, to)
 }
 
+// What a recipient and a header field take beside their octets.
+const (
+	rcptCost  = 32
+	fieldCost = 32
+)
+
+// hold reports whether the message may keep up to n octets more. The first
+// keepBytes of each connection are always there; what goes beyond comes out of
+// a budget of all connections.
+func (s *session) hold(n int) bool {
+	want := int64(s.rcptBytes+len(s.message.RcptTo)*rcptCost+s.message.Header.Bytes()+s.message.Header.Len()*fieldCost+n) - keepBytes
+	if want <= s.held {
+		return true
+	}
+	if !s.conn.server.memory.take(want - s.held) {
+		return false
+	}
+	s.held = want
+	return true
+}
+
 // header takes a header frame's payload.
 func (s *session) header(p []byte) error {
+	defer s.guardPanic(false)
 	name, value, err := splitHeader(p)
 	if err != nil {
 		return err
 	}
 	s.message.Size += int64(len(name) + len(value) + len(": \r\n"))
+	if !s.message.Header.Truncated() && !s.hold(len(p)+fieldCost) {
+		s.message.Header.Overflow()
+	}
 	s.message.Header.Add(name, value)
 	return nil
 }
@@ -350,7 +381,7 @@ func (s *session) appendAnswer(b []byte, d *policy.Decision) []byte {
 		return appendReply(b, d.Reply)
 	case policy.Hold:
 		if !s.agreed.may(gomilter.OptQuarantine) {
-			s.conn.server.log().Error("the MTA offers no quarantine; message deferred", "listener", s.listener.Name, "id", d.ID)
+			s.conn.server.sometimes(lineQuarantine, slog.LevelError, "the MTA offers no quarantine; message deferred", "listener", s.listener.Name, "id", d.ID)
 			return appendFrame(b, ansTempFail)
 		}
 		b = appendQuarantine(b, d.Rule)
@@ -399,6 +430,7 @@ func (s *session) BodyChunk([]byte, *gomilter.Modifier) (gomilter.Response, erro
 // Abort implements gomilter.Milter. Postfix sends it after every message, too,
 // and twice before it quits.
 func (s *session) Abort(*gomilter.Modifier) error {
+	defer s.guardPanic(false)
 	s.endTransaction()
 	return nil
 }
@@ -423,6 +455,8 @@ func (s *session) resetMessage() {
 	clear(rcpt[:cap(rcpt)])
 	*m = policy.Message{Header: m.Header, RcptTo: rcpt}
 	s.rcptBytes = 0
+	s.conn.server.memory.give(s.held)
+	s.held = 0
 }
 
 // guardPanic turns a panic into a tempfail: here where an answer is due, else
@@ -436,7 +470,7 @@ func (s *session) guardPanic(answerDue bool) {
 		answerDue = false // watch has answered
 	}
 	s.conn.server.Stats.Panics.Add(1)
-	s.conn.server.log().Error("panic; message deferred", "listener", s.listener.Name, "queue_id", s.message.QueueID,
+	s.conn.server.sometimes(linePanic, slog.LevelError, "panic; message deferred", "panics", s.conn.server.Stats.Panics.Load(), "listener", s.listener.Name, "queue_id", s.message.QueueID,
 		"panic", v, "stack", string(debug.Stack()))
 	s.panicked = true
 	if answerDue {

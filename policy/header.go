@@ -29,7 +29,7 @@ type field struct{ start, colon, end int }
 func (h *Header) Add(name, value []byte) {
 	if h.over || h.MaxFields > 0 && len(h.fields) >= h.MaxFields || h.MaxBytes > 0 && len(h.buf)+len(name)+len(value) > h.MaxBytes {
 		h.over = true
-		if len(name) == len(h.Tally) && strings.EqualFold(string(name), h.Tally) {
+		if h.Tally != "" && len(name) == len(h.Tally) && strings.EqualFold(string(name), h.Tally) {
 			h.unkept++
 		}
 		return
@@ -75,7 +75,7 @@ func (h *Header) Field(i int) (name, value string) {
 // the name Tally, among all.
 func (h *Header) Count(name string) int {
 	n := 0
-	if strings.EqualFold(name, h.Tally) {
+	if h.Tally != "" && strings.EqualFold(name, h.Tally) {
 		n = h.unkept
 	}
 	for _, f := range h.fields {

@@ -26,10 +26,12 @@ type Addresses struct {
 	Delimiters    string // the MTA's recipient_delimiter
 }
 
-// OwnerMap tells which logins may use an address: user@domain, or @domain for a
-// whole domain. None is not an error. It returns by ctx's deadline.
+// OwnerMap tells which logins may use addresses: user@domain, or @domain for a
+// whole domain. Its answer i is for addresses[i]; logins are in lower case, none
+// is not an error. The error concerns the first address alone: of the others it
+// tells what it knows. It returns by ctx's deadline.
 type OwnerMap interface {
-	Owners(ctx context.Context, address string) (logins []string, err error)
+	Owners(ctx context.Context, addresses []string) (logins [][]string, err error)
 }
 
 // AddressBook holds what logins may use beside their own address. It is not
@@ -105,59 +107,69 @@ func (s *Addresses) own(login string) (address.Address, bool) {
 	return address.Parse(login)
 }
 
-// named reports whether the login may use exactly this address, and whether the
-// address is somebody's by name.
-func (s *Addresses) named(ctx context.Context, login string, a address.Address) (may, taken bool, err error) {
+// holder says whether the login may use exactly this address, and whether the
+// address is somebody's by name. logins are what the map says of it, whole what
+// it says of its domain: a map answers for every address of a domain that has an
+// owner as a whole.
+func (s *Addresses) holder(login string, a address.Address, logins, whole []string) (may, taken bool) {
 	if own, ok := s.own(login); ok && own.Key() == a.Key() {
-		return true, true, nil
+		return true, true
 	}
 	if r := s.Book.rights(login); r != nil && (r.all || r.domains[a.Domain] || r.addresses[a.Key()]) {
-		return true, true, nil
+		return true, true
 	}
-	taken = s.taken(a)
-	if s.Map == nil {
-		return false, taken, nil
+	if slices.Contains(logins, login) {
+		return true, true
 	}
-	logins, err := s.Map.Owners(ctx, a.Key())
-	if err != nil {
-		return false, taken, fmt.Errorf("look up owner of address: %w", err)
-	}
-	may = slices.ContainsFunc(logins, func(l string) bool { return strings.EqualFold(l, login) })
-	if may || taken || len(logins) == 0 {
-		return may, may || taken, nil
-	}
-	// A map answers for every address of a domain that has an owner as a whole.
-	whole, err := s.Map.Owners(ctx, "@"+a.Domain)
-	if err != nil {
-		return false, false, fmt.Errorf("look up owner of domain: %w", err)
-	}
-	return false, !slices.Equal(logins, whole), nil
+	return false, s.taken(a) || len(logins) > 0 && !slices.Equal(logins, whole)
 }
 
 // Own reports whether the login may use the address, itself or in one of the
 // forms that must pass. An address that has an owner by name is nobody else's,
 // whatever form it could be; nor is a form of one (news-bounces+x of the list
-// news-bounces is not news's).
+// news-bounces is not news's). The map is asked about all of them at once; an
+// error means that it did not say whose the address itself is.
 func (s *Addresses) Own(ctx context.Context, login string, a address.Address) (bool, error) {
-	may, taken, err := s.named(ctx, login, a)
-	if may || taken || err != nil {
-		return may, err
+	if may, _ := s.holder(login, a, nil, nil); may {
+		return true, nil
 	}
 	forms := address.Forms(a, s.Delimiters)
 	slices.SortStableFunc(forms, func(a, b address.Address) int { return len(b.Local) - len(a.Local) })
-	for _, form := range forms {
-		may, taken, err := s.named(ctx, login, form)
-		if may || taken || err != nil {
-			return may, err
+	candidates := append([]address.Address{a}, forms...)
+	logins, err := s.ask(ctx, candidates)
+	if err != nil {
+		return false, fmt.Errorf("look up owner of address: %w", err)
+	}
+	for i, c := range candidates {
+		if may, taken := s.holder(login, c, logins[i], logins[len(candidates)]); may || taken {
+			return may, nil
 		}
 	}
-	return address.IsSRS(a) && s.domainOf(login, a.Domain), nil
+	return address.IsSRS(a) && s.domainOf(login, a.Domain, logins[len(candidates)]), nil
+}
+
+// ask returns what the map says of each address, and last of their domain.
+func (s *Addresses) ask(ctx context.Context, candidates []address.Address) ([][]string, error) {
+	logins := make([][]string, len(candidates)+1)
+	if s.Map == nil {
+		return logins, nil
+	}
+	keys := make([]string, 0, len(logins))
+	for _, c := range candidates {
+		keys = append(keys, c.Key())
+	}
+	said, err := s.Map.Owners(ctx, append(keys, "@"+candidates[0].Domain))
+	if err != nil {
+		return nil, err
+	}
+	copy(logins, said)
+	return logins, nil
 }
 
 // domainOf reports whether the login owns some address at the domain: what a
 // forwarder rewrites into SRS is the domain's.
-func (s *Addresses) domainOf(login, domain string) bool {
-	if own, ok := s.own(login); ok && own.Domain == domain {
+func (s *Addresses) domainOf(login, domain string, whole []string) bool {
+	if own, ok := s.own(login); ok && own.Domain == domain || slices.Contains(whole, login) {
 		return true
 	}
 	r := s.Book.rights(login)
@@ -268,7 +280,7 @@ func fromAddresses(h *Header) (all []address.Address, readable bool) {
 	for _, v := range h.Values("From") {
 		list, ok := address.List(v)
 		all = append(all, list...)
-		readable = readable && ok && (len(list) > 0 || strings.TrimSpace(v) == "")
+		readable = readable && ok && len(list) > 0
 	}
 	return all, readable
 }

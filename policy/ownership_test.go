@@ -42,15 +42,22 @@ func addressBook(t *testing.T) *policy.AddressBook {
 // its tag, the domain.
 type ownerMap map[string][]string
 
-func (m ownerMap) Owners(_ context.Context, address string) ([]string, error) {
+func (m ownerMap) Owners(_ context.Context, addresses []string) (all [][]string, err error) {
+	for _, a := range addresses {
+		all = append(all, m.owners(a))
+	}
+	return all, nil
+}
+
+func (m ownerMap) owners(address string) []string {
 	local, domain, _ := strings.Cut(address, "@")
 	base, _, _ := strings.Cut(local, "+")
 	for _, key := range []string{address, base + "@" + domain, "@" + domain} {
 		if logins, ok := m[key]; ok {
-			return logins, nil
+			return strings.Split(strings.ToLower(strings.Join(logins, " ")), " ")
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // ownershipCase is one case of a file, see testdata/ownership/README.md.
@@ -170,7 +177,7 @@ func TestAddressBookRefusesWhatIsNoRight(t *testing.T) {
 // slowMap answers when asked to give up.
 type slowMap struct{}
 
-func (slowMap) Owners(ctx context.Context, _ string) ([]string, error) {
+func (slowMap) Owners(ctx context.Context, _ []string) ([][]string, error) {
 	<-ctx.Done()
 	return nil, fmt.Errorf("ask table: %w", context.Cause(ctx))
 }
@@ -178,7 +185,7 @@ func (slowMap) Owners(ctx context.Context, _ string) ([]string, error) {
 // brokenMap cannot be read.
 type brokenMap struct{}
 
-func (brokenMap) Owners(context.Context, string) ([]string, error) {
+func (brokenMap) Owners(context.Context, []string) ([][]string, error) {
 	return nil, errors.New("table is down")
 }
 
@@ -209,6 +216,25 @@ func TestSlowMapGetsTheConfiguredAnswerInTime(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// patientMap knows whose the address is, and nothing of its forms yet.
+type patientMap struct{ asked *int }
+
+func (m patientMap) Owners(_ context.Context, addresses []string) ([][]string, error) {
+	*m.asked++
+	return make([][]string, len(addresses)), nil
+}
+
+func TestManyFormsDoNotMakeAMapSlow(t *testing.T) {
+	asked := 0
+	p := rules(policy.Enforce)
+	p.Addresses.Envelope, p.Addresses.Slow, p.Addresses.Map = policy.Hold, policy.Tell, patientMap{&asked}
+	m := message(policy.Submission, "a-b-c-d-e-f-g-h-i-j-k-l-m-n-o-p=x.y@victim.example", "friend@example.net")
+	m.Login = "taro@example.jp"
+	if d := p.Message(t.Context(), now, m); d.Verdict != policy.Hold || d.Rule != policy.RuleEnvelope || asked != 1 {
+		t.Errorf("verdict %v by %q after %d questions; want hold by envelope-address after one", d.Verdict, d.Rule, asked)
 	}
 }
 

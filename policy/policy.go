@@ -99,10 +99,10 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	}
 	if m.Role != Egress && !p.own(m) {
 		if m.Header.Truncated() {
-			p.judge(&d, &Finding{RuleHeader, Hold, "the header is larger than milter.max_header_bytes or max_header_fields, so what it hides is not known"})
+			p.judge(&d, &Finding{RuleHeader, p.unread(m, &d.Origin), "the header is larger than milter.max_header_bytes, max_header_fields or max_memory allow, so what it hides is not known"})
 		}
 		if m.RcptMore > 0 {
-			p.judge(&d, &Finding{RuleRecipient, Hold, "more recipients than milter.max_recipients"})
+			p.judge(&d, &Finding{RuleRecipient, p.unread(m, &d.Origin), "more recipients than milter.max_recipients"})
 		}
 		p.judge(&d, p.envelope(ctx, m, &d.Origin))
 		p.judge(&d, p.headerFrom(ctx, m, &d.Origin, froms, readable))
@@ -117,6 +117,16 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		d.Verdict, d.Rule, d.Reason, d.Reply = Accept, "", "", Reply{}
 	}
 	return d
+}
+
+// unread is what becomes of a message that was not read whole: it waits for
+// somebody to look, except a stranger's, who must not be able to fill the queue
+// of an MX.
+func (p *Policy) unread(m *Message, o *origin.Origin) Verdict {
+	if kind, _ := o.Account(); m.Role == Inbound && kind == origin.KindUnknown {
+		return Tell
+	}
+	return Hold
 }
 
 // judge adds a finding, softened by the phase, to a decision. The severest

@@ -355,6 +355,17 @@ func TestWhatCannotBeReadWholeIsHeld(t *testing.T) {
 	}
 }
 
+func TestStrangersDoNotFillTheHoldQueueOfAnMX(t *testing.T) {
+	for login, want := range map[string]policy.Verdict{"": policy.Tell, "taro@example.jp": policy.Hold} {
+		m := message(policy.Inbound, "taro@example.jp", "hanako@example.jp")
+		m.Login = login
+		m.Header.Overflow()
+		if d := rules(policy.Enforce).Message(t.Context(), now, m); d.Verdict != want || d.Rule != policy.RuleHeader {
+			t.Errorf("login %q: %v by %q, want %v", login, d.Verdict, d.Rule, want)
+		}
+	}
+}
+
 func TestLocalMailIsNotAnsweredAtRCPT(t *testing.T) {
 	p := rules(policy.Enforce)
 	p.Addresses.Envelope = policy.Reject

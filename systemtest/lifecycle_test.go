@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -355,4 +356,26 @@ func (l *ledger) try(p *postfixtest.Postfix, id, from string) bool {
 		l.putOff.Add(1)
 	}
 	return e.accepted
+}
+
+func TestReloadKeepsTheOldRulesWhenPostfixCannotBeRead(t *testing.T) {
+	t.Parallel()
+	r := startRelay(t, relay.Options{})
+	settings := filepath.Join(r.ConfigDir, "main.cf")
+	if err := os.Rename(settings, settings+".away"); err != nil {
+		t.Fatal(err)
+	}
+	mark := r.Mark()
+	if err := r.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.WaitProblem(soon(t), mark, "inside.from_mta"); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(settings+".away", settings); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Reload(soon(t), "enforce", ""); err != nil {
+		t.Error(err)
+	}
 }

@@ -5,14 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/milter"
 	"relayguard/mta/local"
 	"relayguard/mta/postfix"
 )
@@ -42,7 +48,7 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 			if err != nil {
 				return err
 			}
-			if err := checkNamed(cmd, c); err != nil {
+			if err := checkNamed(cmd, c, path); err != nil {
 				return err
 			}
 			mta, err := postfix.Load(cmd.Context(), postfix.Tools{}, c.MTA.ConfigDirectory)
@@ -52,6 +58,7 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 			inspection := postfix.Inspection{
 				Instance:  mta,
 				Listeners: postfixListeners(c),
+				LocalMail: localMail(c),
 				Deadline:  c.Milter.DecisionTimeout,
 				GuardUser: guardUser(),
 			}
@@ -80,7 +87,7 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 }
 
 // checkNamed opens what the configuration names: address files, maps, accounts.
-func checkNamed(cmd *cobra.Command, c *config.Config) error {
+func checkNamed(cmd *cobra.Command, c *config.Config, path string) error {
 	users, err := local.NewUsers(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return &exitError{exitCannotTell, err}
@@ -91,6 +98,13 @@ func checkNamed(cmd *cobra.Command, c *config.Config) error {
 	if err == nil {
 		r.close()
 	}
+	if guard, err := user.Lookup(guardUser()); err == nil && os.Geteuid() == 0 {
+		for _, file := range append([]string{path}, c.Address.Files...) {
+			if !mayRead(guard, file) {
+				errs = append(errs, fmt.Errorf("%s: the daemon's account %s may not read it; chgrp %s, chmod 0640", file, guard.Username, guard.Username))
+			}
+		}
+	}
 	for _, l := range c.Listeners {
 		if _, _, err := accounts(l); err != nil {
 			errs = append(errs, fmt.Errorf("listener %q: %w", l.Name, err))
@@ -100,6 +114,36 @@ func checkNamed(cmd *cobra.Command, c *config.Config) error {
 		return &exitError{exitUsage, err}
 	}
 	return nil
+}
+
+// mayRead reports whether an account that is not root may read a file, by the
+// modes of the file and of the directories above it. What is not there may be
+// read: that is somebody else's finding. Access lists are not looked at.
+func mayRead(u *user.User, path string) bool {
+	groups, _ := u.GroupIds()
+	bit := fs.FileMode(4)
+	for {
+		info, err := os.Stat(path)
+		if err != nil {
+			return true
+		}
+		mode := info.Mode().Perm()
+		if s, ok := info.Sys().(*syscall.Stat_t); ok {
+			switch {
+			case u.Uid == strconv.Itoa(int(s.Uid)):
+				mode >>= 6
+			case slices.Contains(groups, strconv.Itoa(int(s.Gid))):
+				mode >>= 3
+			}
+		}
+		if mode&bit == 0 {
+			return false
+		}
+		if path == filepath.Dir(path) {
+			return true
+		}
+		path, bit = filepath.Dir(path), 1
+	}
 }
 
 // guardUser is the account of the packaged service; empty where there is none.
@@ -117,6 +161,10 @@ func postfixListeners(c *config.Config) []postfix.Listener {
 		all[i] = postfix.Listener{Role: l.Role, Network: l.Endpoint.Network(), Address: l.Endpoint.Address()}
 	}
 	return all
+}
+
+func localMail(c *config.Config) postfix.LocalMail {
+	return postfix.LocalMail{DaemonName: c.Local.DaemonName, UIDHeader: milter.UIDHeader}
 }
 
 func writeFindingsJSON(w io.Writer, path string, findings []postfix.Finding) error {

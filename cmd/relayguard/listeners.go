@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,6 +32,7 @@ func newServer(c *config.Config, g milter.Guard, log *slog.Logger) *milter.Serve
 			HeaderBytes:     c.Milter.MaxHeaderBytes,
 			HeaderFields:    c.Milter.MaxHeaderFields,
 			Recipients:      c.Milter.MaxRecipients,
+			Memory:          int64(c.Milter.MaxMemory),
 		},
 		ClientUID: func(client, daemon netip.AddrPort) int {
 			uid, ok, err := local.TCPOwner(daemon, client)
@@ -146,14 +148,32 @@ func peerUID(c net.Conn) (int, error) {
 		cred, err := local.PeerCred(u)
 		return int(cred.UID), err
 	}
-	if !remoteAddr(c).IsLoopback() {
-		return 0, errElsewhere
+	if here, err := onThisMachine(c); err != nil || !here {
+		return 0, cmp.Or(err, errElsewhere)
 	}
 	uid, ok, err := local.TCPOwner(addrPort(c.LocalAddr()), addrPort(c.RemoteAddr()))
 	if err == nil && !ok {
 		err = fmt.Errorf("the account behind %v cannot be found", c.RemoteAddr())
 	}
 	return uid, err
+}
+
+// onThisMachine reports whether the peer connects from an address of this
+// machine's own, loopback or not: so does a local process that connects to the
+// machine's outer address.
+func onThisMachine(c net.Conn) (bool, error) {
+	remote := remoteAddr(c)
+	if remote.IsLoopback() || remote == addrPort(c.LocalAddr()).Addr() {
+		return true, nil
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return false, fmt.Errorf("list this machine's addresses: %w", err)
+	}
+	return slices.ContainsFunc(own, func(a net.Addr) bool {
+		ip, ok := a.(*net.IPNet)
+		return ok && ip.IP.Equal(remote.AsSlice())
+	}), nil
 }
 
 func remoteAddr(c net.Conn) netip.Addr { return addrPort(c.RemoteAddr()).Addr() }

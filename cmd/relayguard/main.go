@@ -105,6 +105,7 @@ Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 	}
+	root.CompletionOptions.HiddenDefaultCmd = true // make install puts its scripts in place
 	root.SetVersionTemplate("relayguard {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}

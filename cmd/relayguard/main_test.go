@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -33,7 +36,7 @@ func TestWrongCommandLinesSayWhatIsWrongAndExit2(t *testing.T) {
 		{[]string{"serve", "surplus"}, `relayguard serve takes no argument "surplus"; see: relayguard serve --help`},
 		{[]string{"setup", "exim"}, `knows no MTA "exim"`},
 		{[]string{"setup", "postfix", "--smtp", "outbound"}, "want off, relay or inbound"},
-		{[]string{"setup", "postfix", "--apply", "--undo"}, "apply undo"},
+		{[]string{"setup", "postfix", "--apply", "--undo"}, "--apply and --undo do not go together"},
 		{[]string{"serve", "--config"}, "flag needs an argument"},
 		{[]string{"serve", "--config", "/nonexistent/relayguard.toml"}, "/nonexistent/relayguard.toml"},
 	} {
@@ -141,5 +144,36 @@ func TestAddressFiles(t *testing.T) {
 		if !strings.HasPrefix(got[i], want[i]) {
 			t.Errorf("error %q, want %q", got[i], want[i])
 		}
+	}
+}
+
+func TestMayRead(t *testing.T) {
+	dir := t.TempDir()
+	for d := dir; d != "/"; d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err != nil || info.Mode().Perm()&1 == 0 {
+			if err := os.Chmod(d, 0o755); err != nil || !strings.HasPrefix(d, os.TempDir()) {
+				t.Skipf("%s is closed to others", d)
+			}
+		}
+	}
+	file := filepath.Join(dir, "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	me := &user.User{Uid: strconv.Itoa(os.Getuid()), Gid: "54321", Username: "me"}
+	other := &user.User{Uid: "54321", Gid: "54321", Username: "other"}
+	for _, c := range []struct {
+		file, dir  fs.FileMode
+		me, others bool
+	}{{0o600, 0o755, true, false}, {0o644, 0o755, true, true}, {0o044, 0o755, false, true}, {0o644, 0o700, true, false}} {
+		os.Chmod(file, c.file)
+		os.Chmod(dir, c.dir)
+		if mayRead(me, file) != c.me || mayRead(other, file) != c.others {
+			t.Errorf("%o in %o: got %v and %v", c.file, c.dir, mayRead(me, file), mayRead(other, file))
+		}
+	}
+	os.Chmod(dir, 0o755)
+	if !mayRead(other, filepath.Join(dir, "nosuch")) {
+		t.Error("a file that is not there")
 	}
 }

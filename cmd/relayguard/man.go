@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,10 +36,62 @@ commands' help and the parser of the configuration.`),
 func writeManuals(root *cobra.Command, dir string) error {
 	root.InitDefaultCompletionCmd()
 	header := &doc.GenManHeader{Section: "8", Source: "relayguard " + version, Manual: "relayguard"}
-	if err := doc.GenManTree(root, header, dir); err != nil {
+	if err := writePages(root, header, dir); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "relayguard.toml.5"), []byte(configManual()), 0o644)
+}
+
+// filesManual is what relayguard(8) says beside the command's help.
+const filesManual = `.SH FILES
+.TP
+/etc/relayguard/relayguard.toml
+The configuration, see
+.BR relayguard.toml (5).
+Without it all defaults are in force.
+.TP
+/var/spool/postfix/relayguard/
+The sockets that Postfix connects to, unless listeners say otherwise.
+.TP
+/var/backups/relayguard/
+What
+.BR relayguard\-setup\-postfix (8)
+replaced, for \-\-undo.
+`
+
+// option is a flag's name on a line, then its text behind a tab.
+var option = regexp.MustCompile(`(?m)^(?:\.PP\n)?(\\fB-.*)\n\t`)
+
+// writePages writes the page of a command and those of all below it.
+func writePages(cmd *cobra.Command, header *doc.GenManHeader, dir string) error {
+	for _, c := range cmd.Commands() {
+		if !c.IsAvailableCommand() || c.IsAdditionalHelpTopicCommand() {
+			continue
+		}
+		if err := writePages(c, header, dir); err != nil {
+			return err
+		}
+	}
+	var page bytes.Buffer
+	own := *header
+	if err := doc.GenMan(cmd, &own, &page); err != nil {
+		return err
+	}
+	// cobra writes switches as --name[=false], sets options as running text, and
+	// knows its own pages only.
+	text := option.ReplaceAllString(strings.ReplaceAll(page.String(), "[=false]", ""), ".TP\n$1\n")
+	files := ""
+	if !cmd.HasParent() {
+		files = filesManual
+	}
+	before, seeAlso, found := strings.Cut(text, ".SH SEE ALSO\n")
+	if !found {
+		seeAlso = ""
+	} else {
+		seeAlso = strings.TrimRight(seeAlso, "\n") + ",\n"
+	}
+	text = strings.TrimRight(before, "\n") + "\n" + files + ".SH SEE ALSO\n" + seeAlso + ".BR relayguard.toml (5)\n"
+	return os.WriteFile(filepath.Join(dir, strings.ReplaceAll(cmd.CommandPath(), " ", "-")+".8"), []byte(text), 0o644)
 }
 
 // configManual is relayguard.toml(5) in man(7) macros.
@@ -61,8 +115,11 @@ func configManual() string {
 		fmt.Fprintf(&b, ".SS \"%s\"\n%s\n", roff(title), roff(s.Doc))
 		for _, k := range s.Keys {
 			need := "Default: " + k.Default
-			if k.Required {
+			switch {
+			case k.Required:
 				need = "Required"
+			case k.Default == "":
+				need = "Default: none"
 			}
 			fmt.Fprintf(&b, ".TP\n\\fB%s\\fR (%s)\n%s\n%s.\n", roff(k.Name), roff(k.Type), roff(k.Doc), roff(need))
 		}

@@ -24,7 +24,11 @@ import (
 type rules struct {
 	policy *policy.Policy
 	maps   *postfix.Maps // nil: none configured
+	unread []error       // what could not be read, and is lived with at start
 }
+
+// incomplete says what could not be read.
+func (r *rules) incomplete() error { return errors.Join(r.unread...) }
 
 func (r *rules) close() {
 	if r.maps != nil {
@@ -95,13 +99,18 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 		if len(c.Address.PostfixMaps) > 0 {
 			return fmt.Errorf("address.postfix_maps: %w", err)
 		}
+		r.unread = append(r.unread, fmt.Errorf("inside.from_mta: %w", err))
 		log.Error("inside.from_mta: Postfix cannot be asked, only inside.domains count; set mta.config_directory, or from_mta = false", "error", err)
 		return nil
 	}
 	if c.Inside.FromMTA {
 		r.addInside(ctx, mta, log)
 		if r.policy.Addresses.DefaultDomain == "" {
-			r.policy.Addresses.DefaultDomain = address.Domain(mta.Setting("myorigin"))
+			origin, err := mta.Origin()
+			if err != nil {
+				log.Error("address.default_domain: logins without @ own no address of their own", "error", err)
+			}
+			r.policy.Addresses.DefaultDomain = address.Domain(origin)
 		}
 	}
 	if len(c.Address.PostfixMaps) == 0 {
@@ -114,6 +123,7 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 	r.policy.Addresses.Map = r.maps
 	for _, t := range r.maps.Tables() {
 		if t.Err != nil {
+			r.unread = append(r.unread, fmt.Errorf("address.postfix_maps: %w", t.Err))
 			log.Error("address.postfix_maps: table cannot be read now, it is tried again", "table", t.Table, "error", t.Err)
 		}
 	}
@@ -123,6 +133,7 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 func (r *rules) addInside(ctx context.Context, mta *postfix.Instance, log *slog.Logger) {
 	domains, unread, err := mta.InsideDomains(ctx)
 	if err != nil {
+		r.unread = append(r.unread, fmt.Errorf("inside.from_mta: %w", err))
 		log.Error("inside.from_mta: only inside.domains count", "error", err)
 	}
 	for _, u := range unread {

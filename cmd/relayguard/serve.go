@@ -61,27 +61,31 @@ type daemon struct {
 	guard    *guard.Guard
 	server   *milter.Server
 	users    *local.Users
-	log      *slog.Logger
+	log      *slog.Logger // what must not wait: stops, and all but verdicts
+	verdicts *slog.Logger // of mail that goes on
 	level    *slog.LevelVar
-	flush    func()
 	failures chan error // of listeners
 }
 
 // serve runs until a signal ends it.
 func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer) error {
-	paceGC()
+	paceGC(int64(c.Milter.MaxMemory))
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 
 	out := telemetry.NewWriter(stderr)
 	defer out.Close()
-	d := &daemon{path: path, config: c, level: new(slog.LevelVar), flush: out.Flush}
+	d := &daemon{path: path, config: c, level: new(slog.LevelVar)}
 	d.level.Set(c.Log.Level)
 	var err error
-	if d.log, err = telemetry.NewLogger(out, c.Log.Format, d.level); err != nil {
+	if d.log, err = telemetry.NewLogger(out.Urgent(), c.Log.Format, d.level); err != nil {
 		return &exitError{exitUsage, err}
 	}
+	if d.verdicts, err = telemetry.NewLogger(out, c.Log.Format, d.level); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	out.Lost = func(lines int64) { d.log.Error("lines of the log were lost", "lines", lines) }
 	if d.users, err = local.NewUsers(d.log); err != nil {
 		return &exitError{exitCannotTell, err}
 	}
@@ -93,11 +97,15 @@ func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer)
 	return d.run(ctx, signals)
 }
 
-// paceGC lets the heap grow to five times what lives in it: that is some ten
-// megabytes, and collecting more often costs a tenth of all CPU time.
-func paceGC() {
+// paceGC lets the heap grow to five times what lives in it, which is some ten
+// megabytes (collecting more often costs a tenth of all CPU time), but not much
+// beyond what milter.max_memory and the connections' buffers need.
+func paceGC(maxMemory int64) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(256<<20 + 2*maxMemory)
 	}
 }
 
@@ -107,7 +115,7 @@ func (d *daemon) start(ctx context.Context) error {
 	if d.rules, err = newRules(ctx, d.config, d.users, d.log); err != nil {
 		return &exitError{exitUsage, err}
 	}
-	d.guard = guard.New(d.rules.policy, d.log, d.flush)
+	d.guard = guard.New(d.rules.policy, d.verdicts, d.log)
 	d.server = newServer(d.config, d.guard, d.log)
 	listeners, err := listen(d.config.Listeners)
 	if err != nil {
@@ -123,14 +131,24 @@ func (d *daemon) start(ctx context.Context) error {
 	if len(d.rules.policy.Inside) == 0 {
 		d.log.Warn("no inside domains are known; set inside.domains, so that bounces and mail to your own postmaster are never held")
 	}
-	d.flush()
+	d.tellSystemd("READY=1")
 	return nil
+}
+
+func (d *daemon) tellSystemd(state string) {
+	if err := notify(state); err != nil {
+		d.log.Warn("notify", "error", err)
+	}
 }
 
 // run waits for signals and failing listeners.
 func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
+	hourly := time.NewTicker(countEvery)
+	defer hourly.Stop()
 	for {
 		select {
+		case <-hourly.C:
+			d.count("counters")
 		case <-ctx.Done():
 			return d.drain(signals)
 		case s := <-signals:
@@ -139,7 +157,6 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 				return d.drain(signals)
 			}
 			d.reload(ctx)
-			d.flush()
 		case err := <-d.failures:
 			if errors.Is(err, milter.ErrClosed) {
 				continue
@@ -150,8 +167,20 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 }
 
+// countEvery is how often the counters are logged.
+const countEvery = time.Hour
+
+// count logs what was counted since the start.
+func (d *daemon) count(msg string) {
+	s, g := &d.server.Stats, &d.guard.Counts
+	d.log.Info(msg, "connections", s.Connections.Load(), "open", s.Open.Load(), "messages", s.Messages.Load(),
+		"told", g.Messages[policy.Tell].Load(), "held", g.Messages[policy.Hold].Load(), "deferred", g.Messages[policy.Defer].Load(),
+		"rejected", g.Messages[policy.Reject].Load(), "refused_recipients", g.Refused.Load(), "refused_connections", s.Refused.Load(),
+		"malformed", s.Malformed.Load(), "overdue", s.Overdue.Load(), "panics", s.Panics.Load(), "accept_errors", s.AcceptFails.Load())
+}
+
 func (d *daemon) drain(signals <-chan os.Signal) error {
-	d.flush()
+	d.tellSystemd("STOPPING=1")
 	ctx, cancel := context.WithTimeout(context.Background(), d.config.Milter.DrainTimeout)
 	defer cancel()
 	done := make(chan struct{})
@@ -172,18 +201,30 @@ func (d *daemon) drain(signals <-chan os.Signal) error {
 	if err != nil {
 		d.log.Warn("drain", "error", err)
 	}
-	s := &d.server.Stats
-	d.log.Info("stopped", "connections", s.Connections.Load(), "messages", s.Messages.Load(), "refused_recipients", d.guard.Counts.Refused.Load(),
-		"held", d.guard.Counts.Messages[policy.Hold].Load(), "malformed", s.Malformed.Load(), "overdue", s.Overdue.Load(), "panics", s.Panics.Load())
+	d.count("stopped")
 	return nil
 }
 
-// reload checks the whole file and everything that it names, then swaps.
+// reload checks the whole file and everything that it names, then swaps. What
+// cannot be read is an error here, though not at start: there is something
+// better in force.
 func (d *daemon) reload(ctx context.Context) {
 	c, err := config.Load(d.path)
+	var restart []string
+	if err == nil {
+		restart = d.keepUntilRestart(c)
+		if used := len(c.Address.PostfixMaps) > 0; used && c.Address.MapTimeout >= c.Milter.DecisionTimeout {
+			err = fmt.Errorf("address.map_timeout: %v is not less than the milter.decision_timeout of %v that is in force until a restart", c.Address.MapTimeout, c.Milter.DecisionTimeout)
+		}
+	}
 	var next *rules
 	if err == nil {
 		next, err = newRules(ctx, c, d.users, d.log)
+	}
+	if err == nil {
+		if err = next.incomplete(); err != nil {
+			next.close()
+		}
 	}
 	if err != nil {
 		for _, problem := range eachProblem(err) {
@@ -191,7 +232,22 @@ func (d *daemon) reload(ctx context.Context) {
 		}
 		return
 	}
-	var restart []string
+	if len(restart) > 0 {
+		d.log.Warn("parts of the configuration need a restart; the rest is in force", "parts", strings.Join(restart, " "))
+	}
+	d.level.Set(c.Log.Level)
+	d.guard.Use(next.policy)
+	old := d.rules
+	d.rules, d.config = next, c
+	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))
+	// Decisions under way may still ask the old maps; closed maps answer
+	// "slow". None runs longer than the deadline.
+	time.AfterFunc(2*c.Milter.DecisionTimeout, old.close)
+}
+
+// keepUntilRestart puts into c what cannot change while the daemon runs, and
+// names what would have changed.
+func (d *daemon) keepUntilRestart(c *config.Config) (restart []string) {
 	if c.Milter != d.config.Milter {
 		restart = append(restart, "milter")
 	}
@@ -201,19 +257,8 @@ func (d *daemon) reload(ctx context.Context) {
 	if c.Log.Format != d.config.Log.Format {
 		restart = append(restart, "log.format")
 	}
-	if len(restart) > 0 {
-		d.log.Warn("parts of the configuration need a restart; the rest is in force", "parts", strings.Join(restart, " "))
-	}
-	d.level.Set(c.Log.Level)
-	d.guard.Use(next.policy)
-	old := d.rules
-	d.rules = next
 	c.Milter, c.Listeners, c.Log.Format = d.config.Milter, d.config.Listeners, d.config.Log.Format
-	d.config = c
-	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))
-	// Decisions under way may still ask the old maps; closed maps answer
-	// "slow". None runs longer than the deadline.
-	time.AfterFunc(2*c.Milter.DecisionTimeout, old.close)
+	return restart
 }
 
 func sameListener(a, b config.Listener) bool {

@@ -37,8 +37,9 @@ func newSetup() *cobra.Command {
 	return cmd
 }
 
-// backupDir holds what --apply replaced.
-const backupDir = "/var/lib/relayguard/setup"
+// backupDir holds what --apply replaced. It is root's: what --undo finds there
+// becomes Postfix's configuration. /var/lib/relayguard is the daemon's.
+const backupDir = "/var/backups/relayguard"
 
 // setupFlags are the flags of setup postfix.
 type setupFlags struct {
@@ -60,16 +61,21 @@ then refused.
 The submission services and mail from sendmail(1) are attached always. For the
 other SMTP services, port 25 among them, you must say what they are for:
 
-  --smtp off      leave them alone (the default)
-  --smtp relay    only your own machines send through them: a client needs AUTH
-                  or an address in a trusted network
-  --smtp inbound  strangers write to you through them: they are never refused,
-                  those who log in are judged as everywhere
+    --smtp off      leave them alone (the default)
+    --smtp relay    only your own machines send through them: a
+                    client needs AUTH or an address in a trusted
+                    network
+    --smtp inbound  strangers write to you through them: they are
+                    never refused, those who log in are judged as
+                    everywhere
 
 --apply changes main.cf and master.cf, after a backup, lets Postfix check and
-reload them, and looks whether Postfix then asks the guard; if not, everything
-is put back. The guard must run. A second --apply changes nothing. --undo puts
-the files back as they were; if somebody changed them since, only with --force.
+reload them, and looks whether Postfix then asks the guard: it connects to each
+SMTP service, and hands in a message by sendmail(1) that nobody gets and of which
+nothing stays. If not, everything is put back. The guard must run. A second
+--apply changes nothing. --undo puts the files back as they were; if somebody
+changed them since, only with --force. Backups that others than root may change
+are refused.
 
 Exit status: 0 nothing to change, or done; 1 there is something to change; 2
 usage; 3 it did not work, and the old settings are in force.`),
@@ -90,7 +96,7 @@ usage; 3 it did not work, and the old settings are in force.`),
 	flags.StringVar(&f.smtp, "smtp", "off", "what SMTP services other than submission are for: `off|relay|inbound`")
 	flags.StringVar(&f.backups, "backups", backupDir, "`directory` of the backups")
 	flags.BoolVar(&f.asJSON, "json", false, "print the settings as JSON")
-	cmd.MarkFlagsMutuallyExclusive("apply", "undo")
+	cmd.RegisterFlagCompletionFunc("smtp", cobra.FixedCompletions([]string{"off", "relay", "inbound"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -99,9 +105,13 @@ func (f *setupFlags) run(cmd *cobra.Command, c *config.Config) error {
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	setup := postfix.Setup{ConfigDir: c.MTA.ConfigDirectory, Listeners: postfixListeners(c), SMTP: smtp, Backups: f.backups}
+	setup := postfix.Setup{ConfigDir: c.MTA.ConfigDirectory, Listeners: postfixListeners(c), SMTP: smtp, LocalMail: localMail(c), Backups: f.backups, ProbeLocal: true}
 	setup.Verify = setup.VerifyBySMTP(postfix.SMTPProbe{})
 	switch {
+	case f.apply && f.undo:
+		return &exitError{exitUsage, errors.New("--apply and --undo do not go together")}
+	case f.asJSON && f.undo:
+		return &exitError{exitUsage, errors.New("--json does not go with --undo")}
 	case f.force && !f.undo:
 		return &exitError{exitUsage, errors.New("--force goes with --undo")}
 	case f.undo:
@@ -133,7 +143,7 @@ func (f *setupFlags) print(ctx context.Context, stdout, stderr io.Writer, setup 
 	if err != nil {
 		return &exitError{exitCannotTell, err}
 	}
-	settings, err := postfix.Plan(ctx, i, setup.Listeners, setup.SMTP)
+	settings, err := setup.Plan(ctx, i)
 	if err != nil {
 		return &exitError{exitCannotTell, err}
 	}
@@ -147,7 +157,11 @@ func (f *setupFlags) print(ctx context.Context, stdout, stderr io.Writer, setup 
 		err = writeSettingsJSON(stdout, settings)
 	} else {
 		err = writeSettings(stdout, settings)
-		fmt.Fprintf(stderr, "%s: %d of %d settings to change; make the changes with --apply\n", setup.ConfigDir, changes, len(settings))
+		if changes == 0 {
+			fmt.Fprintf(stderr, "%s: nothing to change, all %d settings are as they should be\n", setup.ConfigDir, len(settings))
+		} else {
+			fmt.Fprintf(stderr, "%s: %d of %d settings to change; make the changes with --apply\n", setup.ConfigDir, changes, len(settings))
+		}
 		if f.smtp == "off" {
 			fmt.Fprintln(stderr, "SMTP services other than submission are left alone; see --smtp in --help")
 		}
@@ -213,7 +227,11 @@ func (f *setupFlags) change(cmd *cobra.Command, setup postfix.Setup) error {
 	if err != nil {
 		return &exitError{exitCannotTell, err}
 	}
-	if err := writeSettings(cmd.OutOrStdout(), out.Changed); err != nil {
+	write := writeSettings
+	if f.asJSON {
+		write = writeSettingsJSON
+	}
+	if err := write(cmd.OutOrStdout(), out.Changed); err != nil {
 		return &exitError{exitCannotTell, err}
 	}
 	say := cmd.ErrOrStderr()
@@ -245,6 +263,9 @@ func (f *setupFlags) takeBack(cmd *cobra.Command, setup postfix.Setup) error {
 		fmt.Fprintln(cmd.ErrOrStderr(), "the old settings are back, and Postfix has reloaded them")
 	} else {
 		fmt.Fprintln(cmd.ErrOrStderr(), "the old settings are back")
+	}
+	if out.Earlier {
+		fmt.Fprintln(cmd.ErrOrStderr(), "those of an earlier --apply are still in force; another --undo takes them back, too")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package local
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -13,7 +14,7 @@ import (
 	"time"
 )
 
-func connect(t *testing.T, listen, dial string) (local, remote netip.AddrPort, client net.Conn) {
+func connect(t *testing.T, listen, dial string) (local, remote netip.AddrPort, client, server net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", listen)
 	if err != nil {
@@ -26,12 +27,21 @@ func connect(t *testing.T, listen, dial string) (local, remote netip.AddrPort, c
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	server, err := ln.Accept()
+	server, err = ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	return server.LocalAddr().(*net.TCPAddr).AddrPort(), server.RemoteAddr().(*net.TCPAddr).AddrPort(), client
+	return server.LocalAddr().(*net.TCPAddr).AddrPort(), server.RemoteAddr().(*net.TCPAddr).AddrPort(), client, server
+}
+
+// awaitEnd returns when the other side's end of the stream has arrived.
+func awaitEnd(t *testing.T, server net.Conn) {
+	t.Helper()
+	server.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := server.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Fatalf("got %d octets, %v, want the end of the stream", n, err)
+	}
 }
 
 func TestTCPOwnerIsTheOtherEnd(t *testing.T) {
@@ -41,7 +51,7 @@ func TestTCPOwnerIsTheOtherEnd(t *testing.T) {
 		"IPv6":                   {"[::1]:0", "::1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			local, remote, _ := connect(t, c.listen, c.dial)
+			local, remote, _, _ := connect(t, c.listen, c.dial)
 			uid, ok, err := TCPOwner(local, remote)
 			if err != nil || !ok || uid != os.Getuid() {
 				t.Fatalf("got %d, %v, %v, want our uid %d", uid, ok, err, os.Getuid())
@@ -84,18 +94,18 @@ func TestTCPOwnerOfAnotherAccount(t *testing.T) {
 // Linux lists a socket that its process closed with uid 0: it must not pass
 // for root's.
 func TestTCPOwnerOfClosedSocketIsNobody(t *testing.T) {
-	local, remote, client := connect(t, "127.0.0.1:0", "127.0.0.1")
+	local, remote, client, server := connect(t, "127.0.0.1:0", "127.0.0.1")
 	client.Close()
-	time.Sleep(20 * time.Millisecond)
+	awaitEnd(t, server)
 	if uid, ok, err := TCPOwner(local, remote); ok || err != nil {
 		t.Fatalf("got %d, %v, %v, want no owner", uid, ok, err)
 	}
 }
 
 func TestTCPOwnerAfterShutdown(t *testing.T) {
-	local, remote, client := connect(t, "127.0.0.1:0", "127.0.0.1")
+	local, remote, client, server := connect(t, "127.0.0.1:0", "127.0.0.1")
 	client.(*net.TCPConn).CloseWrite()
-	time.Sleep(20 * time.Millisecond)
+	awaitEnd(t, server)
 	if uid, ok, err := TCPOwner(local, remote); !ok || err != nil || uid != os.Getuid() {
 		t.Fatalf("got %d, %v, %v, want our uid", uid, ok, err)
 	}

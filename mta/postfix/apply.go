@@ -18,12 +18,17 @@ type Setup struct {
 	ConfigDir string
 	Listeners []Listener
 	SMTP      policy.Role // of SMTP services that are not submission, see Plan
-	Backups   string      // directory for backups: /var/lib/relayguard/setup
+	LocalMail LocalMail
+	Backups   string // directory for backups, root's alone: /var/backups/relayguard
 
 	// Verify looks, after a reload, whether Postfix asks the guard. If it
 	// does not, everything is put back. nil: not looked. It is not called
 	// when the instance is not running.
 	Verify func(ctx context.Context, i *Instance) error
+
+	// ProbeLocal hands in a message by sendmail(1), after Verify, and looks
+	// whether it came to the guard. Nobody gets it, and nothing of it stays.
+	ProbeLocal bool
 }
 
 // Outcome is what Apply or Undo did.
@@ -31,6 +36,7 @@ type Outcome struct {
 	Changed  []Setting // empty: everything was right already
 	Restored []string  // files put back by Undo
 	Backup   string    // directory
+	Earlier  bool      // after Undo: an Apply before that one is still in force
 	Running  bool      // the instance ran and was told to reload
 	Verified bool
 }
@@ -43,7 +49,7 @@ func (s Setup) Apply(ctx context.Context, now time.Time) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	settings, err := Plan(ctx, i, s.Listeners, s.SMTP)
+	settings, err := s.Plan(ctx, i)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -135,6 +141,20 @@ func (s Setup) settle(ctx context.Context, out *Outcome) error {
 	if out.Running = s.running(ctx); !out.Running {
 		return nil
 	}
+	var probe *localProbe
+	if s.ProbeLocal {
+		if probe, err = s.newLocalProbe(i); err != nil {
+			return err
+		}
+	}
+	if probe == nil {
+		return s.reload(ctx, i, nil, out)
+	}
+	return probe.during(func() error { return s.reload(ctx, i, probe, out) })
+}
+
+// reload makes Postfix read the new settings and looks whether they work.
+func (s Setup) reload(ctx context.Context, i *Instance, probe *localProbe, out *Outcome) error {
 	if _, err := s.postfix(ctx, "reload"); err != nil {
 		return fmt.Errorf("reload Postfix: %w", err)
 	}
@@ -142,8 +162,13 @@ func (s Setup) settle(ctx context.Context, out *Outcome) error {
 		if err := s.Verify(ctx, i); err != nil {
 			return fmt.Errorf("verify that Postfix asks the guard: %w", err)
 		}
-		out.Verified = true
 	}
+	if probe != nil {
+		if err := probe.send(ctx); err != nil {
+			return fmt.Errorf("verify that Postfix asks the guard: %w", err)
+		}
+	}
+	out.Verified = s.Verify != nil || probe != nil
 	return nil
 }
 
@@ -192,6 +217,8 @@ func (s Setup) Undo(ctx context.Context, force bool) (Outcome, error) {
 	if err := m.save(dir); err != nil {
 		return out, err
 	}
+	_, _, err = lastBackup(s.Backups, s.ConfigDir)
+	out.Earlier = err == nil
 	if out.Running = s.running(ctx); out.Running {
 		if _, err := s.postfix(ctx, "reload"); err != nil {
 			return out, fmt.Errorf("reload Postfix: %w", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,11 @@ import (
 // asked is a table that can only be asked key by key (LDAP, SQL, regexp...).
 // Lookups take answers from a cache; what is not there waits in a queue that
 // one worker puts to postmap, many keys a run.
+//
+// postmap ends at the first key that the database refuses (a collation that
+// does not fit, a syntax error), and says nothing of the others. So a batch that
+// fails is asked again in parts, until the key stands alone that fails; the
+// table as a whole fails only when different keys do in a row.
 type asked struct {
 	table  Table
 	tools  Tools
@@ -23,11 +29,20 @@ type asked struct {
 	mu       sync.Mutex
 	found    lru // kept apart from missing: see maxMissing
 	missing  lru
+	refused  lru // keys that failed alone
 	waiting  map[string]*question
 	queue    []*question // first come, first asked
 	failing  error       // of the last run
 	failedTo time.Time   // until then postmap is not run again
 	read     time.Time
+
+	// Used by the worker only.
+	began    time.Time     // of the last run
+	sound    time.Time     // when it last gave a value
+	alone    int           // keys that failed alone, none that was answered between
+	pause    time.Duration // after the last failure of the table
+	down     bool          // it fails as a whole, and that was logged
+	oddToLog time.Time     // until then no refused key is logged again
 
 	wake chan struct{}
 	life context.Context // of the Maps
@@ -44,13 +59,14 @@ type question struct {
 type answer struct {
 	value string
 	found bool
+	err   error // the key was refused
 	at    time.Time
 }
 
 func newAsked(t Table, m *Maps) *asked {
 	a := &asked{
 		table: t, tools: m.config.Tools, dir: m.config.ConfigDir, log: m.config.Log, timing: m.config.timing,
-		found: newLRU(maxFound), missing: newLRU(maxMissing),
+		found: newLRU(maxFound), missing: newLRU(maxMissing), refused: newLRU(maxRefused),
 		waiting: map[string]*question{},
 		wake:    make(chan struct{}, 1),
 		life:    m.life,
@@ -65,7 +81,7 @@ func (a *asked) state() TableState {
 	return TableState{Table: a.table.String(), Entries: a.found.len() + a.missing.len(), Read: a.read, Err: a.failing}
 }
 
-func (a *asked) lookup(ctx context.Context, key string, soon []string) (string, bool, error) {
+func (a *asked) lookup(ctx context.Context, key string) (string, bool, error) {
 	now := time.Now()
 	a.mu.Lock()
 	known, have := a.cached(key)
@@ -77,32 +93,71 @@ func (a *asked) lookup(ctx context.Context, key string, soon []string) (string, 
 		a.mu.Unlock()
 		return known.value, known.found, nil
 	}
-	if now.Before(a.failedTo) {
-		err := a.failing
+	if err := a.refuses(key, now); err != nil {
 		a.mu.Unlock()
 		return a.orStale(known, have, age, err)
 	}
 	q := a.ask(key)
-	for _, next := range soon {
-		if k, have := a.cached(next); !have || now.Sub(k.at) >= a.goodFor(k) {
-			a.ask(next)
-		}
-	}
 	a.mu.Unlock()
 	if q == nil {
 		return a.orStale(known, have, age, fmt.Errorf("lookup table %s: %w: %d questions wait", a.table, ErrSlow, maxQueue))
 	}
-	select {
-	case <-q.done:
-	case <-ctx.Done():
-		return "", false, fmt.Errorf("lookup table %s: %w: %w", a.table, ErrSlow, ctx.Err())
-	case <-a.life.Done():
-		return "", false, fmt.Errorf("lookup table %s: %w: closed", a.table, ErrSlow)
+	if err := a.wait(ctx, q); err != nil {
+		return "", false, err
 	}
 	if q.err != nil {
 		return a.orStale(known, have, age, q.err)
 	}
 	return q.answer.value, q.answer.found, nil
+}
+
+// wait prefers an answer that is there to a deadline that is over.
+func (a *asked) wait(ctx context.Context, q *question) error {
+	select {
+	case <-q.done:
+		return nil
+	default:
+	}
+	select {
+	case <-q.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("lookup table %s: %w: %w", a.table, ErrSlow, ctx.Err())
+	case <-a.life.Done():
+		return fmt.Errorf("lookup table %s: %w: closed", a.table, ErrSlow)
+	}
+}
+
+func (a *asked) peek(key string) (found, known bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k, have := a.cached(key)
+	return k.found, have && time.Since(k.at) < a.goodFor(k)
+}
+
+// ahead queues all the keys before the worker takes any of them.
+func (a *asked) ahead(keys []string) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, key := range keys {
+		if k, have := a.cached(key); have && now.Sub(k.at) < a.goodFor(k) || a.refuses(key, now) != nil {
+			continue
+		}
+		a.ask(key)
+	}
+}
+
+// refuses returns the error of a table that fails now, or fails for that key.
+// The caller holds mu.
+func (a *asked) refuses(key string, now time.Time) error {
+	if now.Before(a.failedTo) {
+		return a.failing
+	}
+	if k, ok := a.refused.get(key); ok && now.Sub(k.at) < a.timing.refused {
+		return k.err
+	}
+	return nil
 }
 
 // orStale prefers an old answer to none: a directory server that is down must
@@ -148,35 +203,114 @@ func (a *asked) ask(key string) *question {
 	return q
 }
 
-// work runs postmap for what waits, never more often than forkGap, and less
-// often while it fails.
+// work runs postmap for what waits.
 func (a *asked) work() {
-	var pause time.Duration
 	for {
 		select {
 		case <-a.life.Done():
 			return
 		case <-a.wake:
 		}
-		began := time.Now()
 		for batch := a.take(); len(batch) > 0; batch = a.take() {
-			err := a.put(batch)
-			if a.life.Err() != nil {
+			if !a.resolve(batch) {
 				return
 			}
-			if err == nil {
-				pause = 0
-			} else {
-				pause = min(max(2*pause, a.timing.failFirst), a.timing.failMost)
-			}
-			a.settle(batch, err, pause)
-			gap := a.timing.forkGap - time.Since(began)
-			if !a.sleep(max(gap, 0)) {
-				return
-			}
-			began = time.Now()
 		}
 	}
+}
+
+// resolve sees to it that every question of a batch ends; false when the Maps
+// are closed.
+func (a *asked) resolve(batch []*question) bool {
+	if err := a.pausing(); err != nil { // what came before said that the table fails
+		a.end(batch, err)
+		return true
+	}
+	err := a.put(batch)
+	switch {
+	case a.life.Err() != nil:
+		return false
+	case err == nil:
+		a.alone = 0
+		a.answered(batch)
+		return true
+	case len(batch) == 1:
+		a.alone++
+	}
+	fails := a.fails(batch)
+	switch {
+	case a.life.Err() != nil:
+		return false
+	case fails:
+		a.failed(batch, err)
+		return true
+	case len(batch) == 1:
+		a.refuse(batch[0], err)
+		return true
+	}
+	first, second := a.parts(batch)
+	return a.resolve(first) && a.resolve(second)
+}
+
+// fails tells a table that fails from one that refuses a key: one that fails
+// does not even answer for a key that it had a value for. Where there is no such
+// key, a second one that fails alone says so.
+func (a *asked) fails(batch []*question) bool {
+	if a.alone < 2 && !a.sound.IsZero() && time.Since(a.sound) < a.timing.failFirst {
+		return false
+	}
+	a.mu.Lock()
+	key, had := a.found.newest()
+	a.mu.Unlock()
+	switch {
+	case !had:
+		return a.alone > 1
+	case len(batch) == 1 && batch[0].key == key: // then by another one's
+		return a.alone > 1
+	}
+	if a.put([]*question{{key: key}}) != nil {
+		return true
+	}
+	a.sound, a.alone = time.Now(), 0
+	return false
+}
+
+// parts cuts a batch that failed. Keys that a database may well refuse go apart
+// from the others; a table that never answered is first asked for one key alone,
+// since it may be none at all.
+func (a *asked) parts(batch []*question) (first, second []*question) {
+	for _, q := range batch {
+		if isPlain(q.key) {
+			first = append(first, q)
+		} else {
+			second = append(second, q)
+		}
+	}
+	if len(first) > 0 && len(second) > 0 {
+		return first, second
+	}
+	middle := len(batch) / 2
+	if a.state().Read.IsZero() {
+		middle = 1
+	}
+	return batch[:middle], batch[middle:]
+}
+
+// isPlain reports keys of the characters that most addresses are of.
+func isPlain(key string) bool {
+	return !strings.ContainsFunc(key, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("@.-_+=", r))
+	})
+}
+
+// pausing is the error of a table that is not to be asked now.
+func (a *asked) pausing() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if time.Now().Before(a.failedTo) {
+		return a.failing
+	}
+	return nil
 }
 
 func (a *asked) sleep(d time.Duration) bool {
@@ -204,8 +338,13 @@ func (a *asked) take() []*question {
 	return batch
 }
 
-// put asks one batch of keys and fills in their answers.
+// put asks one batch of keys and fills in their answers, not sooner than
+// forkGap after the last one.
 func (a *asked) put(batch []*question) error {
+	if !a.sleep(a.timing.forkGap - time.Since(a.began)) {
+		return a.life.Err()
+	}
+	a.began = time.Now()
 	ctx, cancel := context.WithTimeout(a.life, a.timing.query)
 	defer cancel()
 	var keys strings.Builder
@@ -224,7 +363,7 @@ func (a *asked) put(batch []*question) error {
 	now := time.Now()
 	for _, q := range batch {
 		value, found := values[q.key]
-		q.answer = answer{value, found, now}
+		q.answer = answer{value: value, found: found, at: now}
 	}
 	return nil
 }
@@ -256,31 +395,65 @@ func parseAnswers(text string, batch []*question) (map[string]string, error) {
 	return values, nil
 }
 
-// settle hands the batch its answers, or its error, and remembers them.
-func (a *asked) settle(batch []*question, err error, pause time.Duration) {
+// answered hands the batch its answers and remembers them.
+func (a *asked) answered(batch []*question) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case err != nil && a.failing == nil:
-		a.log.Warn("lookup table does not answer", "table", a.table.String(), "err", err)
-	case err == nil && a.failing != nil:
+	if a.down {
 		a.log.Info("lookup table answers again", "table", a.table.String())
 	}
-	a.failing = err
-	if err != nil {
-		a.failedTo = time.Now().Add(pause)
-		// What waits behind would wait for nothing.
-		batch = append(batch, a.queue...)
-		a.queue = nil
-	} else {
-		a.read = time.Now()
+	a.down, a.pause = false, 0
+	a.failing, a.read = nil, time.Now()
+	for _, q := range batch {
+		if q.answer.found {
+			a.sound = a.read
+		}
+		delete(a.waiting, q.key)
+		a.refused.remove(q.key)
+		a.remember(q.key, q.answer)
+		close(q.done)
 	}
+}
+
+// failed hands the batch the error of the table, and with it all that waits:
+// it would wait for nothing.
+func (a *asked) failed(batch []*question, err error) {
+	a.pause = min(max(2*a.pause, a.timing.failFirst), a.timing.failMost)
+	if !a.down {
+		a.log.Warn("lookup table does not answer", "table", a.table.String(), "err", err)
+	}
+	a.down, a.sound = true, time.Time{}
+	a.mu.Lock()
+	a.failing = err
+	a.failedTo = time.Now().Add(a.pause)
+	a.refused = newLRU(maxRefused) // it was not their fault
+	batch = append(slices.Clone(batch), a.queue...)
+	a.queue = nil
+	a.mu.Unlock()
+	a.end(batch, err)
+}
+
+// refuse remembers a key that the table fails for alone.
+func (a *asked) refuse(q *question, err error) {
+	now := time.Now()
+	if now.After(a.oddToLog) { // whoever sends chooses the keys
+		a.log.Warn("lookup table refuses a key", "table", a.table.String(), "key", q.key, "err", err)
+		a.oddToLog = now.Add(time.Minute)
+	}
+	a.mu.Lock()
+	a.failing = err
+	a.refused.put(q.key, answer{err: err, at: now})
+	a.mu.Unlock()
+	a.end([]*question{q}, err)
+}
+
+// end hands questions an error.
+func (a *asked) end(batch []*question, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for _, q := range batch {
 		delete(a.waiting, q.key)
 		q.err = err
-		if err == nil {
-			a.remember(q.key, q.answer)
-		}
 		close(q.done)
 	}
 }

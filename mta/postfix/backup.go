@@ -37,9 +37,10 @@ type original struct {
 
 const manifestName = "manifest.json"
 
-// backUp copies files into a new directory below root, named for the time.
+// backUp copies files into a new directory below root, named for the time. Root
+// must be ours alone.
 func backUp(root, configDir string, now time.Time, paths []string) (dir string, m manifest, err error) {
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if root, err = makeTrusted(root); err != nil {
 		return "", m, fmt.Errorf("back up settings: %w", err)
 	}
 	stamp := now.UTC().Format("20060102-150405.000000")
@@ -122,7 +123,7 @@ func (m *manifest) restore(dir string) error {
 			}
 			continue
 		}
-		text, err := os.ReadFile(filepath.Join(dir, o.Copy))
+		text, err := readTrusted(filepath.Join(dir, o.Copy))
 		if err == nil && digest(text) != o.Before {
 			err = fmt.Errorf("the copy %s is not what was backed up", filepath.Join(dir, o.Copy))
 		}
@@ -138,28 +139,49 @@ func (m *manifest) restore(dir string) error {
 
 // lastBackup finds the newest backup of an instance that was not undone.
 func lastBackup(root, configDir string) (dir string, m manifest, err error) {
-	entries, err := os.ReadDir(root)
+	real, err := trusted(root)
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, err = os.ReadDir(real)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", m, fmt.Errorf("look for backups: %w", err)
 	}
 	for _, entry := range slices.Backward(entries) { // by name, so by time
-		dir = filepath.Join(root, entry.Name())
-		text, err := os.ReadFile(filepath.Join(dir, manifestName))
-		if errors.Is(err, fs.ErrNotExist) {
+		dir = filepath.Join(real, entry.Name())
+		m, err := readManifest(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return "", m, fmt.Errorf("read backup %s: %w", dir, err)
+		case m.ConfigDir != configDir || m.Undone:
 			continue
 		}
-		var m manifest
-		if err == nil {
-			err = json.Unmarshal(text, &m)
-		}
-		if err != nil {
+		if err := m.checkPaths(configDir); err != nil {
 			return "", m, fmt.Errorf("read backup %s: %w", dir, err)
 		}
-		if m.ConfigDir == configDir && !m.Undone {
-			return dir, m, nil
-		}
+		return dir, m, nil
 	}
 	return "", m, fmt.Errorf("look for backups of %s in %s: %w", configDir, root, ErrNoBackup)
+}
+
+func readManifest(dir string) (m manifest, err error) {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return m, err
+	}
+	if !info.IsDir() {
+		return m, fs.ErrNotExist
+	}
+	if err := ours(dir, info, false); err != nil {
+		return m, err
+	}
+	text, err := readTrusted(filepath.Join(dir, manifestName))
+	if err == nil {
+		err = json.Unmarshal(text, &m)
+	}
+	return m, err
 }
 
 // ErrNoBackup says that there is nothing to undo.

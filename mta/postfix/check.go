@@ -37,6 +37,7 @@ type Finding struct {
 type Inspection struct {
 	Instance  *Instance
 	Listeners []Listener
+	LocalMail LocalMail
 	Deadline  time.Duration // the guard's own for a decision; zero: 5 s
 	GuardUser string        // who owns the sockets; empty: any
 
@@ -52,7 +53,7 @@ func Inspect(ctx context.Context, in Inspection) []Finding {
 		in.Deadline = 5 * time.Second
 	}
 	r := &report{Inspection: in}
-	r.local()
+	r.local(ctx)
 	for n := range in.Instance.Services {
 		if s := &in.Instance.Services[n]; r.listens(s) {
 			r.smtpService(ctx, s)

@@ -10,7 +10,7 @@ import (
 
 // local looks at the way of sendmail(1): pickup(8) hands mail to a cleanup(8)
 // service, whose non_smtpd_milters count.
-func (r *report) local() {
+func (r *report) local(ctx context.Context) {
 	i := r.Instance
 	pickup := i.Service("pickup", "unix")
 	if pickup == nil {
@@ -29,12 +29,60 @@ func (r *report) local() {
 	}
 	r.milters(cleanup, "non_smtpd_milters", Finding{"local-unguarded", Critical, cleanup.ID(), "",
 		"mail from sendmail(1), PHP's mail() and cron goes out without the guard", "relayguard setup postfix --apply"})
+	for _, l := range i.listenersIn(cleanup, r.effective(cleanup, "non_smtpd_milters"), r.Listeners) {
+		r.localRole(cleanup, l)
+	}
 	if l, ok := byRole(r.Listeners, policy.Local); ok {
-		if r.effective(cleanup, "milter_macro_daemon_name") != daemonLocal || !strings.Contains(r.effective(cleanup, "header_checks"), uidChecksFile) {
-			r.add(Finding{"uid-unseen", Warning, cleanup.ID(), fmt.Sprintf("Postfix does not tell %s which Unix account sent a local mail", i.endpoint(l)),
+		if why := r.uidUnseen(ctx, pickup, cleanup); why != "" {
+			r.add(Finding{"uid-unseen", Warning, cleanup.ID(), fmt.Sprintf("Postfix does not tell %s which Unix account sent a local mail: %s", i.endpoint(l), why),
 				"all sites of this machine look like one sender", "relayguard setup postfix --apply"})
 		}
 	}
+}
+
+// localRole wants the local listener for local mail.
+func (r *report) localRole(cleanup *Service, l Listener) {
+	f := Finding{"wrong-role", Critical, cleanup.ID(), fmt.Sprintf("non_smtpd_milters names the guard's listener %s of role %s", r.Instance.endpoint(l), l.Role),
+		"", "attach the listener of role local: relayguard setup postfix --apply"}
+	switch l.Role {
+	case policy.Local:
+		return
+	case policy.Submission, policy.Relay:
+		f.Why = "it refuses recipients, as local mail never may be: Postfix takes that for a fault of its own and leaves the mail in maildrop"
+	default:
+		f.Why = "mail from sendmail(1), PHP's mail() and cron goes out without being judged"
+	}
+	r.add(f)
+}
+
+// uidUnseen says why the uid of a local sender does not become visible; empty:
+// it does. Postfix's own table lookup is asked with the line that pickup(8) would
+// write.
+func (r *report) uidUnseen(ctx context.Context, pickup, cleanup *Service) string {
+	if name := r.effective(cleanup, "milter_macro_daemon_name"); name != r.LocalMail.DaemonName {
+		return fmt.Sprintf("milter_macro_daemon_name is %q, the guard waits for %q", name, r.LocalMail.DaemonName)
+	}
+	tables, err := ParseTables(r.effective(cleanup, "header_checks"))
+	if err != nil {
+		return "header_checks: " + err.Error()
+	}
+	if len(tables) == 0 {
+		return "header_checks is empty"
+	}
+	line := fmt.Sprintf("Received: by %s (%s, from userid 1)", r.effective(pickup, "myhostname"), r.effective(pickup, "mail_name"))
+	args := r.Instance.tools.inDir(r.Instance.ConfigDir, "-q", line)
+	for _, t := range tables {
+		args = append(args, t.String())
+	}
+	s, err := r.Instance.tools.run(ctx, nil, maxToolOutput, "postmap", args...)
+	if err != nil && !nothingFound(err, s) {
+		return "header_checks: " + err.Error()
+	}
+	got := strings.Join(strings.Fields(string(s.stdout)), " ")
+	if want := "PREPEND " + r.LocalMail.UIDHeader + ": 1"; !strings.EqualFold(got, want) {
+		return fmt.Sprintf("header_checks makes %q of the line %q, want %q", got, line, want)
+	}
+	return ""
 }
 
 // smtpService looks at one service that takes SMTP.
@@ -44,6 +92,10 @@ func (r *report) smtpService(ctx context.Context, s *Service) {
 	if relays {
 		severity, why = Critical, "whoever may relay here ("+reason+") does so without the guard"
 	}
+	remedy := "relayguard setup postfix --apply"
+	if !isSubmission(s) {
+		remedy = "relayguard setup postfix --apply --smtp relay, or --smtp inbound if strangers write to you through it"
+	}
 	own, overridden := s.Overrides["smtpd_milters"]
 	switch {
 	case strings.Contains(r.effective(s, "receive_override_options"), "no_milters"):
@@ -51,14 +103,36 @@ func (r *report) smtpService(ctx context.Context, s *Service) {
 	case overridden && own == "" && r.onLoopback(s):
 		r.noMilters(s, "smtpd_milters is empty in master.cf", relays, reason)
 	default:
-		r.milters(s, "smtpd_milters", Finding{"service-unguarded", severity, s.ID(), "", why, "relayguard setup postfix --apply, or add the guard's socket to smtpd_milters of this service"})
-		if _, _, l, err := r.Instance.attached(s, r.effective(s, "smtpd_milters"), r.Listeners); err == nil && l.Role == policy.Inbound && relays {
-			r.add(Finding{"relay-as-inbound", Critical, s.ID(), "attached to a listener of role inbound, but it lets clients relay: " + reason,
-				"on an inbound listener the guard only tells", "let clients relay on a service of their own (submission, or a relay port) and forbid it here, or attach the relay listener"})
+		r.milters(s, "smtpd_milters", Finding{"service-unguarded", severity, s.ID(), "", why, remedy})
+		for _, l := range r.Instance.listenersIn(s, r.effective(s, "smtpd_milters"), r.Listeners) {
+			r.smtpRole(s, l, relays, reason)
 		}
 	}
 	r.saslTLS(s)
 	r.xclient(ctx, s)
+}
+
+// smtpRole wants a listener that judges whoever may relay.
+func (r *report) smtpRole(s *Service, l Listener, relays bool, reason string) {
+	what := fmt.Sprintf("smtpd_milters names the guard's listener %s of role %s", r.Instance.endpoint(l), l.Role)
+	switch {
+	case l.Role == policy.Inbound && relays:
+		r.add(Finding{"relay-as-inbound", Critical, s.ID(), "attached to a listener of role inbound, but it lets clients relay: " + reason,
+			"on an inbound listener the guard only tells", "let clients relay on a service of their own (submission, or a relay port) and forbid it here, or attach the relay listener"})
+	case l.Role == policy.Egress && relays && r.onLoopback(s):
+		r.add(Finding{"wrong-role", Warning, s.ID(), what,
+			"for mail that a filter or forwarder gives back this is right, it has passed the guard before; but every local account may connect here too and relay (" + reason + ") without being judged",
+			"let only the filter connect, by a firewall rule on its Unix account or over a Unix socket (master.cf type unix) in a directory of its own"})
+	case l.Role == policy.Egress && relays:
+		r.add(Finding{"wrong-role", Critical, s.ID(), what, "nothing is asked there, neither AUTH nor addresses: whoever may relay here (" + reason + ") does so without being judged",
+			"attach the listener of role submission or relay"})
+	case l.Role == policy.Local:
+		r.add(Finding{"wrong-role", Warning, s.ID(), what, "it is for sendmail(1); SMTP clients are judged there as on relay, and counted as local mail",
+			"attach the listener of role submission, relay or inbound"})
+	case isSubmission(s) && l.Role == policy.Relay:
+		r.add(Finding{"wrong-role", Warning, s.ID(), what, "on a submission service the guard asks AUTH of everybody; here trusted networks pass without",
+			"relayguard setup postfix --apply"})
+	}
 }
 
 // noMilters judges a service that switches milters off: usual for what a

@@ -11,7 +11,8 @@ import (
 
 // mayRelay reports whether clients may send to the outside through a service,
 // and which. It reads the restrictions in order up to the first that settles
-// it for everybody; access tables may permit more and are not read.
+// it for everybody. What tables and policy servers permit is not read: before
+// that point they count as if they did.
 func (r *report) mayRelay(ctx context.Context, s *Service) (bool, string) {
 	var reasons []string
 	for _, setting := range []string{"smtpd_relay_restrictions", "smtpd_recipient_restrictions"} {
@@ -19,7 +20,7 @@ func (r *report) mayRelay(ctx context.Context, s *Service) (bool, string) {
 		if err != nil {
 			return true, fmt.Sprintf("%s cannot be read", setting)
 		}
-		found, open := r.permits(ctx, s, items)
+		found, open := r.permits(s, items)
 		if open {
 			found = append(found, "anybody: "+setting+" permits all")
 		}
@@ -39,28 +40,49 @@ func (r *report) mayRelay(ctx context.Context, s *Service) (bool, string) {
 	return true, strings.Join(reasons, ", ")
 }
 
-// permits lists what a restriction list lets relay.
-func (r *report) permits(ctx context.Context, s *Service, items []string) (reasons []string, open bool) {
-	for _, item := range items {
-		switch strings.ToLower(item) {
-		case "permit_mynetworks":
+// permits lists what a restriction list lets relay, and whether nothing in it
+// ends for everybody.
+func (r *report) permits(s *Service, items []string) (reasons []string, open bool) {
+	classes, _ := splitList(r.effective(s, "smtpd_restriction_classes"))
+	onlyWarns := false // warn_if_reject: the next restriction does not refuse
+	for n := 0; n < len(items); n++ {
+		name := strings.ToLower(items[n])
+		switch {
+		case name == "warn_if_reject":
+			onlyWarns = true
+			continue
+		case name == "permit":
+			return reasons, true
+		case slices.Contains([]string{"reject", "defer", "reject_unauth_destination", "defer_unauth_destination"}, name):
+			if !onlyWarns {
+				return reasons, false
+			}
+		case name == "permit_mynetworks":
 			if value := r.effective(s, "mynetworks"); value != "" {
 				reasons = append(reasons, "mynetworks "+value)
 			}
-		case "permit_sasl_authenticated":
+		case name == "permit_sasl_authenticated":
 			if isYes(r.effective(s, "smtpd_sasl_auth_enable")) {
 				reasons = append(reasons, "clients with AUTH")
 			}
-		case "permit_tls_clientcerts", "permit_tls_all_clientcerts", "permit_inet_interfaces":
-			reasons = append(reasons, item)
-		case "permit":
-			return reasons, true
-		case "reject", "defer", "reject_unauth_destination", "defer_unauth_destination":
-			return reasons, false
+		case slices.Contains(neverRelay, name):
+		case strings.HasPrefix(name, "check_"):
+			if n+1 < len(items) { // its table or server
+				n++
+				reasons = append(reasons, "whom "+items[n-1]+" "+items[n]+" permits")
+			}
+		case slices.Contains(classes, items[n]):
+			reasons = append(reasons, "whom the restriction class "+items[n]+" permits")
+		case strings.HasPrefix(name, "permit_") || isTable(items[n]): // a bare table is an access table
+			reasons = append(reasons, "whom "+items[n]+" permits")
 		}
+		onlyWarns = false
 	}
 	return reasons, true
 }
+
+// neverRelay are permissions that do not reach the outside: postconf(5).
+var neverRelay = []string{"permit_auth_destination", "permit_dnswl_client", "permit_rhswl_client"}
 
 // mynetworks looks for networks so wide that they are the world.
 func (r *report) mynetworks(ctx context.Context) {

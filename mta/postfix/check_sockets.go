@@ -1,7 +1,9 @@
 package postfix
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/user"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,6 +54,7 @@ func (r *report) unixSocket(l Listener) {
 	if err == nil {
 		socketMode = socket.Mode().Perm()
 	}
+	r.answers(l, err)
 	switch {
 	case mode&0o002 != 0:
 		r.add(Finding{"socket-exposed", Critical, dir, fmt.Sprintf("the socket's directory has mode %04o: everybody may write there", mode),
@@ -64,6 +68,54 @@ func (r *report) unixSocket(l Listener) {
 	}
 	r.owner(dir, sys)
 	r.reach(l, dir)
+}
+
+// answers looks whether a guard is there, by what os.Stat said of its socket. A
+// daemon that was stopped takes its sockets away, one that was killed leaves
+// them behind.
+func (r *report) answers(l Listener, statErr error) {
+	what := "there is no socket: the guard is not running, or was started with other listeners"
+	switch {
+	case errors.Is(statErr, fs.ErrPermission):
+		r.add(Finding{"socket-unseen", Info, l.Address, "this account may not look at it", "whether Postfix finds the guard cannot be told", "run the check as root"})
+		return
+	case statErr == nil:
+		c, err := net.DialTimeout("unix", l.Address, time.Second)
+		if err == nil {
+			c.Close()
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) || !isSocket(l.Address) {
+			return
+		}
+		what = "nobody answers on the socket: the guard is not running"
+	case !errors.Is(statErr, fs.ErrNotExist):
+		return // its directory was told of
+	}
+	severity, why := Warning, "a service that is attached to it would answer 451 to every mail"
+	if r.used(l) {
+		severity, why = Critical, "Postfix cannot ask the guard, and answers 451 to every mail"
+	}
+	r.add(Finding{"socket-missing", severity, l.Address, what, why, "systemctl start relayguard; journalctl -u relayguard says why it ended"})
+}
+
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&os.ModeSocket != 0
+}
+
+// used reports whether a service asks the listener.
+func (r *report) used(l Listener) bool {
+	for n := range r.Instance.Services {
+		s := &r.Instance.Services[n]
+		setting := map[string]string{"smtpd": "smtpd_milters", "cleanup": "non_smtpd_milters"}[s.Command]
+		if setting == "" {
+			continue
+		}
+		if place, _, _, err := r.Instance.attached(s, r.effective(s, setting), []Listener{l}); err == nil && place >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // owner looks whether somebody else owns the directory and so what is in it.

@@ -3,6 +3,7 @@ package postfix
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,8 @@ smtp unix - - y - - smtp
 relay unix - - y - - smtp -o syslog_name=postfix/$service_name
 `
 
+var localMail = LocalMail{DaemonName: "LOCAL-PICKUP", UIDHeader: "X-Relayguard-Uid"}
+
 // instance is a private Postfix configuration, never started, with the guard's
 // sockets in its queue directory.
 type instance struct {
@@ -51,12 +54,15 @@ func newInstance(t *testing.T, mainCF, master string) instance {
 			t.Fatal(err)
 		}
 	}
-	for role, name := range map[policy.Role]string{policy.Submission: "submission", policy.Relay: "relay", policy.Local: "local", policy.Inbound: "inbound"} {
+	for role, name := range map[policy.Role]string{policy.Submission: "submission", policy.Relay: "relay", policy.Local: "local", policy.Inbound: "inbound", policy.Egress: "egress"} {
 		in.listeners = append(in.listeners, Listener{role, "unix", filepath.Join(in.queue, "relayguard", name+".sock")})
 	}
 	slices.SortFunc(in.listeners, func(a, b Listener) int { return int(a.Role) - int(b.Role) })
 	if err := os.Mkdir(filepath.Join(in.queue, "relayguard"), 0o755); err != nil {
 		t.Fatal(err)
+	}
+	for _, l := range in.listeners {
+		writeFile(t, l.Address, "") // stands for a socket
 	}
 	writeFile(t, filepath.Join(in.dir, "main.cf"), `compatibility_level=3.6
 queue_directory=`+in.queue+`
@@ -70,11 +76,12 @@ alias_maps=
 alias_database=
 `+mainCF)
 	writeFile(t, filepath.Join(in.dir, "master.cf"), master)
+	writeFile(t, filepath.Join(in.dir, "uid-checks"), uidChecks(localMail.UIDHeader))
 	return in
 }
 
 func (in instance) setup(t *testing.T) Setup {
-	return Setup{ConfigDir: in.dir, Listeners: in.listeners, SMTP: policy.Relay, Backups: filepath.Join(filepath.Dir(in.dir), "backups")}
+	return Setup{ConfigDir: in.dir, Listeners: in.listeners, SMTP: policy.Relay, LocalMail: localMail, Backups: filepath.Join(filepath.Dir(in.dir), "backups")}
 }
 
 func (in instance) load(t *testing.T) *Instance {
@@ -103,12 +110,14 @@ const guardedMaster = `
 smtp inet n - y - - smtpd
 pickup unix n - y 60 1 pickup -o cleanup_service_name=relayguard-cleanup
 cleanup unix n - y - 0 cleanup
-relayguard-cleanup unix n - y - 0 cleanup -o header_checks=regexp:/etc/postfix/relayguard-uid.regexp -o milter_macro_daemon_name=LOCAL-PICKUP
+relayguard-cleanup unix n - y - 0 cleanup -o header_checks=regexp:$config_directory/uid-checks -o milter_macro_daemon_name=LOCAL-PICKUP
 submission inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes -o smtpd_tls_auth_only=yes -o smtpd_milters=unix:relayguard/submission.sock
 `
 
 func TestInspectFindsEachWayRound(t *testing.T) {
 	maps := t.TempDir()
+	writeFile(t, filepath.Join(maps, "hide"), "/^Received: .*from userid/ REPLACE Received: by us\n")
+	writeFile(t, filepath.Join(maps, "fixed"), "/^Received: by [^ ]+ \\(Postfix, from userid ([0-9]+)\\)/ PREPEND X-Relayguard-Uid: $1\n")
 	writeFile(t, filepath.Join(maps, "cidr"), "# none\n127.0.0.0/8 DISABLE\n192.0.2.1 { unix:relayguard/relay.sock,\n  default_action=accept }\n192.0.2.2 unix:relayguard/relay.sock\n")
 	for name, c := range map[string]struct {
 		main, master string
@@ -162,6 +171,32 @@ func TestInspectFindsEachWayRound(t *testing.T) {
 			want: []string{"no-milters critical pickup/unix"}},
 		"uid unseen": {master: "pickup unix n - y 60 1 pickup\n",
 			want: []string{"uid-unseen warning cleanup/unix"}},
+		"uid by another mail_name": {main: "mail_name=Mail of ours\nmyhostname=other.example.jp\n"},
+		"uid hidden by another check": {master: "relayguard-cleanup unix n - y - 0 cleanup -o { header_checks = regexp:" + maps + "/hide, regexp:$config_directory/uid-checks } -o milter_macro_daemon_name=LOCAL-PICKUP\n",
+			want: []string{"uid-unseen warning relayguard-cleanup/unix"}},
+		"uid by a pattern for another mail_name": {main: "mail_name=Mail\n", master: "relayguard-cleanup unix n - y - 0 cleanup -o header_checks=regexp:" + maps + "/fixed -o milter_macro_daemon_name=LOCAL-PICKUP\n",
+			want: []string{"uid-unseen warning relayguard-cleanup/unix"}},
+		"uid by a table that is not there": {master: "relayguard-cleanup unix n - y - 0 cleanup -o header_checks=regexp:/nosuch/relayguard-uid.regexp -o milter_macro_daemon_name=LOCAL-PICKUP\n",
+			want: []string{"uid-unseen warning relayguard-cleanup/unix"}},
+		"local mail by another daemon name": {master: "relayguard-cleanup unix n - y - 0 cleanup -o header_checks=regexp:$config_directory/uid-checks -o milter_macro_daemon_name=LOCAL\n",
+			want: []string{"uid-unseen warning relayguard-cleanup/unix"}},
+		"local mail as submission": {main: "non_smtpd_milters=unix:relayguard/submission.sock\n",
+			want: []string{"wrong-role critical relayguard-cleanup/unix"}},
+		"local mail as relay, too": {main: "non_smtpd_milters=unix:relayguard/local.sock, unix:relayguard/relay.sock\n",
+			want: []string{"wrong-role critical relayguard-cleanup/unix"}},
+		"local mail as egress": {main: "non_smtpd_milters=unix:relayguard/egress.sock\n",
+			want: []string{"wrong-role critical relayguard-cleanup/unix"}},
+		"clients relay as egress": {main: "smtpd_milters=unix:relayguard/egress.sock\n",
+			want: []string{"wrong-role critical smtp/inet"}},
+		"inbound behind relay": {main: "smtpd_milters=unix:relayguard/relay.sock, unix:relayguard/inbound.sock\n",
+			want: []string{"relay-as-inbound critical smtp/inet"}},
+		"content filter's way back as egress": {master: "127.0.0.1:10025 inet n - n - - smtpd -o smtpd_milters=unix:relayguard/egress.sock\n",
+			want: []string{"wrong-role warning 127.0.0.1:10025/inet"}},
+		"egress where nobody relays": {main: "smtpd_milters=unix:relayguard/egress.sock\nsmtpd_relay_restrictions=reject_unauth_destination\n"},
+		"clients as local mail": {main: "smtpd_milters=unix:relayguard/local.sock\n",
+			want: []string{"wrong-role warning smtp/inet"}},
+		"submission as relay": {master: "submission inet n - y - - smtpd -o smtpd_sasl_auth_enable=yes -o smtpd_tls_auth_only=yes -o smtpd_milters=unix:relayguard/relay.sock\n",
+			want: []string{"wrong-role warning submission/inet"}},
 		"relay as inbound": {main: "smtpd_milters=unix:relayguard/inbound.sock\n",
 			want: []string{"relay-as-inbound critical smtp/inet"}},
 		"inbound": {main: "smtpd_milters=unix:relayguard/inbound.sock\nmynetworks=\nsmtpd_relay_restrictions=reject_unauth_destination\n"},
@@ -189,6 +224,7 @@ func TestInspectFindsEachWayRound(t *testing.T) {
 			want: []string{"milters-unreadable critical smtp/inet"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			master := guardedMaster
 			for line := range strings.Lines(c.master) { // an entry replaces its namesake
 				words := strings.Fields(line)
@@ -202,10 +238,49 @@ func TestInspectFindsEachWayRound(t *testing.T) {
 				master = strings.Join(kept, "") + line
 			}
 			in := newInstance(t, guarded+c.main, master)
-			got := idsOf(Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: in.listeners}))
+			got := idsOf(Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: in.listeners, LocalMail: localMail}))
 			slices.Sort(c.want)
 			if !slices.Equal(got, c.want) {
 				t.Errorf("got\n %s\nwant\n %s", strings.Join(got, "\n "), strings.Join(c.want, "\n "))
+			}
+		})
+	}
+}
+
+// What a table, a class or an unknown word permits is not known: a service
+// without the guard counts as one that lets them relay.
+func TestInspectUnguardedServiceByItsRestrictions(t *testing.T) {
+	for restrictions, relays := range map[string]bool{
+		"reject_unauth_destination":                                            false,
+		"defer_unauth_destination":                                             false,
+		"permit_auth_destination, reject":                                      false,
+		"reject_unauth_destination, check_client_access static:permit":         false,
+		"reject_rbl_client bl.example.org, reject":                             false,
+		"permit_dnswl_client wl.example.org, reject":                           false,
+		"warn_if_reject, reject_unauth_destination":                            true,
+		"warn_if_reject reject_unauth_destination, reject_unauth_destination":  false,
+		"warn_if_reject reject_non_fqdn_sender, reject_unauth_destination":     false,
+		"check_client_access hash:/etc/postfix/access, reject":                 true,
+		"check_sender_access { inline:{a=permit} }, reject_unauth_destination": true,
+		"check_policy_service unix:private/policy, reject":                     true,
+		"hash:/etc/postfix/access, reject":                                     true,
+		"friends, reject":                                                      true,
+		"permit_mx_backup, reject":                                             true,
+		"permit_tls_clientcerts, reject":                                       true,
+		"permit_sasl_authenticated, reject":                                    false, // no AUTH there
+		"permit":                                                               true,
+		"reject_unlisted_recipient":                                            true,
+	} {
+		t.Run(restrictions, func(t *testing.T) {
+			t.Parallel()
+			in := newInstance(t, guarded+"smtpd_restriction_classes=friends\nfriends=permit\n", guardedMaster+
+				"10025 inet n - n - - smtpd -o smtpd_milters=inet:localhost:8891 -o { smtpd_relay_restrictions = "+restrictions+" }\n")
+			want := "service-unguarded info 10025/inet"
+			if relays {
+				want = "service-unguarded critical 10025/inet"
+			}
+			if got := idsOf(Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: in.listeners, LocalMail: localMail})); !slices.Equal(got, []string{want}) {
+				t.Errorf("got %q, want %q", got, want)
 			}
 		})
 	}
@@ -247,13 +322,43 @@ func TestInspectSockets(t *testing.T) {
 				listeners = append(listeners, c.listener)
 			}
 			var got []string
-			for _, f := range Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: listeners}) {
+			for _, f := range Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: listeners, LocalMail: localMail}) {
 				got = append(got, f.ID)
 			}
 			if got = slices.Compact(got); strings.Join(got, " ") != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestInspectFindsAGuardThatIsNotThere(t *testing.T) {
+	for name, leave := range map[string]func(path string){
+		"stopped": func(path string) { os.Remove(path) },
+		"killed": func(path string) {
+			os.Remove(path)
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.SetUnlinkOnClose(false)
+			l.Close()
+		},
+	} {
+		in := newInstance(t, guarded, guardedMaster)
+		relay, _ := byRole(in.listeners, policy.Relay)
+		inbound, _ := byRole(in.listeners, policy.Inbound) // of which nobody asks
+		leave(relay.Address)
+		os.Remove(inbound.Address)
+		var got []string
+		for _, f := range Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: in.listeners, LocalMail: localMail}) {
+			if f.ID == "socket-missing" {
+				got = append(got, f.Severity.String()+" "+filepath.Base(f.Where))
+			}
+		}
+		if want := []string{"critical relay.sock", "warning inbound.sock"}; !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
 	}
 }
 
@@ -286,7 +391,7 @@ func TestInspectOpenRelay(t *testing.T) {
 				return c.answer, c.err
 			})
 			var got string
-			for _, f := range Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: in.listeners, Probe: probe}) {
+			for _, f := range Inspect(context.Background(), Inspection{Instance: in.load(t), Listeners: in.listeners, LocalMail: localMail, Probe: probe}) {
 				got += f.ID
 			}
 			if got != c.want || !slices.Equal(asked, []string{"127.0.0.1:10025"}) {

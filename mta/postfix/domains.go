@@ -39,6 +39,28 @@ func (i *Instance) LocalDomains(ctx context.Context) (domains []string, unread [
 	return i.domainsOf(ctx, "myorigin", "mydestination")
 }
 
+// Origin is the domain of addresses that have none: myorigin. Debian's Postfix
+// lets it name a file whose first line is the domain, and ships it so.
+func (i *Instance) Origin() (string, error) {
+	origin := i.Setting("myorigin")
+	if !strings.HasPrefix(origin, "/") {
+		return origin, nil
+	}
+	info, err := os.Stat(origin)
+	if err == nil && (info.Size() > maxListFile || !info.Mode().IsRegular()) {
+		err = fmt.Errorf("%s: not a file of at most %d octets", origin, maxListFile)
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(origin)
+	}
+	if err != nil {
+		return "", fmt.Errorf("myorigin: %w", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSpace(line), nil
+}
+
 func (i *Instance) domainsOf(ctx context.Context, settings ...string) ([]string, []Unread, error) {
 	var all []string
 	var unread []Unread

@@ -60,24 +60,6 @@ type Milter struct {
 	Settings map[string]string // of this entry alone: "default_action", "command_timeout"; nil without
 }
 
-func (m Milter) String() string {
-	if len(m.Settings) == 0 {
-		return m.Endpoint
-	}
-	var b strings.Builder
-	b.WriteString("{ " + m.Endpoint)
-	for _, name := range sortedKeys(m.Settings) {
-		value := m.Settings[name]
-		if strings.ContainsAny(value, " \t,{}") {
-			fmt.Fprintf(&b, ", { %s = %s }", name, value)
-		} else {
-			fmt.Fprintf(&b, ", %s=%s", name, value)
-		}
-	}
-	b.WriteString(" }")
-	return b.String()
-}
-
 // ParseMilters reads the value of smtpd_milters and its kin, per-milter
 // settings included (MILTER_README, "Per-Milter settings").
 func ParseMilters(value string) ([]Milter, error) {
@@ -129,14 +111,6 @@ func parseMilter(body string) (Milter, error) {
 		m.Settings[name] = value
 	}
 	return m, nil
-}
-
-func joinMilters(milters []Milter) string {
-	texts := make([]string, len(milters))
-	for i, m := range milters {
-		texts[i] = m.String()
-	}
-	return strings.Join(texts, ", ")
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -3,6 +3,8 @@ package postfix
 import (
 	"fmt"
 	"net"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"relayguard/policy"
@@ -42,6 +44,20 @@ func (i *Instance) listenerOf(s *Service, endpoint string, listeners []Listener)
 	return Listener{}, false
 }
 
+// guardDir is the name of a directory that holds sockets of the guard only.
+const guardDir = "relayguard"
+
+// former reports the socket of a listener that the configuration had once: it
+// is in the guard's own directory, beside one that it has.
+func (i *Instance) former(s *Service, endpoint string, listeners []Listener) bool {
+	kind, address, _ := strings.Cut(endpoint, ":")
+	if kind != "unix" && kind != "local" {
+		return false
+	}
+	dir := filepath.Dir(i.path(s, address))
+	return filepath.Base(dir) == guardDir && slices.ContainsFunc(listeners, func(l Listener) bool { return l.Network == "unix" && filepath.Dir(l.Address) == dir })
+}
+
 func sameHostPort(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
@@ -72,6 +88,18 @@ func (i *Instance) attached(s *Service, value string, listeners []Listener) (pla
 		}
 	}
 	return -1, Milter{}, Listener{}, nil
+}
+
+// listenersIn are all listeners of ours among a service's milters.
+func (i *Instance) listenersIn(s *Service, value string, listeners []Listener) []Listener {
+	milters, _ := ParseMilters(value) // one that cannot be read was found by attached
+	var ours []Listener
+	for _, m := range milters {
+		if l, ok := i.listenerOf(s, m.Endpoint, listeners); ok {
+			ours = append(ours, l)
+		}
+	}
+	return ours
 }
 
 func byRole(listeners []Listener, role policy.Role) (Listener, bool) {

@@ -57,16 +57,31 @@ func newListing(t Table, m *Maps) *listing {
 	return l
 }
 
-func (l *listing) lookup(ctx context.Context, key string, soon []string) (string, bool, error) {
+func (l *listing) lookup(ctx context.Context, key string) (string, bool, error) {
 	c := l.contents.Load()
 	if c.ask != nil {
-		return c.ask.lookup(ctx, key, soon)
+		return c.ask.lookup(ctx, key)
 	}
 	if c.entries == nil {
 		return "", false, c.err
 	}
 	value, found := c.entries[key]
 	return value, found, nil
+}
+
+func (l *listing) peek(key string) (found, known bool) {
+	c := l.contents.Load()
+	if c.ask != nil {
+		return c.ask.peek(key)
+	}
+	_, found = c.entries[key]
+	return found, true
+}
+
+func (l *listing) ahead(keys []string) {
+	if c := l.contents.Load(); c.ask != nil {
+		c.ask.ahead(keys)
+	}
 }
 
 func (l *listing) state() TableState {

@@ -9,21 +9,16 @@ import (
 // 256 octets, SMTPUTF8 and long VERP addresses exceed it.
 const maxKey = 1024
 
-// Keys of one sender address, in the order in which Postfix asks
-// (postconf(5), smtpd_sender_login_maps; extensions: mail_addr_find(3)).
-// full is asked of every table, parts only of tables with fixed keys.
-type addressKeys struct {
-	full  string
-	parts []string
-}
-
-// keysOf returns false for an address that no table can hold.
-func keysOf(address string, delimiters string, isLocal func(domain string) bool) (addressKeys, bool) {
+// keysOf lists the keys of one sender address, in the order in which Postfix
+// asks (postconf(5), smtpd_sender_login_maps; extensions: mail_addr_find(3)).
+// The first is the whole address; the others, its parts, are asked of tables
+// with fixed keys only. None: no table can hold the address.
+func keysOf(address string, delimiters string, isLocal func(domain string) bool) []string {
 	if address == "" || len(address) > maxKey || !utf8.ValidString(address) || strings.ContainsFunc(address, isControl) {
-		return addressKeys{}, false
+		return nil
 	}
 	address = strings.ToLower(address)
-	k := addressKeys{full: address}
+	keys := []string{address}
 	at := strings.LastIndexByte(address, '@')
 	local, domain := address, ""
 	if at >= 0 {
@@ -33,20 +28,22 @@ func keysOf(address string, delimiters string, isLocal func(domain string) bool)
 	switch {
 	case at < 0:
 		if extended {
-			k.parts = []string{base}
+			keys = append(keys, base)
 		}
-		return k, true
+		return keys
 	case extended:
-		k.parts = append(k.parts, base+"@"+domain)
+		keys = append(keys, base+"@"+domain)
 	}
 	if isLocal(domain) && local != "" {
-		k.parts = append(k.parts, local)
+		keys = append(keys, local)
 		if extended {
-			k.parts = append(k.parts, base)
+			keys = append(keys, base)
 		}
 	}
-	k.parts = append(k.parts, "@"+domain)
-	return k, true
+	if local != "" {
+		keys = append(keys, "@"+domain)
+	}
+	return keys
 }
 
 // withoutExtension does as split_addr(3): names that are special to the mail

@@ -50,3 +50,12 @@ func (c *lru) remove(key string) {
 		delete(c.byKey, key)
 	}
 }
+
+// newest is the key used last.
+func (c *lru) newest() (string, bool) {
+	e := c.order.Front()
+	if e == nil {
+		return "", false
+	}
+	return e.Value.(*entry).key, true
+}

@@ -34,6 +34,7 @@ type MapsConfig struct {
 // for so long, and a table may cost so much.
 type mapsTiming struct {
 	found, missing time.Duration // how long an answer is good
+	refused        time.Duration // how long a key that failed alone is not asked for again
 	stale          time.Duration // how long one is used when the table cannot be asked any more
 	settle         time.Duration // a file that changes is read when it has been quiet so long
 	poll           time.Duration // files are looked at so often, where inotify says nothing (NFS)
@@ -44,7 +45,7 @@ type mapsTiming struct {
 }
 
 var defaultTiming = mapsTiming{
-	found: 5 * time.Minute, missing: 30 * time.Second, stale: time.Hour,
+	found: 5 * time.Minute, missing: 30 * time.Second, refused: 30 * time.Second, stale: time.Hour,
 	settle: 200 * time.Millisecond, poll: 10 * time.Second,
 	forkGap: 100 * time.Millisecond, query: 10 * time.Second,
 	failFirst: time.Second, failMost: 30 * time.Second,
@@ -54,15 +55,20 @@ const (
 	maxListing = 64 << 20 // octets of one listed table; a larger one is asked instead
 	maxFound   = 50_000   // cached answers of one asked table
 	maxMissing = 20_000   // kept apart, so that invented addresses cannot push out real ones
+	maxRefused = 2_000    // keys that failed alone
 	maxQueue   = 2_000    // questions waiting for one table
 	maxBatch   = 500      // questions in one run of postmap
 )
 
 // source answers for one table.
 type source interface {
-	// lookup returns the value of key. soon are keys that will be asked next
-	// if key is not there.
-	lookup(ctx context.Context, key string, soon []string) (value string, found bool, err error)
+	// lookup returns the value of key, by ctx's deadline.
+	lookup(ctx context.Context, key string) (value string, found bool, err error)
+	// peek tells what lookup would say without waiting, if that is known.
+	peek(key string) (found, known bool)
+	// ahead says which keys lookup will be asked for next: together they cost
+	// what one does.
+	ahead(keys []string)
 	state() TableState
 }
 
@@ -83,6 +89,9 @@ type mapsTable struct {
 	source
 	fixed bool // asked with parts of an address too
 }
+
+// asks reports whether the table is asked for the key of that place.
+func (t mapsTable) asks(place int) bool { return place == 0 || t.fixed }
 
 // TableState tells how a table is read and how that goes.
 type TableState struct {
@@ -137,37 +146,90 @@ func (m *Maps) Close() {
 	m.workers.Wait()
 }
 
-// Owners returns the logins that may use a sender address, in lower case; none
-// if no table knows it. The order of the questions is Postfix's:
-// user+ext@domain, user@domain, then for $myorigin and $mydestination user+ext
-// and user, then @domain. As in Postfix, a table that fails ends the search:
-// what it would have said is not known.
-func (m *Maps) Owners(ctx context.Context, address string) ([]string, error) {
+// Owners returns the logins that may use each of some sender addresses, in
+// lower case: result i is that of addresses[i], nil if no table knows it. The
+// order of the questions is Postfix's: user+ext@domain, user@domain, then for
+// $myorigin and $mydestination user+ext and user, then @domain. As in Postfix, a
+// table that fails ends the search: what it would have said is not known.
+//
+// All addresses are asked for at once, so many cost the time of one. The error
+// concerns addresses[0] alone, without which the others are of no use; of those
+// that cannot be told the result is nil.
+func (m *Maps) Owners(ctx context.Context, addresses []string) ([][]string, error) {
 	isLocal := m.config.IsLocal
 	if isLocal == nil {
 		isLocal = func(string) bool { return false }
 	}
-	keys, ok := keysOf(address, m.config.Delimiters, isLocal)
-	if !ok {
-		return nil, nil
+	keys := make([][]string, len(addresses))
+	for i, address := range addresses {
+		keys[i] = keysOf(address, m.config.Delimiters, isLocal)
 	}
-	soon := keys.parts
-	for i := -1; i < len(keys.parts); i++ {
-		key := keys.full
-		if i >= 0 {
-			key, soon = keys.parts[i], keys.parts[i+1:]
+	m.ahead(keys)
+	owners := make([][]string, len(addresses))
+	var first error
+	for i := range addresses {
+		logins, err := m.find(ctx, keys[i])
+		if err != nil && i == 0 {
+			first = fmt.Errorf("look up owner of %q: %w", addresses[i], err)
 		}
-		for _, t := range m.tables {
-			ahead := soon
-			if !t.fixed {
-				if i >= 0 {
-					continue
-				}
-				ahead = nil
+		owners[i] = logins
+	}
+	return owners, first
+}
+
+// ahead hands all keys whose answer is not known to the tables that must be
+// asked, in one go.
+func (m *Maps) ahead(keys [][]string) {
+	unknown := make([][]string, len(m.tables))
+	for _, of := range keys {
+		n := m.known(of)
+		for i, key := range of {
+			if i < n {
+				continue
 			}
-			value, found, err := t.lookup(ctx, key, ahead)
+			for j, t := range m.tables {
+				if t.asks(i) {
+					unknown[j] = append(unknown[j], key)
+				}
+			}
+		}
+	}
+	for j, t := range m.tables {
+		if len(unknown[j]) > 0 {
+			t.ahead(unknown[j])
+		}
+	}
+}
+
+// known is how many keys of an address need not be asked for: all of them when
+// a table in memory answers.
+func (m *Maps) known(keys []string) int {
+	for i, key := range keys {
+		for _, t := range m.tables {
+			if !t.asks(i) {
+				continue
+			}
+			switch found, known := t.peek(key); {
+			case !known:
+				return i
+			case found:
+				return len(keys)
+			}
+		}
+	}
+	return len(keys)
+}
+
+// find asks for one address.
+func (m *Maps) find(ctx context.Context, keys []string) ([]string, error) {
+	for i, key := range keys {
+		for _, t := range m.tables {
+			if !t.asks(i) {
+				continue
+			}
+			value, found, err := t.lookup(ctx, key)
 			if err != nil {
-				return nil, fmt.Errorf("look up owner of %q: %w", address, err)
+				return nil, err
 			}
 			if found {
 				return splitLogins(value), nil
@@ -258,9 +320,9 @@ func newStatic(t Table) static {
 	return static{t, value}
 }
 
-func (s static) lookup(context.Context, string, []string) (string, bool, error) {
-	return s.value, true, nil
-}
+func (s static) lookup(context.Context, string) (string, bool, error) { return s.value, true, nil }
+func (s static) peek(string) (found, known bool)                      { return true, true }
+func (s static) ahead([]string)                                       {}
 func (s static) state() TableState {
 	return TableState{Table: s.table.String(), Listed: true, Entries: 1}
 }

@@ -84,6 +84,18 @@ func TestInsideDomains(t *testing.T) {
 	}
 }
 
+// Debian's main.cf has myorigin = /etc/mailname.
+func TestOrigin(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "mailname"), " example.jp \nmore.example\n")
+	for value, want := range map[string]string{"$mydomain": "example.net", dir + "/mailname": "example.jp", dir: "", dir + "/nosuch": ""} {
+		got, err := newInstance(t, "mydomain=example.net\nmyorigin="+value+"\n", masterCF).load(t).Origin()
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%s: got %q, %v, want %q", value, got, err, want)
+		}
+	}
+}
+
 func TestParseTime(t *testing.T) {
 	for value, want := range map[string]time.Duration{"5": 5 * time.Second, "30s": 30 * time.Second, "2m": 2 * time.Minute, "1h": time.Hour, "1d": 24 * time.Hour, "1w": 168 * time.Hour} {
 		if got, ok := parseTime(value); !ok || got != want {
@@ -106,9 +118,13 @@ func FuzzParseMilters(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := ParseMilters(joinMilters(milters))
-		if err != nil || len(again) != len(milters) {
-			t.Fatalf("%q became %q: %v", value, joinMilters(milters), err)
+		for _, m := range milters {
+			if m.Endpoint == "" || strings.ContainsAny(m.Endpoint, "{}, \t\r\n") {
+				t.Fatalf("%q has the endpoint %q", value, m.Endpoint)
+			}
+			if _, unnamed := m.Settings[""]; unnamed {
+				t.Fatalf("%q has a setting without a name", value)
+			}
 		}
 	})
 }
@@ -160,11 +176,7 @@ func FuzzKeysOf(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, address string) {
-		keys, ok := keysOf(address, "+-", func(string) bool { return true })
-		if !ok {
-			return
-		}
-		for _, key := range append(keys.parts, keys.full) {
+		for _, key := range keysOf(address, "+-", func(string) bool { return true }) {
 			if key == "" || strings.ContainsAny(key, "\n\r\t\x00") {
 				t.Fatalf("%q makes key %q", address, key)
 			}

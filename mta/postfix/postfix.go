@@ -74,6 +74,9 @@ func (t Tools) run(ctx context.Context, stdin []byte, limit int, name string, ar
 }
 
 func (t Tools) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
 	if t.Dir != "" {
 		return filepath.Join(t.Dir, name)
 	}

@@ -93,3 +93,56 @@ func TestApplyToARunningPostfixWithoutGuardRollsBack(t *testing.T) {
 		return err == nil && answer.Code != 451
 	})
 }
+
+// probeOn is the local probe of a Postfix with these milters for local mail.
+func probeOn(t *testing.T, milters ...string) (*postfixtest.Postfix, *localProbe) {
+	t.Helper()
+	postfixtest.Need(t)
+	p := postfixtest.StartTest(t, postfixtest.Options{Local: postfixtest.Local{Milters: milters, ShowUID: true, DaemonName: localMail.DaemonName}})
+	i, err := Load(t.Context(), Tools{}, p.ConfigDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	setup := Setup{ConfigDir: p.ConfigDir, LocalMail: localMail, Listeners: []Listener{{policy.Local, "unix", filepath.Join(p.MilterDir(), "local.sock")}}}
+	probe, err := setup.newLocalProbe(i)
+	if err != nil || probe == nil {
+		t.Fatalf("no probe: %v", err)
+	}
+	probe.table = filepath.Join(p.ConfigDir, "local_header_checks")
+	return p, probe
+}
+
+func wantNoTrace(t *testing.T, p *postfixtest.Postfix) {
+	t.Helper()
+	queue, err := p.QueueList(t.Context())
+	if err != nil || len(queue) > 0 {
+		t.Errorf("left in the queue: %+v, %v", queue, err)
+	}
+	if mail := p.Sink.All(); len(mail) > 0 {
+		t.Errorf("delivered: %q", mail)
+	}
+}
+
+func TestLocalProbeFindsThatTheGuardIsNotAsked(t *testing.T) {
+	t.Parallel()
+	p, probe := probeOn(t)
+	before := instance{dir: p.ConfigDir}.files(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := probe.during(func() error { return probe.send(ctx) }); err == nil || !strings.Contains(err.Error(), "was not shown to the guard") {
+		t.Errorf("got %v", err)
+	}
+	wantNoTrace(t, p)
+	sameFiles(t, instance{dir: p.ConfigDir}.files(t), before)
+}
+
+func TestLocalProbeFindsThatTheGuardIsAway(t *testing.T) {
+	t.Parallel()
+	p, probe := probeOn(t, postfixtest.MilterName("local.sock"))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if err := probe.during(func() error { return probe.send(ctx) }); err == nil || !strings.Contains(err.Error(), "does not find the guard for local mail") {
+		t.Errorf("got %v", err)
+	}
+	wantNoTrace(t, p)
+}

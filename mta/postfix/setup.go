@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,13 +13,17 @@ import (
 
 // Names that setup gives to what it adds.
 const (
-	daemonLocal       = "LOCAL-PICKUP"       // {daemon_name} of mail from sendmail(1)
-	daemonOriginating = "ORIGINATING"        // and of submission, as Postfix's own master.cf has it
+	daemonOriginating = "ORIGINATING"        // {daemon_name} of submission, as Postfix's own master.cf has it
 	cleanupService    = "relayguard-cleanup" // the cleanup(8) behind pickup(8)
 	uidChecksFile     = "relayguard-uid.regexp"
 	stripChecksFile   = "relayguard-strip.regexp"
-	uidHeader         = "X-Relayguard-Uid"
 )
+
+// LocalMail is how the guard knows mail from sendmail(1) and its sender.
+type LocalMail struct {
+	DaemonName string // {daemon_name} of pickup's cleanup service: "LOCAL-PICKUP"
+	UIDHeader  string // the field that tells the uid: "X-Relayguard-Uid"
+}
 
 // Place says what kind of thing a Setting is.
 type Place string
@@ -66,17 +69,17 @@ func (s Setting) String() string {
 // local sender counts only in the very first header) and nobody signs or scans
 // what is then refused.
 //
-// The listener of the role smtp becomes the default of SMTP services that are
+// The listener of the role SMTP becomes the default of SMTP services that are
 // not submission; without a role they are left alone, and always so those that
 // the admin gave a listener of ours by name. Trap: the relay role refuses
 // strangers, so a server that is also an MX wants inbound there.
-func Plan(ctx context.Context, i *Instance, listeners []Listener, smtp policy.Role) ([]Setting, error) {
+func (s Setup) Plan(ctx context.Context, i *Instance) ([]Setting, error) {
 	raw, err := i.raw(ctx, "smtpd_milters", "non_smtpd_milters", "header_checks", "smtp_header_checks")
 	if err != nil {
 		return nil, fmt.Errorf("plan settings of %s: %w", i.ConfigDir, err)
 	}
-	p := &plan{i: i, listeners: listeners, general: smtp, raw: raw}
-	for _, l := range listeners {
+	p := &plan{i: i, listeners: s.Listeners, general: s.SMTP, mail: s.LocalMail, raw: raw}
+	for _, l := range s.Listeners {
 		if _, inside := i.inQueue(l.Address); l.Network == "unix" && !inside && slices.ContainsFunc(i.Services, func(s Service) bool {
 			return s.Chroot && (s.Command == "smtpd" || s.Command == "cleanup")
 		}) {
@@ -96,6 +99,7 @@ type plan struct {
 	i         *Instance
 	listeners []Listener
 	general   policy.Role
+	mail      LocalMail
 	raw       map[string]string // main.cf's values, not expanded
 	settings  []Setting
 	err       error
@@ -215,7 +219,7 @@ func (p *plan) first(s *Service, written, effective string, l Listener) string {
 	for _, item := range items {
 		milters, err := ParseMilters(item)
 		if err == nil && len(milters) == 1 {
-			if _, mine := p.i.listenerOf(orMain(s), milters[0].Endpoint, p.listeners); mine {
+			if _, mine := p.i.listenerOf(orMain(s), milters[0].Endpoint, p.listeners); mine || p.i.former(orMain(s), milters[0].Endpoint, p.listeners) {
 				continue
 			}
 		}
@@ -224,14 +228,14 @@ func (p *plan) first(s *Service, written, effective string, l Listener) string {
 	return strings.Join(list, ", ")
 }
 
-// isOther reports items that are another listener of ours than l.
+// isOther reports items that are, or were, another listener of ours than l.
 func (p *plan) isOther(s *Service, item string, l Listener) bool {
 	milters, err := ParseMilters(item)
 	if err != nil || len(milters) != 1 {
 		return false
 	}
 	got, mine := p.i.listenerOf(orMain(s), milters[0].Endpoint, p.listeners)
-	return mine && got != l
+	return mine && got != l || !mine && p.i.former(orMain(s), milters[0].Endpoint, p.listeners)
 }
 
 // orMain stands for "any service" where main.cf is meant. Paths there may mean
@@ -253,8 +257,8 @@ func (p *plan) local() {
 	p.main("non_smtpd_milters", p.raw["non_smtpd_milters"], p.first(nil, p.raw["non_smtpd_milters"], p.i.Setting("non_smtpd_milters"), l),
 		"mail from sendmail(1), PHP's mail() and cron asks the guard; first, so that the uid header is the first header")
 	uidFile, stripFile := filepath.Join(p.i.ConfigDir, uidChecksFile), filepath.Join(p.i.ConfigDir, stripChecksFile)
-	p.file(uidFile, uidChecks(p.i.Setting("myhostname")), "copies the uid that Postfix writes into Received, which milters do not see, into a header that they see; drops forged ones")
-	p.file(stripFile, "# Made by relayguard setup postfix.\n/^"+uidHeader+":/ IGNORE\n", "drops that header on the way out")
+	p.file(uidFile, uidChecks(p.mail.UIDHeader), "copies the uid that Postfix writes into Received, which milters do not see, into a header that they see; drops forged ones")
+	p.file(stripFile, "# Made by relayguard setup postfix.\n/^"+p.mail.UIDHeader+":/ IGNORE\n", "drops that header on the way out")
 	p.main("smtp_header_checks", p.raw["smtp_header_checks"], inFront("regexp:"+stripFile, p.raw["smtp_header_checks"]), "the uid header does not leave this machine")
 	for n := range p.i.Services {
 		if s := &p.i.Services[n]; s.Command == "smtp" {
@@ -287,8 +291,8 @@ func (p *plan) cleanup(pickup *Service, checks string) {
 	if !set {
 		written = p.raw["header_checks"]
 	}
-	p.service(own, "header_checks", inFront(checks, written), "the sender's uid becomes visible; your own checks follow")
-	p.service(own, "milter_macro_daemon_name", daemonLocal, "the guard knows local mail by it")
+	p.service(own, "header_checks", inFront(checks, written), "the sender's uid becomes visible"+yoursFollow(checks, written))
+	p.service(own, "milter_macro_daemon_name", p.mail.DaemonName, "the guard knows local mail by it")
 }
 
 func (p *plan) newCleanup(like *Service, checks string) {
@@ -310,13 +314,13 @@ func (p *plan) newCleanup(like *Service, checks string) {
 	if _, set := overrides["nested_header_checks"]; !set {
 		overrides["nested_header_checks"] = existing // its default is header_checks: attached messages are not ours to change
 	}
-	overrides["milter_macro_daemon_name"] = daemonLocal
+	overrides["milter_macro_daemon_name"] = p.mail.DaemonName
 	line := cleanupService + " unix n - " + chroot + " - 0 cleanup"
 	for _, name := range sortedKeys(overrides) {
 		line += " -o " + quoteOverride(name, overrides[name])
 	}
 	p.settings = append(p.settings, Setting{Place: NewEntry, Service: cleanupService + "/unix", Value: line, unset: true,
-		Why: "local mail takes its own way: there the sender's uid becomes a header, and the guard knows it from SMTP"})
+		Why: "local mail takes its own way: there the sender's uid becomes a header, and the guard knows it from SMTP" + yoursFollow(checks, existing)})
 }
 
 func (p *plan) file(path, text, why string) {
@@ -327,12 +331,23 @@ func (p *plan) file(path, text, why string) {
 	p.settings = append(p.settings, Setting{Place: InFile, Name: path, Value: text, Was: string(was), Why: why, unset: was == nil})
 }
 
+// yoursFollow tells an admin who has header checks what becomes of them: the
+// first table that matches a line decides it.
+func yoursFollow(ours, list string) string {
+	items, err := splitList(list)
+	if err != nil || !slices.ContainsFunc(items, func(item string) bool { return item != ours }) {
+		return ""
+	}
+	return "; your own header_checks follow, but no longer see pickup's Received line of local mail: a pattern that hides or changes it there has no effect any more"
+}
+
 // uidChecks is the table that makes the uid visible: the first Received line
-// is pickup's, so the first uid header is true and later ones are forged.
-func uidChecks(hostname string) string {
-	return "# Made by relayguard setup postfix. Only the first " + uidHeader + " of a message is true.\n" +
-		"/^" + uidHeader + ":/ IGNORE\n" +
-		"/^Received: by " + strings.ReplaceAll(regexp.QuoteMeta(hostname), "/", `\/`) + ` \(Postfix, from userid ([0-9]+)\)/ PREPEND ` + uidHeader + ": $1\n"
+// is pickup's, so the first uid header is true and later ones are forged. That
+// line names myhostname and mail_name, whatever they are.
+func uidChecks(header string) string {
+	return "# Made by relayguard setup postfix. Only the first " + header + " of a message is true.\n" +
+		"/^" + header + ":/ IGNORE\n" +
+		`/^Received: by [^ ]+ \([^,()]+, from userid ([0-9]+)\)/ PREPEND ` + header + ": $1\n"
 }
 
 // inFront puts a table first in a list of tables: the first that matches a

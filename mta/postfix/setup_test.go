@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,6 +53,26 @@ func needRoot(t *testing.T) {
 	}
 }
 
+func TestUndoSaysThatAnEarlierApplyIsInForce(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	in := newInstance(t, "", masterCF)
+	ctx := context.Background()
+	for n, smtp := range []policy.Role{0, policy.Relay} {
+		setup := in.setup(t)
+		setup.SMTP = smtp
+		if _, err := setup.Apply(ctx, day.Add(time.Duration(n)*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, earlier := range []bool{true, false} {
+		out, err := in.setup(t).Undo(ctx, false)
+		if err != nil || out.Earlier != earlier {
+			t.Errorf("got %+v, %v, want earlier %v", out, err, earlier)
+		}
+	}
+}
+
 // Whatever was there before: after Apply no way round the guard is left, a
 // second Apply changes nothing, and Undo gives every file back byte for byte.
 func TestApplyAndUndo(t *testing.T) {
@@ -61,9 +82,11 @@ func TestApplyAndUndo(t *testing.T) {
 		"another milter and own checks": {"opendkim=inet:localhost:8891\nsmtpd_milters=$opendkim\nnon_smtpd_milters=$opendkim, { inet:localhost:8892, connect_timeout=10s }\nmilter_default_action=accept\nheader_checks=regexp:/etc/own\nsmtp_header_checks=static:DUNNO\nmilter_command_timeout=2s\n", masterCF},
 		"own milters of services":       {"", strings.Replace(masterCF, "-o syslog_name=postfix/submission", "-o { smtpd_milters = { inet:localhost:8891, default_action=accept }, inet:localhost:8892 }", 1) + "2525 inet n - n - - smtpd -o smtpd_milters=inet:localhost:8891 -o milter_default_action=accept\n"},
 		"guard somewhere in the list":   {"smtpd_milters=inet:localhost:8891, { unix:relayguard/relay.sock, default_action=accept }\nnon_smtpd_milters=unix:relayguard/local.sock\n", masterCF},
+		"listener that was there once":  {"smtpd_milters=unix:relayguard/once.sock, inet:localhost:8891\nnon_smtpd_milters=unix:relayguard/local.sock, unix:relayguard/once.sock\n", masterCF},
 		"wrong listener of the guard":   {"smtpd_milters=unix:relayguard/local.sock\n", masterCF},
 		"own cleanup for local mail":    {"", strings.Replace(masterCF, "1 pickup", "1 pickup -o cleanup_service_name=mine", 1) + "mine unix n - y - 0 cleanup -o header_checks=regexp:/etc/mine\n"},
 		"submissions":                   {"", masterCF + "465 inet n - y - - smtpd -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes -o milter_macro_daemon_name=MINE\n"},
+		"another mail_name":             {"mail_name=Mail of ours\n", masterCF},
 		"relay client with checks":      {"", masterCF + "slow unix - - y - - smtp -o smtp_header_checks=regexp:/etc/slow\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -86,8 +109,11 @@ func TestApplyAndUndo(t *testing.T) {
 			}
 			after := in.files(t)
 			t.Logf("%s%s", after["main.cf"], after["master.cf"])
+			if strings.Contains(after["main.cf"], "once.sock") {
+				t.Error("a socket that no listener has any more is still asked")
+			}
 			in.age()
-			for _, f := range Inspect(ctx, Inspection{Instance: in.load(t), Listeners: in.listeners}) {
+			for _, f := range Inspect(ctx, Inspection{Instance: in.load(t), Listeners: in.listeners, LocalMail: localMail}) {
 				t.Errorf("found %s %s %s: %s", f.ID, f.Severity, f.Where, f.What)
 			}
 			out, err = setup.Apply(ctx, day.Add(time.Hour))
@@ -109,7 +135,7 @@ func TestApplyAndUndo(t *testing.T) {
 func TestPlanLeavesWhatTheAdminChose(t *testing.T) {
 	in := newInstance(t, "", masterCF+"2525 inet n - y - - smtpd -o smtpd_milters=unix:relayguard/relay.sock\n2526 inet n - y - - smtpd -o smtpd_milters=inet:localhost:8891\n")
 	for role, want := range map[policy.Role]string{0: "", policy.Inbound: "unix:relayguard/inbound.sock"} {
-		settings, err := Plan(t.Context(), in.load(t), in.listeners, role)
+		settings, err := Setup{Listeners: in.listeners, SMTP: role, LocalMail: localMail}.Plan(t.Context(), in.load(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +159,7 @@ func TestPlanLeavesWhatTheAdminChose(t *testing.T) {
 
 func TestPlanKeepsWhatTheAdminHas(t *testing.T) {
 	in := newInstance(t, "opendkim=inet:localhost:8891\nsmtpd_milters=$opendkim\nheader_checks=regexp:/etc/own\n", masterCF)
-	settings, err := Plan(context.Background(), in.load(t), in.listeners, policy.Relay)
+	settings, err := in.setup(t).Plan(context.Background(), in.load(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +181,46 @@ func TestPlanKeepsWhatTheAdminHas(t *testing.T) {
 	}
 	for key := range want {
 		t.Errorf("%s is not in the plan", key)
+	}
+}
+
+func TestPlanSaysWhatBecomesOfOwnHeaderChecks(t *testing.T) {
+	for main, want := range map[string]bool{"": false, "header_checks=regexp:/etc/own\n": true} {
+		in := newInstance(t, main, masterCF)
+		settings, err := in.setup(t).Plan(t.Context(), in.load(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := false
+		for _, s := range settings {
+			told = told || strings.Contains(s.Why, "your own header_checks")
+		}
+		if told != want {
+			t.Errorf("%q: told %v", main, told)
+		}
+	}
+}
+
+// The names are the guard's configuration's, not ours.
+func TestPlanTakesNamesFromTheConfiguration(t *testing.T) {
+	in := newInstance(t, "", masterCF)
+	setup := in.setup(t)
+	setup.LocalMail = LocalMail{DaemonName: "CRON-AND-PHP", UIDHeader: "X-Sent-By"}
+	settings, err := setup.Plan(t.Context(), in.load(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, s := range settings {
+		text.WriteString(s.Value + "\n")
+	}
+	for _, want := range []string{"milter_macro_daemon_name=CRON-AND-PHP", "PREPEND X-Sent-By: $1", "/^X-Sent-By:/ IGNORE"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+	if strings.Contains(text.String(), localMail.DaemonName) || strings.Contains(text.String(), localMail.UIDHeader) {
+		t.Errorf("other names in\n%s", text.String())
 	}
 }
 
@@ -217,7 +283,95 @@ func TestApplyRollsBack(t *testing.T) {
 func TestPlanRefusesSocketsThatChrootHides(t *testing.T) {
 	in := newInstance(t, "", masterCF)
 	in.listeners[0].Address = "/run/relayguard/milter.sock"
-	if _, err := Plan(context.Background(), in.load(t), in.listeners, policy.Relay); err == nil || !strings.Contains(err.Error(), "queue directory") {
+	if _, err := in.setup(t).Plan(context.Background(), in.load(t)); err == nil || !strings.Contains(err.Error(), "queue directory") {
 		t.Fatalf("got %v", err)
 	}
+}
+
+// Undo runs as root: whoever could write the backups could have it write any
+// file.
+func TestUndoRefusesBackupsOfOthers(t *testing.T) {
+	needRoot(t)
+	const stranger = 65533
+	manifestOf := func(dir string) string { return filepath.Join(dir, manifestName) }
+	edit := func(old, new string) func(*testing.T, string, string) {
+		return func(t *testing.T, root, dir string) {
+			text, err := os.ReadFile(manifestOf(dir))
+			if err != nil || !strings.Contains(string(text), old) {
+				t.Fatalf("manifest %s, %v", text, err)
+			}
+			writeFile(t, manifestOf(dir), strings.Replace(string(text), old, new, 1))
+		}
+	}
+	link := func(name string) func(*testing.T, string, string) {
+		return func(t *testing.T, root, dir string) {
+			moved := filepath.Join(root, "moved")
+			if err := errors.Join(os.Rename(filepath.Join(dir, name), moved), os.Symlink(moved, filepath.Join(dir, name))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	do := func(f func(root, dir string) error) func(*testing.T, string, string) {
+		return func(t *testing.T, root, dir string) {
+			if err := f(root, dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, plant := range map[string]func(t *testing.T, root, dir string){
+		"the directory is another's":          do(func(root, dir string) error { return os.Chown(root, stranger, 0) }),
+		"a directory above is another's":      do(func(root, dir string) error { return os.Chown(filepath.Dir(root), stranger, 0) }),
+		"others may write the directory":      do(func(root, dir string) error { return os.Chmod(root, 0o777|os.ModeSticky) }),
+		"a group may write a directory above": do(func(root, dir string) error { return os.Chmod(filepath.Dir(root), 0o775) }),
+		"the backup is another's":             do(func(root, dir string) error { return os.Chown(dir, stranger, 0) }),
+		"the manifest is another's":           do(func(root, dir string) error { return os.Chown(manifestOf(dir), stranger, 0) }),
+		"others may write the manifest":       do(func(root, dir string) error { return os.Chmod(manifestOf(dir), 0o666) }),
+		"a copy is another's":                 do(func(root, dir string) error { return os.Chown(filepath.Join(dir, "0-main.cf"), stranger, 0) }),
+		"the manifest is a link":              link(manifestName),
+		"a copy is a link":                    link("0-main.cf"),
+		"the manifest names another file":     edit(`/main.cf"`, `/other"`),
+		"the manifest names a file elsewhere": edit(`/etc/main.cf"`, `/main.cf"`),
+		"the manifest climbs":                 edit(`/etc/main.cf"`, `/etc/../main.cf"`),
+		"the manifest names a copy elsewhere": edit(`"0-main.cf"`, `"../0-main.cf"`),
+		"the manifest is a pipe that nobody fills": do(func(root, dir string) error {
+			return errors.Join(os.Remove(manifestOf(dir)), syscall.Mkfifo(manifestOf(dir), 0o600))
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := newInstance(t, "", masterCF)
+			setup := in.setup(t)
+			setup.Backups = filepath.Join(filepath.Dir(in.dir), "var", "backups")
+			before := in.files(t)
+			dir, m, err := backUp(setup.Backups, in.dir, day, []string{filepath.Join(in.dir, "main.cf")})
+			if err == nil {
+				os.Chmod(filepath.Dir(setup.Backups), 0o755)
+				err = m.done(dir)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			plant(t, setup.Backups, dir)
+			if _, err := setup.Undo(t.Context(), true); err == nil || errors.Is(err, ErrNoBackup) {
+				t.Errorf("restored: %v", err)
+			}
+			sameFiles(t, in.files(t), before)
+			if left, _ := filepath.Glob(filepath.Join(filepath.Dir(in.dir), "*.cf")); len(left) > 0 {
+				t.Errorf("wrote %q", left)
+			}
+		})
+	}
+	t.Run("nothing is put there either", func(t *testing.T) {
+		in := newInstance(t, "", masterCF)
+		setup := in.setup(t)
+		if err := errors.Join(os.Mkdir(setup.Backups, 0o700), os.Chown(setup.Backups, stranger, 0)); err != nil {
+			t.Fatal(err)
+		}
+		setup.Backups = filepath.Join(setup.Backups, "below")
+		before := in.files(t)
+		if _, err := setup.Apply(t.Context(), day); !errors.Is(err, ErrUntrusted) {
+			t.Errorf("got %v", err)
+		}
+		sameFiles(t, in.files(t), before)
+	})
 }

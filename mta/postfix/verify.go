@@ -69,7 +69,7 @@ func verifyService(ctx context.Context, i *Instance, s *Service, l Listener, pro
 	case err != nil:
 		return fmt.Errorf("service %s: %w", s.ID(), err)
 	case answer.Code == 451 || answer.Code == 421:
-		return fmt.Errorf("service %s answered %d %q to %s: Postfix does not find the guard", s.ID(), answer.Code, answer.Text, answer.At)
+		return fmt.Errorf("service %s answered %d %q to %s: Postfix does not find the guard; does it run with these listeners?", s.ID(), answer.Code, answer.Text, answer.At)
 	case l.Role == policy.Submission && answer.At == "RCPT" && answer.Code/100 != 5:
 		return fmt.Errorf("service %s answered %d %q to a recipient outside without AUTH, want a refusal", s.ID(), answer.Code, answer.Text)
 	case l.Network != "unix":

@@ -8,6 +8,8 @@ package address
 
 import (
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -53,7 +55,7 @@ func Domain(s string) string {
 		}
 	}
 	s = strings.TrimSuffix(s, ".")
-	if hasControl(s) || strings.ContainsAny(s, " <>,;\"()@") || strings.HasPrefix(s, ".") || strings.HasSuffix(s, ".") || strings.Contains(s, "..") {
+	if hasControl(s) || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsSpace) || strings.ContainsAny(s, "<>,;\"()@") || strings.HasPrefix(s, ".") || strings.HasSuffix(s, ".") || strings.Contains(s, "..") {
 		return ""
 	}
 	return s

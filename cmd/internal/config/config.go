@@ -72,6 +72,7 @@ type Milter struct {
 	MaxHeaderBytes  int            // of one message
 	MaxHeaderFields int
 	MaxRecipients   int
+	MaxMemory       int // octets, of all messages under way
 }
 
 // Listener is a socket that the MTA connects to.
@@ -157,8 +158,9 @@ func Default() *Config {
 			MaxHeaderBytes:  256 << 10,
 			MaxHeaderFields: 1000,
 			MaxRecipients:   10000,
+			MaxMemory:       128 << 20,
 		},
-		Listeners: []Listener{listen(policy.Submission), listen(policy.Local), listen(policy.Relay)},
+		Listeners: []Listener{listen(policy.Submission), listen(policy.Local), listen(policy.Relay), listen(policy.Inbound)},
 		Local:     Local{DaemonName: "LOCAL-PICKUP"},
 		Address: Address{
 			RecipientDelimiter: "+",

@@ -126,6 +126,8 @@ var milterFields = []field[Config]{
 		`Header fields of a message that are kept for the decision.`),
 	key("max_recipients", integer(100, 1_000_000), func(c *Config) *int { return &c.Milter.MaxRecipients }, // RFC 5321 §4.5.3.1.8: at least 100
 		`Recipients of one message. Those beyond get 452 over SMTP; local mail with more is held.`),
+	key("max_memory", integer(16<<20, 1<<30), func(c *Config) *int { return &c.Milter.MaxMemory },
+		`Octets that headers and recipients of all messages under way may take together, beyond 16 KiB for each connection. Over it a recipient gets 452, and a header counts as too large.`),
 }
 
 var addressFields = []field[Config]{
@@ -149,7 +151,7 @@ var addressFields = []field[Config]{
 		`Addresses of single logins: one address, all of a domain ("@example.org"), or every address ("*"). Put the login into quotes; its case does not matter.`)),
 }
 
-var listeners = section[Listener]{"listener", `A socket that the MTA connects to; one section for each. Without any, there are three: "submission", "local" and "relay", on Unix sockets inside Postfix's chroot. With one, there are only those that are named.`, newListener, defaultListeners, []field[Listener]{
+var listeners = section[Listener]{"listener", `A socket that the MTA connects to; one section for each. Without any, there are four: "submission", "local", "relay" and "inbound", on Unix sockets inside Postfix's chroot. With one, there are only those that are named.`, newListener, defaultListeners, []field[Listener]{
 	required(key("name", label("listener"), func(l *Listener) *string { return &l.Name },
 		`Names it in logs and metrics.`)),
 	required(key("role", choice(policy.Submission, policy.Local, policy.Relay, policy.Inbound, policy.Egress), func(l *Listener) *policy.Role { return &l.Role },

@@ -20,7 +20,7 @@ type Guard struct {
 	policy atomic.Pointer[policy.Policy]
 	ids    idSource
 	log    *slog.Logger
-	flush  func()
+	stops  *slog.Logger
 	Counts Counts
 }
 
@@ -31,9 +31,10 @@ type Counts struct {
 	Refused  atomic.Int64
 }
 
-// New makes a guard; flush writes out the log, for lines that must not wait.
-func New(p *policy.Policy, log *slog.Logger, flush func()) *Guard {
-	g := &Guard{log: log, flush: flush}
+// New makes a guard. Verdicts that stop mail are logged to stops, all others to
+// log.
+func New(p *policy.Policy, log, stops *slog.Logger) *Guard {
+	g := &Guard{log: log, stops: stops}
 	g.ids.seed()
 	g.policy.Store(p)
 	return g
@@ -83,20 +84,20 @@ func (g *Guard) record(ctx context.Context, m *policy.Message, d *policy.Decisio
 		slog.String("id", d.ID),
 		slog.String("verdict", d.Verdict.String()),
 		stage,
-		slog.String("account", d.Origin.Name()),
+		slog.String("account", cut(d.Origin.Name())),
 		slog.String("confidence", key.Confidence.String()),
 		slog.String("role", m.Role.String()),
 		slog.String("listener", m.Listener),
 		slog.String("queue_id", m.QueueID),
 		slog.String("client", d.Origin.ClientIP.Value),
-		slog.String("mail_from", m.MailFrom),
-		slog.String("from", m.HeaderFrom),
-		slog.String("message_id", m.MessageID),
+		slog.String("mail_from", cut(m.MailFrom)),
+		slog.String("from", cut(m.HeaderFrom)),
+		slog.String("message_id", cut(m.MessageID)),
 		slog.Int("recipients", len(m.RcptTo)+m.RcptMore),
 		slog.Int64("size", m.Size),
 	)
 	if d.Rule != "" {
-		attrs = append(attrs, slog.String("rule", d.Rule), slog.String("reason", d.Reason))
+		attrs = append(attrs, slog.String("rule", d.Rule), slog.String("reason", cut(d.Reason)))
 	}
 	if n := d.Origin.Network.Value; n != "" {
 		attrs = append(attrs, slog.String("network", n))
@@ -104,8 +105,20 @@ func (g *Guard) record(ctx context.Context, m *policy.Message, d *policy.Decisio
 	if by := d.Origin.LoginBy; by != "" {
 		attrs = append(attrs, slog.String("login_by", by))
 	}
-	g.log.LogAttrs(ctx, slog.LevelInfo, "verdict", attrs...)
+	log := g.log
 	if d.Verdict.Stops() {
-		g.flush()
+		log = g.stops
 	}
+	log.LogAttrs(ctx, slog.LevelInfo, "verdict", attrs...)
+}
+
+// maxAttr bounds what one value from the network takes in the log, before it is
+// escaped: twice an address.
+const maxAttr = 512
+
+func cut(s string) string {
+	if len(s) <= maxAttr {
+		return s
+	}
+	return s[:maxAttr-3] + "..."
 }

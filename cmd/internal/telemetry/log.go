@@ -15,10 +15,11 @@ const flushEvery = 100 * time.Millisecond
 
 // flushAt is the size at which waiting lines are written whatever the time, and
 // maxWaiting that beyond which lines are dropped: the target is stuck, and mail
-// must not wait for it.
+// must not wait for it. Urgent lines have as much again to themselves.
 const (
 	flushAt    = 32 << 10
 	maxWaiting = 1 << 20
+	maxUrgent  = 2 * maxWaiting
 )
 
 // Writer joins log lines into few writes, made by a goroutine of its own: who
@@ -26,6 +27,10 @@ const (
 // that the target refuses or does not take in time are dropped and counted.
 // Safe for concurrent use. Close it.
 type Writer struct {
+	// Lost, if set, is called when the target takes lines again, with the number
+	// of those that it did not get. It may write to the Writer.
+	Lost func(lines int64)
+
 	w    io.Writer
 	kick chan struct{} // write now
 	done chan struct{}
@@ -34,6 +39,7 @@ type Writer struct {
 	mu      sync.Mutex
 	waiting []byte
 	dropped int64 // lines
+	told    int64 // of them, to Lost
 
 	writing []byte // the goroutine's own
 	stopped chan struct{}
@@ -47,19 +53,30 @@ func NewWriter(w io.Writer) *Writer {
 }
 
 // Write keeps one log line.
-func (w *Writer) Write(p []byte) (int, error) {
+func (w *Writer) Write(p []byte) (int, error) { return w.keep(p, maxWaiting, false) }
+
+// Urgent is the same log for lines that must not wait for company.
+func (w *Writer) Urgent() io.Writer { return urgent{w} }
+
+type urgent struct{ w *Writer }
+
+func (u urgent) Write(p []byte) (int, error) { return u.w.keep(p, maxUrgent, true) }
+
+func (w *Writer) keep(p []byte, limit int, now bool) (int, error) {
 	w.mu.Lock()
-	if len(w.waiting)+len(p) > maxWaiting {
+	if len(w.waiting)+len(p) > limit {
 		w.dropped++
 		w.mu.Unlock()
 		return len(p), nil
 	}
-	first, full := len(w.waiting) == 0, len(w.waiting)+len(p) >= flushAt
+	first := len(w.waiting) == 0
 	w.waiting = append(w.waiting, p...)
+	now = now || len(w.waiting) >= flushAt
 	w.mu.Unlock()
-	if full {
+	switch {
+	case now:
 		w.Flush()
-	} else if first {
+	case first:
 		w.arm()
 	}
 	return len(p), nil
@@ -111,6 +128,14 @@ func (w *Writer) write() {
 		w.mu.Lock()
 		w.dropped += lost
 		w.mu.Unlock()
+		return
+	}
+	w.mu.Lock()
+	lost := w.dropped - w.told
+	w.told = w.dropped
+	w.mu.Unlock()
+	if lost > 0 && w.Lost != nil {
+		w.Lost(lost)
 	}
 }
 

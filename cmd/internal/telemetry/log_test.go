@@ -93,6 +93,20 @@ func TestManyLinesDoNotWait(t *testing.T) {
 	})
 }
 
+func TestUrgentLinesDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := new(target)
+		w := telemetry.NewWriter(out)
+		defer w.Close()
+		write(t, w, "accepted\n")
+		fmt.Fprintln(w.Urgent(), "held")
+		synctest.Wait()
+		if text, n := out.state(); text != "accepted\nheld\n" || n != 1 {
+			t.Errorf("%d writes of %q", n, text)
+		}
+	})
+}
+
 func TestFlushWritesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := new(target)
@@ -119,6 +133,7 @@ func TestFailingTargetStopsNobody(t *testing.T) {
 		out := &target{err: errors.New("no space left on device")}
 		w := telemetry.NewWriter(out)
 		defer w.Close()
+		w.Lost = func(lines int64) { fmt.Fprintf(w, "%d lost\n", lines) }
 		for range 3 {
 			write(t, w, "lost\nlost\n")
 			w.Flush()
@@ -131,7 +146,9 @@ func TestFailingTargetStopsNobody(t *testing.T) {
 		write(t, w, "kept\n")
 		w.Flush()
 		synctest.Wait()
-		if text, _ := out.state(); text != "kept\n" || w.Dropped() != 6 {
+		w.Flush()
+		synctest.Wait()
+		if text, _ := out.state(); text != "kept\n6 lost\n" || w.Dropped() != 6 {
 			t.Errorf("afterwards %q, %d dropped", text, w.Dropped())
 		}
 	})
@@ -155,6 +172,12 @@ func TestStuckTargetStopsNobody(t *testing.T) {
 		}
 		if n := w.Dropped(); n != 2000-1024 {
 			t.Errorf("%d dropped, want what is beyond a megabyte", n)
+		}
+		for range 1024 {
+			w.Urgent().Write([]byte(line))
+		}
+		if n := w.Dropped(); n != 2000-1024 {
+			t.Errorf("%d dropped: what is urgent had no room of its own", n)
 		}
 		w.Close() // gives up
 		close(out.release)

@@ -1017,8 +1017,9 @@ func TestMemoryOfAllConnectionsIsBounded(t *testing.T) {
 	for i := range 1200 {
 		many.To = append(many.To, fmt.Sprintf("recipient-number-%d-of-a-long-list@example.net", i))
 	}
-	first, second := r.dial(t, miltertest.Ancient), r.dial(t, miltertest.Postfix37) // the first awaits an answer to each field
-	for range 3 {                                                                   // what a message took is given back with it
+	// They await an answer to each command: so what came before is done with.
+	first, second := r.dial(t, miltertest.Ancient), r.dial(t, miltertest.Ancient)
+	for range 3 { // what a message took is given back with it
 		greet(t, first)
 		ask(t)(first.Mail("<a@example.jp>"))
 		ask(t)(first.Rcpt("<b@example.net>"))
@@ -1046,9 +1047,11 @@ func TestMemoryOfAllConnectionsIsBounded(t *testing.T) {
 		if got := seen[len(seen)-1]; res.Final.Code != 'c' || got.Header.Truncated() || len(got.fields) != len(large.Header) {
 			t.Errorf("the first message: answer %q, %d fields, truncated %v", res.Final.Code, len(got.fields), got.Header.Truncated())
 		}
+		greet(t, first)
 		if _, refused := send(t, second, many); len(refused) != 0 {
 			t.Errorf("%d recipients refused afterwards", len(refused))
 		}
+		greet(t, second)
 	}
 	ask(t)(first.Mail("<a@example.jp>")) // and with the connection
 	ask(t)(first.Rcpt("<b@example.net>"))

@@ -114,9 +114,9 @@ func (h *Header) is(f field, name string) bool {
 var newlines = strings.NewReplacer("\r\n", "", "\n", "", "\r", "")
 
 func (h *Header) value(f field) string {
-	v := bytes.TrimSpace(h.buf[f.colon:f.end])
-	if bytes.IndexByte(v, '\n') < 0 && bytes.IndexByte(v, '\r') < 0 {
-		return string(v)
+	v := h.buf[f.colon:f.end]
+	if bytes.IndexByte(v, '\n') >= 0 || bytes.IndexByte(v, '\r') >= 0 {
+		return strings.TrimSpace(newlines.Replace(string(v))) // RFC 5322 §2.2.3: unfolding removes the line end, keeps the white space
 	}
-	return newlines.Replace(string(v)) // RFC 5322 §2.2.3: unfolding removes the line end, keeps the white space
+	return string(bytes.TrimSpace(v))
 }

@@ -100,7 +100,7 @@ func checkField(t *testing.T, h *policy.Header, name, value string) {
 		if strings.ContainsAny(v, "\r\n") || strings.TrimSpace(v) != v {
 			t.Fatalf("%q: value %q is not unfolded and trimmed", name, v)
 		}
-		found = found || v == strings.NewReplacer("\r", "", "\n", "").Replace(strings.TrimSpace(value))
+		found = found || v == strings.TrimSpace(strings.NewReplacer("\r", "", "\n", "").Replace(value))
 	}
 	if !found {
 		t.Fatalf("%q: %q is not among %q", name, value, values)

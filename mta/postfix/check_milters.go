@@ -105,7 +105,7 @@ func (r *report) smtpService(ctx context.Context, s *Service) {
 	default:
 		r.milters(s, "smtpd_milters", Finding{"service-unguarded", severity, s.ID(), "", why, remedy})
 		for _, l := range r.Instance.listenersIn(s, r.effective(s, "smtpd_milters"), r.Listeners) {
-			r.smtpRole(s, l, relays, reason)
+			r.smtpRole(ctx, s, l, relays, reason)
 		}
 	}
 	r.saslTLS(s)
@@ -113,9 +113,12 @@ func (r *report) smtpService(ctx context.Context, s *Service) {
 }
 
 // smtpRole wants a listener that judges whoever may relay.
-func (r *report) smtpRole(s *Service, l Listener, relays bool, reason string) {
+func (r *report) smtpRole(ctx context.Context, s *Service, l Listener, relays bool, reason string) {
 	what := fmt.Sprintf("smtpd_milters names the guard's listener %s of role %s", r.Instance.endpoint(l), l.Role)
 	switch {
+	case l.Role == policy.Inbound && relays && r.knownAlone(ctx, s):
+		r.add(Finding{"relay-as-inbound", Info, s.ID(), "attached to a listener of role inbound, and some clients relay: " + reason,
+			"the guard knows them here too: logins by AUTH, this machine's accounts by their uid", "nothing; a submission service for people is clearer"})
 	case l.Role == policy.Inbound && relays:
 		r.add(Finding{"relay-as-inbound", Critical, s.ID(), "attached to a listener of role inbound, but it lets clients relay: " + reason,
 			"on an inbound listener the guard only tells", "let clients relay on a service of their own (submission, or a relay port) and forbid it here, or attach the relay listener"})

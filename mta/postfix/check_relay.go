@@ -14,11 +14,33 @@ import (
 // it for everybody. What tables and policy servers permit is not read: before
 // that point they count as if they did.
 func (r *report) mayRelay(ctx context.Context, s *Service) (bool, string) {
+	may, reasons := r.relayReasons(s)
+	return may, strings.Join(reasons, ", ")
+}
+
+// knownAlone reports whether only clients may relay that the guard knows on any
+// listener: who has logged in, and this machine's own accounts.
+func (r *report) knownAlone(ctx context.Context, s *Service) bool {
+	_, reasons := r.relayReasons(s)
+	prefixes, unread := r.Instance.networks(ctx, "mynetworks", r.effective(s, "mynetworks"))
+	foreign := len(unread) > 0 || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return !p.Masked().Addr().Unmap().IsLoopback() })
+	return !slices.ContainsFunc(reasons, func(reason string) bool {
+		return reason != byAuth && (foreign || !strings.HasPrefix(reason, byNetwork))
+	})
+}
+
+// Reasons why a client may relay that are known to be harmless in some places.
+const (
+	byAuth    = "clients with AUTH"
+	byNetwork = "mynetworks "
+)
+
+func (r *report) relayReasons(s *Service) (bool, []string) {
 	var reasons []string
 	for _, setting := range []string{"smtpd_relay_restrictions", "smtpd_recipient_restrictions"} {
 		items, err := splitList(r.effective(s, setting))
 		if err != nil {
-			return true, fmt.Sprintf("%s cannot be read", setting)
+			return true, []string{setting + " cannot be read"}
 		}
 		found, open := r.permits(s, items)
 		if open {
@@ -28,16 +50,16 @@ func (r *report) mayRelay(ctx context.Context, s *Service) (bool, string) {
 			continue // the other list decides
 		}
 		if len(found) == 0 {
-			return false, "" // both lists must agree
+			return false, nil // both lists must agree
 		}
 		if reasons == nil {
 			reasons = found
 		}
 	}
 	if reasons == nil {
-		return true, "anybody: no relay restrictions"
+		return true, []string{"anybody: no relay restrictions"}
 	}
-	return true, strings.Join(reasons, ", ")
+	return true, reasons
 }
 
 // permits lists what a restriction list lets relay, and whether nothing in it
@@ -59,11 +81,11 @@ func (r *report) permits(s *Service, items []string) (reasons []string, open boo
 			}
 		case name == "permit_mynetworks":
 			if value := r.effective(s, "mynetworks"); value != "" {
-				reasons = append(reasons, "mynetworks "+value)
+				reasons = append(reasons, byNetwork+value)
 			}
 		case name == "permit_sasl_authenticated":
 			if isYes(r.effective(s, "smtpd_sasl_auth_enable")) {
-				reasons = append(reasons, "clients with AUTH")
+				reasons = append(reasons, byAuth)
 			}
 		case slices.Contains(neverRelay, name):
 		case strings.HasPrefix(name, "check_"):

@@ -201,11 +201,12 @@ type netReader struct{ c *conn }
 func (r netReader) Read(p []byte) (int, error) {
 	c := r.c
 	for {
-		if err := c.armRead(); err != nil {
+		by, err := c.armRead()
+		if err != nil {
 			return 0, err
 		}
 		n, err := c.Conn.Read(p)
-		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.server.draining.Load() && !c.drained() {
+		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(by) && !c.drained() {
 			continue // drain woke a transaction that may still finish
 		}
 		return n, err
@@ -221,14 +222,14 @@ func (c *conn) drained() bool {
 // armRead sets the read deadline: one for a whole frame, however slowly its
 // octets come. drain sets its own under the same lock, so neither overwrites
 // the other unseen.
-func (c *conn) armRead() error {
+func (c *conn) armRead() (by time.Time, err error) {
 	c.arming.Lock()
 	defer c.arming.Unlock()
 	if c.drained() {
-		return io.EOF
+		return by, io.EOF
 	}
 	now := time.Now()
-	by := now.Add(c.server.Limits.IdleTimeout)
+	by = now.Add(c.server.Limits.IdleTimeout)
 	if c.midFrame || c.br.Buffered() > 0 {
 		if c.frameBy.IsZero() {
 			c.frameBy = now.Add(c.server.Limits.FrameTimeout)
@@ -240,7 +241,7 @@ func (c *conn) armRead() error {
 			by = end
 		}
 	}
-	return c.SetReadDeadline(by)
+	return by, c.SetReadDeadline(by)
 }
 
 // Write takes a frame from the library. That is its answer to the negotiation,

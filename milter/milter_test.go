@@ -895,6 +895,19 @@ func TestShutdownEndsWithItsContext(t *testing.T) {
 	eventually(t, "connection closed", func() bool { return r.Stats.Open.Load() == 0 })
 }
 
+func TestShutdownDoesNotWaitForAFrameThatNeverEnds(t *testing.T) {
+	r := start(t, policy.Submission, func(s *milter.Server) { s.Limits.FrameTimeout = 100 * time.Millisecond })
+	p := r.dial(t, miltertest.Postfix37)
+	greet(t, p)
+	ask(t)(p.Mail("<a@example.jp>"))
+	ask(t)(p.Rcpt("<b@example.net>"))
+	p.PutRaw([]byte("\x00\x00\x00\x20LSub"))
+	must(t, p.Flush())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, r.Shutdown(ctx)) // the frame's time-out ends it, long before ctx does
+}
+
 func TestManyConnectionsAtOnce(t *testing.T) {
 	r := start(t, policy.Submission, nil)
 	var wg sync.WaitGroup

@@ -27,9 +27,10 @@ type Addresses struct {
 }
 
 // OwnerMap tells which logins may use addresses: user@domain, or @domain for a
-// whole domain. Its answer i is for addresses[i]; logins are in lower case, none
-// is not an error. The error concerns the first address alone: of the others it
-// tells what it knows. It returns by ctx's deadline.
+// whole domain. Its answer i is for addresses[i]; logins are in lower case. Empty
+// means nobody's, nil that it could not be found out. The error concerns the
+// first address alone: of the others it tells what it knows. It returns by
+// ctx's deadline.
 type OwnerMap interface {
 	Owners(ctx context.Context, addresses []string) (logins [][]string, err error)
 }
@@ -141,6 +142,9 @@ func (s *Addresses) Own(ctx context.Context, login string, a address.Address) (b
 		return false, fmt.Errorf("look up owner of address: %w", err)
 	}
 	for i, c := range candidates {
+		if i > 0 && s.Map != nil && logins[i] == nil {
+			return false, nil // whose this form is is not known, so it settles nothing in the login's favour
+		}
 		if may, taken := s.holder(login, c, logins[i], logins[len(candidates)]); may || taken {
 			return may, nil
 		}
@@ -187,13 +191,17 @@ func (s *Addresses) domainOf(login, domain string, whole []string) bool {
 	return false
 }
 
-// lookup is Own with the map's own deadline; ok is true if the login may.
-func (p *Policy) lookup(ctx context.Context, login string, a address.Address) (ok bool, slow *Finding) {
-	if p.Addresses.Map != nil && p.Addresses.MapTimeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, p.Addresses.MapTimeout)
-		defer cancel()
+// mapTime bounds what all questions of one decision to the map may take.
+func (p *Policy) mapTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.Addresses.Map == nil || p.Addresses.MapTimeout <= 0 {
+		return ctx, func() {}
 	}
+	return context.WithTimeout(ctx, p.Addresses.MapTimeout)
+}
+
+// lookup is Own with an error turned into a finding; ok is true if the login
+// may.
+func (p *Policy) lookup(ctx context.Context, login string, a address.Address) (ok bool, slow *Finding) {
 	ok, err := p.Addresses.Own(ctx, login, a)
 	if err == nil {
 		return ok, nil
@@ -241,19 +249,19 @@ func (p *Policy) headerFrom(ctx context.Context, m *Message, o *origin.Origin, f
 		return nil
 	}
 	login := o.Login.Value
+	// The sender chose these addresses: one that cannot be looked up stands for
+	// nothing.
 	for _, name := range []string{"Sender", "Resent-From", "Resent-Sender"} {
 		if a, ok := single(&m.Header, name); ok {
-			owned, slow := p.lookup(ctx, login, a)
-			if owned || slow != nil {
-				return slow
+			if owned, _ := p.lookup(ctx, login, a); owned {
+				return nil
 			}
 		}
 	}
 	if m.Header.Count("List-Id")+m.Header.Count("List-Post") > 0 { // RFC 2919, RFC 2369
 		if a, ok := address.Parse(m.MailFrom); ok {
-			owned, slow := p.lookup(ctx, login, a)
-			if owned || slow != nil {
-				return slow
+			if owned, _ := p.lookup(ctx, login, a); owned {
+				return nil
 			}
 		}
 	}

@@ -57,7 +57,7 @@ func (m ownerMap) owners(address string) []string {
 			return strings.Split(strings.ToLower(strings.Join(logins, " ")), " ")
 		}
 	}
-	return nil
+	return []string{}
 }
 
 // ownershipCase is one case of a file, see testdata/ownership/README.md.
@@ -236,6 +236,81 @@ func TestManyFormsDoNotMakeAMapSlow(t *testing.T) {
 	if d := p.Message(t.Context(), now, m); d.Verdict != policy.Hold || d.Rule != policy.RuleEnvelope || asked != 1 {
 		t.Errorf("verdict %v by %q after %d questions; want hold by envelope-address after one", d.Verdict, d.Rule, asked)
 	}
+}
+
+// choosyMap refuses some keys, as a database does with octets it cannot take.
+type choosyMap map[string][]string
+
+func (m choosyMap) Owners(_ context.Context, addresses []string) ([][]string, error) {
+	all := make([][]string, len(addresses))
+	for i, a := range addresses {
+		if logins, ok := m[a]; ok {
+			all[i] = logins
+		} else if !strings.Contains(a, "😀") && !strings.HasPrefix(a, "news-bounces@") {
+			all[i] = []string{}
+		}
+	}
+	if all[0] == nil {
+		return all, errors.New("illegal mix of collations")
+	}
+	return all, nil
+}
+
+func TestWhatTheSenderChoseCannotMakeTheJudgeLookAway(t *testing.T) {
+	for name, header := range map[string][2]string{
+		"no Sender": {"Subject", "x"}, "refused Sender": {"Sender", "😀@x.example"}, "refused Resent-From": {"Resent-From", "😀@x.example"},
+	} {
+		p := rules(policy.Enforce)
+		p.Addresses.HeaderFrom, p.Addresses.Slow, p.Addresses.Map = policy.Reject, policy.Tell, choosyMap{}
+		m := message(policy.Submission, "taro@example.jp", "friend@example.net")
+		m.Login = "taro@example.jp"
+		m.Header.Add([]byte("From"), []byte("ceo@example.jp"))
+		m.Header.Add([]byte(header[0]), []byte(header[1]))
+		if d := p.Message(t.Context(), now, m); d.Verdict != policy.Reject || d.Rule != policy.RuleFrom {
+			t.Errorf("%s: %v by %q, want reject by from-address", name, d.Verdict, d.Rule)
+		}
+	}
+}
+
+func TestAFormThatCannotBeLookedUpIsNobodysProof(t *testing.T) {
+	p := rules(policy.Enforce)
+	p.Addresses.Envelope, p.Addresses.Map = policy.Hold, choosyMap{"news@example.jp": {"taro@example.jp"}}
+	for from, want := range map[string]policy.Verdict{"news+x@example.jp": policy.Accept, "news-bounces+x=y.example@example.jp": policy.Hold} {
+		m := message(policy.Submission, from, "friend@example.net")
+		m.Login = "taro@example.jp"
+		if d := p.Message(t.Context(), now, m); d.Verdict != want {
+			t.Errorf("%s: %v, want %v: %s", from, d.Verdict, want, d.Reason)
+		}
+	}
+}
+
+// plodding takes its time over each question.
+type plodding struct{}
+
+func (plodding) Owners(ctx context.Context, addresses []string) ([][]string, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(150 * time.Millisecond):
+		return slices.Repeat([][]string{{"taro@example.jp"}}, len(addresses)), nil
+	}
+}
+
+func TestManyAuthorsDoNotOutlastTheDecision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := rules(policy.Enforce)
+		p.Addresses.HeaderFrom, p.Addresses.Slow, p.Addresses.Map, p.Addresses.MapTimeout = policy.Hold, policy.Hold, plodding{}, time.Second
+		m := message(policy.Submission, "taro@example.jp", "friend@example.net")
+		m.Login = "taro@example.jp"
+		for i := range 60 {
+			m.Header.Add([]byte("From"), fmt.Appendf(nil, "other%d@example.jp", i))
+		}
+		began := time.Now()
+		d := p.Message(t.Context(), now, m)
+		if took := time.Since(began); took > p.Addresses.MapTimeout || d.Verdict != policy.Hold || d.Rule != policy.RuleMap {
+			t.Errorf("%v by %q after %v", d.Verdict, d.Rule, took)
+		}
+	})
 }
 
 func TestOwnAddressNeedsNoMap(t *testing.T) {

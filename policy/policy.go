@@ -66,6 +66,8 @@ func (in Inside) all(rcpts []string) bool {
 // verdict that no later part of the message can change refuses here. It never
 // holds; tell means that Message will say more.
 func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to string) Decision {
+	ctx, done := p.mapTime(ctx)
+	defer done()
 	d := Decision{Verdict: Accept, Origin: p.Finder.Find(&m.Evidence)}
 	if m.Local() {
 		return d // Postfix answers a refusal at RCPT of local mail by keeping it for ever
@@ -82,6 +84,8 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 
 // Message decides about the whole message.
 func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decision {
+	ctx, done := p.mapTime(ctx)
+	defer done()
 	d := Decision{Verdict: Accept}
 	if m.Header.Count(p.UIDHeader) > 0 {
 		d.Strip = []string{p.UIDHeader}

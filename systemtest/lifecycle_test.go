@@ -379,3 +379,19 @@ func TestReloadKeepsTheOldRulesWhenPostfixCannotBeRead(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestSIGTERMIsNotLostBehindManySIGHUP(t *testing.T) {
+	t.Parallel()
+	r := startRelay(t, relay.Options{})
+	for range 8 {
+		if err := r.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := r.GuardExit(soon(t)); code != 0 || err != nil {
+		t.Errorf("exit %d, %v", code, err)
+	}
+}

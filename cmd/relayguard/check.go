@@ -48,7 +48,8 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 			if err != nil {
 				return err
 			}
-			if err := checkNamed(cmd, c, path); err != nil {
+			unread, err := checkNamed(cmd, c, path)
+			if err != nil {
 				return err
 			}
 			mta, err := postfix.Load(cmd.Context(), postfix.Tools{}, c.MTA.ConfigDirectory)
@@ -65,7 +66,7 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 			if !noProbe {
 				inspection.Probe = postfix.SMTPProbe{}
 			}
-			findings := postfix.Inspect(cmd.Context(), inspection)
+			findings := append(unread, postfix.Inspect(cmd.Context(), inspection)...)
 			if asJSON {
 				err = writeFindingsJSON(cmd.OutOrStdout(), path, findings)
 			} else {
@@ -87,33 +88,45 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 }
 
 // checkNamed opens what the configuration names: address files, maps, accounts.
-func checkNamed(cmd *cobra.Command, c *config.Config, path string) error {
+// What the daemon would live without is a finding.
+func checkNamed(cmd *cobra.Command, c *config.Config, path string) ([]postfix.Finding, error) {
 	users, err := local.NewUsers(slog.New(slog.DiscardHandler))
 	if err != nil {
-		return &exitError{exitCannotTell, err}
+		return nil, &exitError{exitCannotTell, err}
 	}
 	defer users.Close()
-	r, err := newRules(cmd.Context(), c, users, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn})))
-	errs := []error{err}
+	var findings []postfix.Finding
+	r, err := newRules(cmd.Context(), c, users, slog.New(slog.DiscardHandler))
+	errs, code := []error{err}, exitUsage
 	if err == nil {
+		for _, unread := range r.unread {
+			findings = append(findings, postfix.Finding{ID: "unread", Severity: postfix.Critical, Where: path, What: unread.Error(),
+				Why: "the guard does not know what stands there; addresses that a map owns get address.map_slow", Remedy: "mend what it names, or take it out of the configuration"})
+		}
 		r.close()
+	}
+	var cause *exitError
+	if errors.As(err, &cause) {
+		code = cause.code
 	}
 	if guard, err := user.Lookup(guardUser()); err == nil && os.Geteuid() == 0 {
 		for _, file := range append([]string{path}, c.Address.Files...) {
 			if !mayRead(guard, file) {
+				code = exitUsage
 				errs = append(errs, fmt.Errorf("%s: the daemon's account %s may not read it; chgrp %s, chmod 0640", file, guard.Username, guard.Username))
 			}
 		}
 	}
 	for _, l := range c.Listeners {
 		if _, _, err := accounts(l); err != nil {
+			code = exitUsage
 			errs = append(errs, fmt.Errorf("listener %q: %w", l.Name, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return &exitError{exitUsage, err}
+		return nil, &exitError{code, err}
 	}
-	return nil
+	return findings, nil
 }
 
 // mayRead reports whether an account that is not root may read a file, by the

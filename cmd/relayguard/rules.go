@@ -68,12 +68,16 @@ func newRules(ctx context.Context, c *config.Config, users *local.Users, log *sl
 		p.Inside[d] = true
 	}
 	r := &rules{policy: p}
+	code := exitCannotTell // Postfix's fault may pass, the configuration's does not
+	if len(errs) > 0 {
+		code = exitUsage
+	}
 	if err := r.askPostfix(ctx, c, log); err != nil {
 		errs = append(errs, err)
 	}
 	if len(errs) > 0 {
 		r.close()
-		return nil, errors.Join(errs...)
+		return nil, &exitError{code, errors.Join(errs...)}
 	}
 	return r, nil
 }
@@ -121,6 +125,7 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 		return fmt.Errorf("address.postfix_maps: %w", err)
 	}
 	r.policy.Addresses.Map = r.maps
+	r.tryMaps(ctx)
 	for _, t := range r.maps.Tables() {
 		if t.Err != nil {
 			r.unread = append(r.unread, fmt.Errorf("address.postfix_maps: %w", t.Err))
@@ -128,6 +133,19 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 		}
 	}
 	return nil
+}
+
+// tryTimeout bounds a first question to the maps.
+const tryTimeout = 3 * time.Second
+
+// tryMaps asks the maps for nobody's address, so that a table which cannot be
+// read says so now and not at the first message. What is asked is example.com's.
+func (r *rules) tryMaps(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	if _, err := r.maps.Owners(ctx, []string{"relayguard-probe@example.com"}); err != nil {
+		r.unread = append(r.unread, fmt.Errorf("address.postfix_maps: %w", err))
+	}
 }
 
 func (r *rules) addInside(ctx context.Context, mta *postfix.Instance, log *slog.Logger) {

@@ -70,9 +70,12 @@ type daemon struct {
 // serve runs until a signal ends it.
 func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer) error {
 	paceGC(int64(c.Milter.MaxMemory))
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(signals)
+	hangup := make(chan os.Signal, 1) // several at once are one
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	ends := make(chan os.Signal, 2)
+	signal.Notify(ends, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(ends)
 
 	out := telemetry.NewWriter(stderr)
 	defer out.Close()
@@ -93,8 +96,8 @@ func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer)
 	if err := d.start(ctx); err != nil {
 		return err
 	}
-	defer d.rules.close()
-	return d.run(ctx, signals)
+	defer func() { d.rules.close() }() // those in force by then
+	return d.run(ctx, hangup, ends)
 }
 
 // paceGC lets the heap grow to five times what lives in it, which is some ten
@@ -113,7 +116,7 @@ func paceGC(maxMemory int64) {
 func (d *daemon) start(ctx context.Context) error {
 	var err error
 	if d.rules, err = newRules(ctx, d.config, d.users, d.log); err != nil {
-		return &exitError{exitUsage, err}
+		return err
 	}
 	d.guard = guard.New(d.rules.policy, d.verdicts, d.log)
 	d.server = newServer(d.config, d.guard, d.log)
@@ -142,7 +145,7 @@ func (d *daemon) tellSystemd(state string) {
 }
 
 // run waits for signals and failing listeners.
-func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
+func (d *daemon) run(ctx context.Context, hangup, ends <-chan os.Signal) error {
 	hourly := time.NewTicker(countEvery)
 	defer hourly.Stop()
 	for {
@@ -150,13 +153,13 @@ func (d *daemon) run(ctx context.Context, signals <-chan os.Signal) error {
 		case <-hourly.C:
 			d.count("counters")
 		case <-ctx.Done():
-			return d.drain(signals)
-		case s := <-signals:
-			if s != syscall.SIGHUP {
-				d.log.Info("draining", "signal", s.String(), "at_most", d.config.Milter.DrainTimeout)
-				return d.drain(signals)
+			return d.drain(ends)
+		case s := <-ends:
+			return d.drain(ends, "signal", s.String())
+		case <-hangup:
+			if s := d.reloadUnless(ctx, ends); s != nil {
+				return d.drain(ends, "signal", s.String())
 			}
-			d.reload(ctx)
 		case err := <-d.failures:
 			if errors.Is(err, milter.ErrClosed) {
 				continue
@@ -175,26 +178,40 @@ func (d *daemon) count(msg string) {
 	s, g := &d.server.Stats, &d.guard.Counts
 	d.log.Info(msg, "connections", s.Connections.Load(), "open", s.Open.Load(), "messages", s.Messages.Load(),
 		"told", g.Messages[policy.Tell].Load(), "held", g.Messages[policy.Hold].Load(), "deferred", g.Messages[policy.Defer].Load(),
-		"rejected", g.Messages[policy.Reject].Load(), "refused_recipients", g.Refused.Load(), "refused_connections", s.Refused.Load(),
+		"rejected", g.Messages[policy.Reject].Load(), "refused_recipients", g.Refused.Load(), "late", g.Late.Load(), "refused_connections", s.Refused.Load(),
 		"malformed", s.Malformed.Load(), "overdue", s.Overdue.Load(), "panics", s.Panics.Load(), "accept_errors", s.AcceptFails.Load())
 }
 
-func (d *daemon) drain(signals <-chan os.Signal) error {
-	d.tellSystemd("STOPPING=1")
-	ctx, cancel := context.WithTimeout(context.Background(), d.config.Milter.DrainTimeout)
+// reloadUnless reloads; a signal to end does not wait for it, and is returned.
+func (d *daemon) reloadUnless(ctx context.Context, ends <-chan os.Signal) os.Signal {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
-	defer close(done)
 	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case s := <-signals:
-				if s != syscall.SIGHUP { // a second time: no more patience
-					cancel()
-				}
-			}
+		d.reload(ctx)
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case s := <-ends:
+		cancel()
+		<-done
+		return s
+	}
+}
+
+// drain ends the daemon; a further signal ends its patience.
+func (d *daemon) drain(ends <-chan os.Signal, why ...any) error {
+	d.tellSystemd("STOPPING=1")
+	d.log.Info("draining", append(why, "at_most", d.config.Milter.DrainTimeout)...)
+	ctx, cancel := context.WithTimeout(context.Background(), d.config.Milter.DrainTimeout)
+	defer cancel()
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-ends:
+			cancel()
 		}
 	}()
 	err := d.server.Shutdown(ctx)
@@ -206,8 +223,8 @@ func (d *daemon) drain(signals <-chan os.Signal) error {
 }
 
 // reload checks the whole file and everything that it names, then swaps. What
-// cannot be read is an error here, though not at start: there is something
-// better in force.
+// could be read and now cannot is an error here, though not at start: there is
+// something better in force.
 func (d *daemon) reload(ctx context.Context) {
 	c, err := config.Load(d.path)
 	var restart []string
@@ -222,7 +239,9 @@ func (d *daemon) reload(ctx context.Context) {
 		next, err = newRules(ctx, c, d.users, d.log)
 	}
 	if err == nil {
-		if err = next.incomplete(); err != nil {
+		// In observe nothing is stopped, so nothing can get worse.
+		if c.Phase != policy.Observe && len(next.unread) > len(d.rules.unread) {
+			err = next.incomplete()
 			next.close()
 		}
 	}

@@ -18,7 +18,9 @@ import (
 // postmap ends at the first key that the database refuses (a collation that
 // does not fit, a syntax error), and says nothing of the others. So a batch that
 // fails is asked again in parts, until the key stands alone that fails; the
-// table as a whole fails only when different keys do in a row.
+// table as a whole fails only when different keys do in a row. What came
+// meanwhile is asked in turn with those parts, and of one sender's odd keys no
+// more are asked once two were refused: nobody waits for another one's.
 type asked struct {
 	table  Table
 	tools  Tools
@@ -37,12 +39,15 @@ type asked struct {
 	read     time.Time
 
 	// Used by the worker only.
+	parts    [][]*question // of batches that failed; the last is asked next
+	partNext bool          // what came since had its turn
 	began    time.Time     // of the last run
 	sound    time.Time     // when it last gave a value
 	alone    int           // keys that failed alone, none that was answered between
 	pause    time.Duration // after the last failure of the table
 	down     bool          // it fails as a whole, and that was logged
 	oddToLog time.Time     // until then no refused key is logged again
+	oddApart time.Time     // until then odd keys are not put together with plain ones
 
 	wake chan struct{}
 	life context.Context // of the Maps
@@ -51,10 +56,22 @@ type asked struct {
 // question is one key on its way; its answer is set before done is closed.
 type question struct {
 	key    string
+	sender *sender
 	done   chan struct{}
 	answer answer
 	err    error
 }
+
+// sender is who the keys of one call of ahead are asked for. Used by the worker
+// only.
+type sender struct {
+	refused int   // of its keys
+	err     error // of the last one
+}
+
+// maxRefusedOf is after how many refused keys a sender's odd ones are not asked any
+// more: they are forms of one address, with the same odd character in them.
+const maxRefusedOf = 2
 
 type answer struct {
 	value string
@@ -88,7 +105,7 @@ func (a *asked) lookup(ctx context.Context, key string) (string, bool, error) {
 	age := now.Sub(known.at)
 	if have && age < a.goodFor(known) {
 		if known.found && age > a.goodFor(known)*3/4 {
-			a.ask(key) // before anybody has to wait for it
+			a.ask(key, &sender{}) // before anybody has to wait for it
 		}
 		a.mu.Unlock()
 		return known.value, known.found, nil
@@ -97,13 +114,13 @@ func (a *asked) lookup(ctx context.Context, key string) (string, bool, error) {
 		a.mu.Unlock()
 		return a.orStale(known, have, age, err)
 	}
-	q := a.ask(key)
+	q := a.ask(key, &sender{})
 	a.mu.Unlock()
 	if q == nil {
 		return a.orStale(known, have, age, fmt.Errorf("lookup table %s: %w: %d questions wait", a.table, ErrSlow, maxQueue))
 	}
 	if err := a.wait(ctx, q); err != nil {
-		return "", false, err
+		return a.orStale(known, have, age, err)
 	}
 	if q.err != nil {
 		return a.orStale(known, have, age, q.err)
@@ -137,14 +154,14 @@ func (a *asked) peek(key string) (found, known bool) {
 
 // ahead queues all the keys before the worker takes any of them.
 func (a *asked) ahead(keys []string) {
-	now := time.Now()
+	now, of := time.Now(), &sender{}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, key := range keys {
 		if k, have := a.cached(key); have && now.Sub(k.at) < a.goodFor(k) || a.refuses(key, now) != nil {
 			continue
 		}
-		a.ask(key)
+		a.ask(key, of)
 	}
 }
 
@@ -160,8 +177,8 @@ func (a *asked) refuses(key string, now time.Time) error {
 	return nil
 }
 
-// orStale prefers an old answer to none: a directory server that is down must
-// not stop everybody's mail.
+// orStale prefers an old answer to none: a directory server that is down or slow
+// must not stop everybody's mail.
 func (a *asked) orStale(known answer, have bool, age time.Duration, err error) (string, bool, error) {
 	if have && known.found && age < a.timing.stale {
 		return known.value, true, nil
@@ -186,14 +203,14 @@ func (a *asked) cached(key string) (answer, bool) {
 
 // ask queues a key, or joins who asked for it before; nil if the queue is
 // full. The caller holds mu.
-func (a *asked) ask(key string) *question {
+func (a *asked) ask(key string, of *sender) *question {
 	if q, ok := a.waiting[key]; ok {
 		return q
 	}
 	if len(a.waiting) >= maxQueue {
 		return nil
 	}
-	q := &question{key: key, done: make(chan struct{})}
+	q := &question{key: key, sender: of, done: make(chan struct{})}
 	a.waiting[key] = q
 	a.queue = append(a.queue, q)
 	select {
@@ -211,45 +228,78 @@ func (a *asked) work() {
 			return
 		case <-a.wake:
 		}
-		for batch := a.take(); len(batch) > 0; batch = a.take() {
-			if !a.resolve(batch) {
-				return
-			}
+		for batch := a.next(); len(batch) > 0 && a.life.Err() == nil; batch = a.next() {
+			a.resolve(batch)
 		}
 	}
 }
 
-// resolve sees to it that every question of a batch ends; false when the Maps
-// are closed.
-func (a *asked) resolve(batch []*question) bool {
+// next is the batch to put now: in turn what came since, and a part of one that
+// failed. Not empty while anything waits.
+func (a *asked) next() []*question {
+	for len(a.parts) > 0 && a.partNext {
+		last := len(a.parts) - 1
+		part := a.withoutRefused(a.parts[last])
+		a.parts = a.parts[:last]
+		if len(part) > 0 {
+			a.partNext = false
+			return part
+		}
+	}
+	batch := a.take()
+	if len(batch) > 0 && (len(a.parts) > 0 || time.Now().Before(a.oddApart)) {
+		plain, odd := byPlain(batch)
+		if batch = plain; len(odd) > 0 {
+			a.parts = slices.Insert(a.parts, 0, odd)
+		}
+	}
+	a.partNext = true
+	if len(batch) == 0 && len(a.parts) > 0 {
+		return a.next()
+	}
+	return batch
+}
+
+// withoutRefused takes from a part the odd keys of senders that had enough of
+// them refused. They count as refused too, or the next message would ask them.
+func (a *asked) withoutRefused(part []*question) []*question {
+	return slices.DeleteFunc(slices.Clone(part), func(q *question) bool {
+		if q.sender.refused < maxRefusedOf || isPlain(q.key) {
+			return false
+		}
+		a.refuse(q, q.sender.err)
+		return true
+	})
+}
+
+// resolve puts a batch, whose questions then end or come back as parts.
+func (a *asked) resolve(batch []*question) {
 	if err := a.pausing(); err != nil { // what came before said that the table fails
 		a.end(batch, err)
-		return true
+		return
 	}
 	err := a.put(batch)
 	switch {
 	case a.life.Err() != nil:
-		return false
+		return
 	case err == nil:
 		a.alone = 0
 		a.answered(batch)
-		return true
+		return
 	case len(batch) == 1:
 		a.alone++
 	}
 	fails := a.fails(batch)
 	switch {
 	case a.life.Err() != nil:
-		return false
 	case fails:
 		a.failed(batch, err)
-		return true
 	case len(batch) == 1:
 		a.refuse(batch[0], err)
-		return true
+	default:
+		first, second := a.split(batch)
+		a.parts = append(a.parts, second, first)
 	}
-	first, second := a.parts(batch)
-	return a.resolve(first) && a.resolve(second)
 }
 
 // fails tells a table that fails from one that refuses a key: one that fails
@@ -275,17 +325,11 @@ func (a *asked) fails(batch []*question) bool {
 	return false
 }
 
-// parts cuts a batch that failed. Keys that a database may well refuse go apart
+// split cuts a batch that failed. Keys that a database may well refuse go apart
 // from the others; a table that never answered is first asked for one key alone,
 // since it may be none at all.
-func (a *asked) parts(batch []*question) (first, second []*question) {
-	for _, q := range batch {
-		if isPlain(q.key) {
-			first = append(first, q)
-		} else {
-			second = append(second, q)
-		}
-	}
+func (a *asked) split(batch []*question) (first, second []*question) {
+	first, second = byPlain(batch)
 	if len(first) > 0 && len(second) > 0 {
 		return first, second
 	}
@@ -294,6 +338,17 @@ func (a *asked) parts(batch []*question) (first, second []*question) {
 		middle = 1
 	}
 	return batch[:middle], batch[middle:]
+}
+
+func byPlain(batch []*question) (plain, odd []*question) {
+	for _, q := range batch {
+		if isPlain(q.key) {
+			plain = append(plain, q)
+		} else {
+			odd = append(odd, q)
+		}
+	}
+	return plain, odd
 }
 
 // isPlain reports keys of the characters that most addresses are of.
@@ -430,12 +485,19 @@ func (a *asked) failed(batch []*question, err error) {
 	batch = append(slices.Clone(batch), a.queue...)
 	a.queue = nil
 	a.mu.Unlock()
+	for _, part := range a.parts {
+		batch = append(batch, part...)
+	}
+	a.parts = nil
 	a.end(batch, err)
 }
 
 // refuse remembers a key that the table fails for alone.
 func (a *asked) refuse(q *question, err error) {
 	now := time.Now()
+	q.sender.refused++
+	q.sender.err = err
+	a.oddApart = now.Add(a.timing.refused)
 	if now.After(a.oddToLog) { // whoever sends chooses the keys
 		a.log.Warn("lookup table refuses a key", "table", a.table.String(), "key", q.key, "err", err)
 		a.oddToLog = now.Add(time.Minute)

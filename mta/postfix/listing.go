@@ -87,11 +87,7 @@ func (l *listing) ahead(keys []string) {
 func (l *listing) state() TableState {
 	c := l.contents.Load()
 	if c.ask != nil {
-		s := c.ask.state()
-		if s.Err == nil {
-			s.Err = c.err
-		}
-		return s
+		return c.ask.state() // that it cannot be listed is no fault then
 	}
 	return TableState{Table: l.table.String(), Listed: true, Entries: len(c.entries), Read: c.read, Err: c.err}
 }

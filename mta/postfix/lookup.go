@@ -67,7 +67,7 @@ func withoutExtension(local, delimiters string) (string, bool) {
 }
 
 // splitLogins reads the right side of a table: logins separated by commas or
-// white space. They are compared in lower case.
+// white space. They are compared in lower case. The result is never nil.
 func splitLogins(value string) []string {
 	return strings.FieldsFunc(strings.ToLower(value), func(r rune) bool { return r == ',' || r < 0x80 && isSpace(byte(r)) })
 }

@@ -147,14 +147,14 @@ func (m *Maps) Close() {
 }
 
 // Owners returns the logins that may use each of some sender addresses, in
-// lower case: result i is that of addresses[i], nil if no table knows it. The
-// order of the questions is Postfix's: user+ext@domain, user@domain, then for
+// lower case: result i is that of addresses[i]. It is empty and not nil when
+// every table said that nobody owns the address, and nil when that is not known:
+// a table did not answer in time, failed, or refused a key of it. The order of the questions is Postfix's: user+ext@domain, user@domain, then for
 // $myorigin and $mydestination user+ext and user, then @domain. As in Postfix, a
 // table that fails ends the search: what it would have said is not known.
 //
 // All addresses are asked for at once, so many cost the time of one. The error
-// concerns addresses[0] alone, without which the others are of no use; of those
-// that cannot be told the result is nil.
+// concerns addresses[0] alone, without which the others are of no use.
 func (m *Maps) Owners(ctx context.Context, addresses []string) ([][]string, error) {
 	isLocal := m.config.IsLocal
 	if isLocal == nil {
@@ -220,7 +220,7 @@ func (m *Maps) known(keys []string) int {
 	return len(keys)
 }
 
-// find asks for one address.
+// find asks for one address; no owners are an empty slice.
 func (m *Maps) find(ctx context.Context, keys []string) ([]string, error) {
 	for i, key := range keys {
 		for _, t := range m.tables {
@@ -236,7 +236,7 @@ func (m *Maps) find(ctx context.Context, keys []string) ([]string, error) {
 			}
 		}
 	}
-	return nil, nil
+	return []string{}, nil
 }
 
 // Tables tells how each table is read, in order.

@@ -86,12 +86,15 @@ func (p *localProbe) send(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for tries, end := 0, time.Now().Add(verifyFor); ; {
+	for submits, tries, end := 1, 0, time.Now().Add(verifyFor); ; submits++ {
 		if err = p.submit(ctx); err != nil {
 			break
 		}
-		if err = p.await(ctx, before); err == nil {
+		if err = p.await(ctx, before); err == nil && submits == 1 {
 			return nil
+		}
+		if err == nil { // those before may still come through
+			break
 		}
 		if errors.Is(err, errNotShown) {
 			tries++
@@ -129,10 +132,13 @@ func (p *localProbe) await(ctx context.Context, before map[string]bool) error {
 			if before[id] {
 				continue
 			}
-			before[id] = true
 			fields, err := p.header(ctx, id)
-			if err != nil || !slices.Contains(fields, strings.ToLower(probeHeader+": "+p.token)) {
-				continue // somebody else's, or gone already
+			if err != nil {
+				continue // not whole yet, or gone already
+			}
+			before[id] = true
+			if !slices.Contains(fields, strings.ToLower(probeHeader+": "+p.token)) {
+				continue // somebody else's
 			}
 			if err := p.remove(context.WithoutCancel(ctx), id, "hold"); err != nil {
 				return err

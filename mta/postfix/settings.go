@@ -203,7 +203,7 @@ func (s *Service) arguments(words []string) error {
 		}
 		setting, _ = inBraces(setting)
 		name, value, found := strings.Cut(setting, "=")
-		if name = strings.TrimSpace(name); !found || name == "" {
+		if name = strings.TrimSpace(name); !found || name == "" || strings.ContainsAny(name, "{}") {
 			return fmt.Errorf("-o %s: want name=value", setting)
 		}
 		if s.Overrides == nil {

@@ -167,7 +167,7 @@ func Default() *Config {
 			Envelope:           policy.Hold,
 			HeaderFrom:         policy.Tell,
 			MapTimeout:         time.Second,
-			MapSlow:            policy.Tell,
+			MapSlow:            policy.Hold,
 		},
 	}
 }

@@ -29,6 +29,7 @@ type Guard struct {
 type Counts struct {
 	Messages [policy.Reject + 1]atomic.Int64
 	Refused  atomic.Int64
+	Late     atomic.Int64 // decisions that came after the MTA had been answered; in neither of the others
 }
 
 // New makes a guard. Verdicts that stop mail are logged to stops, all others to
@@ -50,7 +51,9 @@ func (g *Guard) Recipient(ctx context.Context, m *policy.Message, to string) pol
 	if !d.Verdict.Stops() {
 		return d // the whole message gets its line at its end
 	}
-	g.Counts.Refused.Add(1)
+	if ctx.Err() == nil {
+		g.Counts.Refused.Add(1)
+	}
 	g.seal(&d, now)
 	g.record(ctx, m, &d, slog.String("stage", "rcpt"))
 	return d
@@ -60,7 +63,9 @@ func (g *Guard) Recipient(ctx context.Context, m *policy.Message, to string) pol
 func (g *Guard) Message(ctx context.Context, m *policy.Message) policy.Decision {
 	now := time.Now()
 	d := g.policy.Load().Message(ctx, now, m)
-	g.Counts.Messages[d.Verdict].Add(1)
+	if ctx.Err() == nil {
+		g.Counts.Messages[d.Verdict].Add(1)
+	}
 	g.seal(&d, now)
 	g.record(ctx, m, &d, slog.String("stage", "message"))
 	return d
@@ -98,6 +103,10 @@ func (g *Guard) record(ctx context.Context, m *policy.Message, d *policy.Decisio
 	)
 	if d.Rule != "" {
 		attrs = append(attrs, slog.String("rule", d.Rule), slog.String("reason", cut(d.Reason)))
+	}
+	if ctx.Err() != nil { // the MTA was told milter.on_timeout instead
+		g.Counts.Late.Add(1)
+		attrs = append(attrs, slog.Bool("overdue", true))
 	}
 	if n := d.Origin.Network.Value; n != "" {
 		attrs = append(attrs, slog.String("network", n))

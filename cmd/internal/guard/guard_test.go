@@ -253,3 +253,14 @@ func FuzzID(f *testing.F) {
 		})
 	})
 }
+
+func TestLateDecisionIsNotCountedAsWhatBecameOfTheMail(t *testing.T) {
+	g, log, _ := newGuard(policy.Enforce)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	m := message("taro@example.jp", "taro@example.jp", "a@example.net")
+	d := g.Message(ctx, m)
+	if n := g.Counts.Messages[d.Verdict].Load(); n != 0 || g.Counts.Late.Load() != 1 || !strings.Contains(log.text(), `"overdue":true`) {
+		t.Errorf("counted %d, late %d, log %s", n, g.Counts.Late.Load(), log.text())
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -122,14 +123,23 @@ func (r *Relay) StartGuard(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := cmd.Start(); err != nil {
+	exited, started := make(chan struct{}), make(chan error)
+	go func() {
+		// Pdeathsig goes by the thread that started the process: it must not end
+		// before the process does.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait() // its log says why
+			close(exited)
+		}
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("start the guard: %w", err)
 	}
-	r.guard, r.exited = cmd, make(chan struct{})
-	go func(done chan struct{}) {
-		cmd.Wait() // its log says why
-		close(done)
-	}(r.exited)
+	r.guard, r.exited = cmd, exited
 	_, err = r.waitLine(ctx, mark, func(l Line) bool { return l.Msg == "serving" })
 	if err != nil {
 		return errors.Join(fmt.Errorf("start the guard: %w; its log ends:\n%s", err, r.logEnd()), r.StopGuard(syscall.SIGKILL))

@@ -1,0 +1,294 @@
+package limit_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"relayguard/policy/limit"
+	"relayguard/policy/limit/limittest"
+)
+
+var now = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
+
+func TestMemory(t *testing.T) {
+	limittest.Store(t, func(*testing.T) limit.Store { return limit.NewMemory() })
+}
+
+func TestKeysSurviveJSON(t *testing.T) {
+	for _, value := range []string{"login:taro@example.jp", "login:\xff", "login:\xfe", "login:\ufffd", "login:\x00\u2028<&>", "login:あ"} {
+		s := limit.State{Key: limit.Key{Limit: "l", Value: value}, Windows: []limit.WindowState{{Length: time.Hour}}}
+		data, err := json.Marshal(s)
+		var read limit.State
+		if err2 := json.Unmarshal(data, &read); err != nil || err2 != nil || read.Key != s.Key {
+			t.Errorf("%q: %s reads as %q, %v, %v", s.Key, data, read.Key, err, err2)
+		}
+	}
+}
+
+// bucket is a charge of the bucket with this number.
+func bucket(i int, kind limit.Kind, amount int64) limit.Charge {
+	return limit.Charge{Key: limit.Key{Limit: "l", Value: fmt.Sprint("login:", i)}, Kind: kind, Windows: []limit.Window{{Count: 10, Length: time.Hour}}, Amount: amount}
+}
+
+func spend(t *testing.T, m *limit.Memory, at time.Time, charges ...limit.Charge) limit.Outcome {
+	t.Helper()
+	out, err := m.Spend(t.Context(), at, charges)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestBucketsAreBounded(t *testing.T) {
+	m := limit.NewMemoryOf(6400)
+	for i := range 50_000 {
+		spend(t, m, now.Add(time.Duration(i)*time.Millisecond), bucket(i, limit.Volume, 1))
+	}
+	if n := m.Len(); n > 6400 || n < 6000 {
+		t.Errorf("%d buckets, want at most 6,400 and not many less", n)
+	}
+	if m.Evicted() != uint64(50_000-m.Len()) {
+		t.Errorf("%d evicted, %d there", m.Evicted(), m.Len())
+	}
+}
+
+func TestTheOldestGoFirstAndWhoGoesOnStays(t *testing.T) {
+	m := limit.NewMemoryOf(640)
+	busy, quiet := bucket(-1, limit.Volume, 1), bucket(-2, limit.Volume, 10)
+	busy.Windows = []limit.Window{{Count: 1_000_000, Length: 24 * time.Hour}}
+	spend(t, m, now, quiet)
+	const others = 20_000
+	for i := range others {
+		spend(t, m, now.Add(time.Duration(i+1)*time.Millisecond), bucket(i, limit.Volume, 1), busy)
+	}
+	at := now.Add(time.Minute)
+	if out := spend(t, m, at, busy); out.Uses[0].Used != others {
+		t.Errorf("the busy bucket knows of %d, want %d", out.Uses[0].Used, others)
+	}
+	if out := spend(t, m, at, bucket(others-1, limit.Volume, 0)); out.Uses[0].Used != 1 {
+		t.Errorf("the newest bucket was evicted")
+	}
+	if out := spend(t, m, at, quiet); out.Uses[0].Used != 0 {
+		t.Errorf("the oldest bucket was not evicted; the test shows nothing")
+	}
+}
+
+func TestExpiredBucketsAreNotEvictions(t *testing.T) {
+	m := limit.NewMemoryOf(640)
+	for i := range 20_000 {
+		spend(t, m, now.Add(time.Duration(i)*time.Minute), bucket(i, limit.Volume, 1))
+	}
+	if n := m.Evicted(); n > 0 {
+		t.Errorf("%d evicted, want 0: all had expired", n)
+	}
+}
+
+func TestShutBucketsAreNeverForgotten(t *testing.T) {
+	m := limit.NewMemoryOf(64) // one a shard
+	var full error
+	shut := 0
+	for i := range 2000 {
+		switch out, err := m.Spend(t.Context(), now.Add(time.Duration(i)*time.Hour), []limit.Charge{bucket(i, limit.Abuse, 11)}); {
+		case err != nil:
+			full = err
+		case out.Latched[0]:
+			shut++
+		}
+	}
+	if full == nil || shut != 64 {
+		t.Fatalf("%d shut, then %v", shut, full)
+	}
+	if n := m.Sweep(now.Add(1000 * 24 * time.Hour)); n != 0 || m.Len() != 64 {
+		t.Errorf("swept %d shut buckets, %d left", n, m.Len())
+	}
+	m.Each(func(s limit.State) {
+		if s.Latched.IsZero() {
+			t.Errorf("%+v is open", s)
+		}
+	})
+}
+
+func TestShutBucketsLeaveTheOthersBounded(t *testing.T) {
+	m := limit.NewMemoryOf(6400)
+	for i := range 1000 { // the oldest of all
+		spend(t, m, now, bucket(-i, limit.Abuse, 11))
+	}
+	for i := range 20_000 {
+		spend(t, m, now.Add(time.Second+time.Duration(i)*time.Millisecond), bucket(i+1, limit.Volume, 1))
+	}
+	shut := 0
+	m.Each(func(s limit.State) {
+		if !s.Latched.IsZero() {
+			shut++
+		}
+	})
+	if n := m.Len(); n > 6400 || shut != 1000 {
+		t.Errorf("%d buckets, want at most 6,400; %d shut, want 1,000", n, shut)
+	}
+}
+
+func TestStepLargerThanTheMemory(t *testing.T) {
+	m := limit.NewMemoryOf(1)
+	for round := range 20 {
+		var charges []limit.Charge
+		for i := range limit.MaxCharges {
+			charges = append(charges, bucket(round*1000+i, limit.Volume, 4))
+		}
+		for i := range 3 {
+			if out := spend(t, m, now.Add(time.Duration(round)*time.Second), charges...); out.Taken != (i < 2) {
+				t.Fatalf("%d: %+v", i, out)
+			}
+		}
+	}
+	if n := m.Len(); n > 64*3 {
+		t.Errorf("%d buckets", n)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	m := limit.NewMemory()
+	for i := range 3000 {
+		spend(t, m, now.Add(time.Duration(i)*time.Second), bucket(i, limit.Volume, 1))
+	}
+	if n := m.Sweep(now.Add(time.Hour)); n != 0 {
+		t.Errorf("swept %d buckets that count", n)
+	}
+	if n := m.Sweep(now.Add(time.Hour + 999*time.Second + time.Microsecond)); n != 1000 || m.Len() != 2000 {
+		t.Errorf("swept %d, %d left; want 1000, 2000", n, m.Len())
+	}
+}
+
+func TestSweepWhileSpending(t *testing.T) {
+	m := limit.NewMemory()
+	var all sync.WaitGroup
+	for g := range 4 {
+		all.Go(func() {
+			for i := range 5000 {
+				at := now.Add(time.Duration(i) * time.Minute)
+				if _, err := m.Spend(t.Context(), at, []limit.Charge{bucket(g*10_000+i, limit.Volume, 1), bucket(i%7, limit.Volume, 1)}); err != nil {
+					t.Error(err)
+				}
+				if i%500 == 0 {
+					m.Sweep(at)
+					m.Dirty(100, func(limit.State) {})
+					m.Each(func(limit.State) {})
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestDirtyTellsEachChangeOnce(t *testing.T) {
+	m := limit.NewMemory()
+	told := map[limit.Key]int{}
+	drain := func() {
+		clear(told)
+		for m.Dirty(7, func(s limit.State) { told[s.Key]++ }) > 0 {
+		}
+	}
+	for i := range 1000 {
+		spend(t, m, now, bucket(i, limit.Volume, 1))
+		spend(t, m, now, bucket(i, limit.Volume, 1))
+	}
+	drain()
+	if len(told) != 1000 {
+		t.Errorf("%d told, want 1000", len(told))
+	}
+	for key, n := range told {
+		if n != 1 {
+			t.Errorf("%q told %d times", key, n)
+		}
+	}
+	if drain(); len(told) > 0 {
+		t.Errorf("told without a change: %v", told)
+	}
+	if _, err := m.Peek(t.Context(), now, []limit.Charge{bucket(3, limit.Volume, 1), bucket(-1, limit.Volume, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	if drain(); len(told) > 0 {
+		t.Errorf("told after a look: %v", told)
+	}
+	if err := m.Reset(t.Context(), now, bucket(3, limit.Volume, 1).Key); err != nil {
+		t.Fatal(err)
+	}
+	spend(t, m, now, bucket(4, limit.Abuse, 100)) // an attempt, and a latch
+	gone, shut := 0, 0
+	m.Dirty(100, func(s limit.State) {
+		if s.Gone() {
+			gone++
+		} else if !s.Latched.IsZero() && len(s.Attempts) == 1 {
+			shut++
+		}
+	})
+	if gone != 1 || shut != 1 {
+		t.Errorf("%d gone, %d shut; want one each", gone, shut)
+	}
+	if err := m.Resume(t.Context(), now, bucket(4, limit.Abuse, 1).Key); err != nil {
+		t.Fatal(err)
+	}
+	if drain(); len(told) != 1 {
+		t.Errorf("told of a resume: %v", told)
+	}
+}
+
+// Half a one leaves room for the garbage collector's own.
+func TestSpendAllocatesItsAnswerOnly(t *testing.T) {
+	m := limit.NewMemory()
+	var charges []limit.Charge
+	for i := range 6 {
+		c := bucket(i, limit.Volume, 1)
+		c.Windows = []limit.Window{{Count: limit.MaxCount, Length: 10 * time.Minute}, {Count: limit.MaxCount, Length: time.Hour}, {Count: limit.MaxCount, Length: 24 * time.Hour}}
+		charges = append(charges, c)
+	}
+	at := now
+	for range 2000 { // until every slot has been used
+		at = at.Add(time.Minute)
+		spend(t, m, at, charges...)
+	}
+	for _, n := range []int{1, 3, 6} {
+		if allocs := testing.AllocsPerRun(1000, func() {
+			at = at.Add(10 * time.Second)
+			spend(t, m, at, charges[:n]...)
+		}); allocs > 1.5 {
+			t.Errorf("%d charges: %.1f allocations, want 1", n, allocs)
+		}
+	}
+}
+
+func TestLoadRefusesDamage(t *testing.T) {
+	m := limit.NewMemory()
+	if err := m.Load(limit.State{Key: limit.Key{Limit: "l"}}); err == nil {
+		t.Error("an empty key")
+	}
+	if m.Len() != 0 {
+		t.Error("it was loaded")
+	}
+}
+
+func BenchmarkSpend(b *testing.B) {
+	const senders = 10_000
+	windows := []limit.Window{{Count: limit.MaxCount, Length: 10 * time.Minute, Burst: true}, {Count: limit.MaxCount, Length: time.Hour}, {Count: limit.MaxCount, Length: 24 * time.Hour}}
+	for _, n := range []int{1, 3, 6} {
+		b.Run(fmt.Sprint("keys", n), func(b *testing.B) {
+			m := limit.NewMemory()
+			charges := make([][]limit.Charge, senders)
+			for i := range charges {
+				for j := range n {
+					charges[i] = append(charges[i], limit.Charge{Key: limit.Key{Limit: "login-volume", Value: fmt.Sprintf("login:user%d.%d@example.jp", i, j)}, Kind: limit.Volume, Windows: windows, Amount: 1})
+				}
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if _, err := m.Spend(b.Context(), now.Add(time.Duration(i)*time.Millisecond), charges[i%senders]); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
+	}
+}

@@ -1,0 +1,127 @@
+package maillog
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Kind is what a line tells.
+type Kind uint8
+
+// The fields named are those that a kind fills in, beside QueueID and what
+// every event has.
+const (
+	// None: a line that is of no interest here.
+	None Kind = iota
+	// Unreadable: a line of interest whose fields cannot be told apart for
+	// certain, by accident or because somebody tried to forge one. Only
+	// QueueID is filled in.
+	Unreadable
+	// Pickup: sendmail(1) submitted a message: UID, MailFrom. OrigID is set
+	// when "postsuper -r" did instead: the message had that id before, and UID
+	// is Postfix's own.
+	Pickup
+	// MessageID: the Message-ID field, in angle brackets as written: MessageID, Resent.
+	MessageID
+	// Client: an SMTP client began a message: ClientName, ClientIP,
+	// AuthMethod, Login; OrigID: its queue id in front of a content filter.
+	Client
+	// Queued: the message is (again) in the active queue: MailFrom, Size,
+	// Recipients.
+	Queued
+	// Delivery: one recipient was tried: RcptTo, OrigTo, Relay, Delay, DSN,
+	// Status, Text.
+	Delivery
+	// Forwarded: a Delivery (all its fields) to an alias or .forward: the copy
+	// runs on as NewID.
+	Forwarded
+	// Held: the message goes to the hold queue: By; Text for milter and admin.
+	Held
+	// Released: "postsuper -H" let it go.
+	Released
+	// Requeued: "postsuper -r"; a Pickup with OrigID follows.
+	Requeued
+	// Deleted: "postsuper -d" removed it.
+	Deleted
+	// Removed: the queue manager is done with it.
+	Removed
+	// Expired: it was too old and goes back to its sender: MailFrom.
+	Expired
+	// Notified: a notification about it was made, with the id NewID: Text is
+	// "sender non-delivery", "sender delivery status", "sender delay", "postmaster non-delivery" and so on.
+	Notified
+	// AuthFailed: a client did not prove a login: ClientName, ClientIP,
+	// AuthMethod, Text; Login where Postfix tells it (3.8 and later).
+	// No QueueID.
+	AuthFailed
+	// MilterRejected: a milter refused: Stage, ClientName, ClientIP, Text; QueueID is
+	// empty before the first recipient.
+	MilterRejected
+)
+
+var kindNames = [...]string{"none", "unreadable", "pickup", "message_id", "client", "queued", "delivery", "forwarded", "held",
+	"released", "requeued", "deleted", "removed", "expired", "notified", "auth_failed", "milter_rejected"}
+
+// String is the kind's name: lower case, with underscores.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
+// Who held a message.
+const (
+	ByMilter = "milter"
+	ByAdmin  = "admin"  // postsuper -h
+	ByHeader = "header" // header_checks, mime_header_checks
+	ByBody   = "body"   // body_checks
+	ByAccess = "access" // an access table, policy server or static HOLD
+)
+
+// Status values of a delivery.
+const (
+	Sent          = "sent"
+	Deferred      = "deferred"
+	Bounced       = "bounced"
+	Expire        = "expired"
+	Deliverable   = "deliverable"
+	Undeliverable = "undeliverable"
+)
+
+// Event is one line of interest. Its strings share the line's memory: clone
+// those that are kept long. Fields that its kind does not name are zero.
+// Addresses have no angle brackets; the null sender is empty. Texts are UTF-8,
+// come from the network and may hold anything but line feeds.
+type Event struct {
+	Time    time.Time // as logged, UTC; to the second in the traditional form
+	Host    string
+	Service string // syslog_name: "postfix", "postfix/submission", "postfix-out"
+	Program string // "smtpd", "qmgr"
+	PID     int
+	Kind    Kind
+	Count   int // 1, or how often syslog says that it was repeated
+
+	QueueID    string
+	OrigID     string
+	NewID      string
+	UID        int
+	MailFrom   string
+	MessageID  string
+	Resent     bool
+	ClientName string     // verified by Postfix; "unknown"
+	ClientIP   netip.Addr // zero: unknown
+	AuthMethod string
+	Login      string
+	Size       int64 // octets
+	Recipients int
+	RcptTo     string
+	OrigTo     string // where it was addressed before aliases; empty: to RcptTo
+	Relay      string // "host[ip]:port", "local", "none"
+	Delay      time.Duration
+	DSN        string // "2.0.0"
+	Status     string
+	By         string
+	Stage      string // "RCPT", "END-OF-MESSAGE"
+	Text       string
+}

@@ -4,7 +4,9 @@
 //
 // It names what a Postfix configuration lets round the guard (Inspect), writes
 // the settings that attach the guard (Plan, Apply, Undo), and answers which
-// logins own a sender address (Maps). It holds no mail and reads no queue.
+// logins own a sender address (Maps). It reads the queue (Instance.ScanQueue) and
+// holds, releases, requeues and deletes mail in it through postqueue(1) and
+// postsuper(1); it keeps no list of what is held and why.
 //
 // Trap: postmap -q ends with status 1 both when it found nothing and when it
 // could not look; only what it says on standard error tells them apart.
@@ -59,7 +61,7 @@ func (t Tools) run(ctx context.Context, stdin []byte, limit int, name string, ar
 	switch {
 	case stdout.over:
 		return s, fmt.Errorf("%s %s: %w (over %d octets)", name, brief(args), errTooMuch, limit)
-	case err == nil:
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // postfix-script leaves its look at the directories behind
 		return s, nil
 	case ctx.Err() != nil:
 		err = ctx.Err()

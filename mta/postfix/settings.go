@@ -11,6 +11,7 @@ import (
 // parameters are all that relayguard reads of Postfix. What an older Postfix
 // does not know is empty.
 var parameters = []string{
+	"bounce_queue_lifetime", "empty_address_recipient", "hash_queue_depth", "hash_queue_names", "maximal_queue_lifetime",
 	"command_directory", "config_directory", "content_filter", "cleanup_service_name", "data_directory",
 	"header_checks", "inet_interfaces", "mail_name", "mail_owner", "mail_version", "master_service_disable",
 	"milter_command_timeout", "milter_connect_timeout", "milter_content_timeout", "milter_default_action",

@@ -79,7 +79,9 @@ func makeTrusted(dir string) (string, error) {
 }
 
 // readTrusted reads a regular file of ours; no link is followed.
-func readTrusted(path string) ([]byte, error) {
+func readTrusted(path string) ([]byte, error) { return readTrustedUpTo(path, maxBackupFile) }
+
+func readTrustedUpTo(path string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -89,13 +91,13 @@ func readTrusted(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxBackupFile {
-		return nil, fmt.Errorf("%s: not a file of at most %d octets", path, maxBackupFile)
+	if !info.Mode().IsRegular() || info.Size() > most {
+		return nil, fmt.Errorf("%s: not a file of at most %d octets", path, most)
 	}
 	if err := ours(path, info, false); err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(f, maxBackupFile))
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // checkPaths lets a manifest name only the files that setup changes, and copies

@@ -1,0 +1,191 @@
+package postfix
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// stopState is what StartOutgoing must know. It is on disk before anything is
+// changed.
+type stopState struct {
+	Since     time.Time     `json:"since"`
+	ConfigDir string        `json:"config_dir"`
+	Settings  []stopSetting `json:"settings"`
+	Held      []Target      `json:"held"`
+	Reloaded  bool          `json:"reloaded"` // Postfix has read the changed settings
+
+	// MainBefore is main.cf as it was, After the digest of what we made of it;
+	// empty: it is put back setting by setting.
+	MainBefore string `json:"main_before,omitempty"`
+	After      string `json:"sha256_after,omitempty"`
+}
+
+// stopSetting is a main.cf setting while outgoing mail is stopped.
+type stopSetting struct {
+	Name    string `json:"name"`
+	Before  string `json:"before"`  // unexpanded
+	Present bool   `json:"present"` // main.cf had it
+	During  string `json:"during"`
+}
+
+const stopStateFile = "stopped.json"
+
+// maxStopState bounds the state file; a held message takes some 150 octets.
+const maxStopState = 256 << 20
+
+// readState returns fs.ErrNotExist where nothing is stopped.
+func (r RedSwitch) readState() (stopState, error) {
+	path := filepath.Join(r.StateDir, stopStateFile)
+	if _, err := os.Lstat(path); err != nil {
+		return stopState{}, err
+	}
+	if _, err := trusted(r.StateDir); err != nil { // it becomes Postfix's configuration
+		return stopState{}, err
+	}
+	text, err := readTrustedUpTo(path, maxStopState)
+	if err != nil {
+		return stopState{}, err
+	}
+	var state stopState
+	if err := json.Unmarshal(text, &state); err != nil {
+		return stopState{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	if state.ConfigDir != r.Instance.ConfigDir {
+		return stopState{}, fmt.Errorf("%s is about %s, want %s; give each instance its own directory", path, state.ConfigDir, r.Instance.ConfigDir)
+	}
+	return state, nil
+}
+
+func (r RedSwitch) writeState(state stopState) error {
+	dir, err := makeTrusted(r.StateDir)
+	if err != nil {
+		return fmt.Errorf("write the state of the red switch: %w", err)
+	}
+	text, err := json.Marshal(state)
+	if err == nil {
+		err = replaceFile(filepath.Join(dir, stopStateFile), append(text, '\n'), 0o600, -1, -1)
+	}
+	if err != nil {
+		return fmt.Errorf("write the state of the red switch: %w", err)
+	}
+	return syncDir(dir)
+}
+
+func (r RedSwitch) removeState() error {
+	if err := os.Remove(filepath.Join(r.StateDir, stopStateFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncDir(r.StateDir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// remember notes the settings that are to be changed. A copy of main.cf is worth
+// something only if it is without any change of ours.
+// raw are main.cf's settings now.
+func (s *stopState) remember(configDir string, wanted []stopSetting, raw map[string]string) error {
+	if first := len(s.Settings) == 0; first {
+		text, err := os.ReadFile(filepath.Join(configDir, "main.cf"))
+		if err != nil {
+			return err
+		}
+		s.MainBefore = string(text)
+	} else {
+		s.MainBefore = ""
+	}
+	s.After = ""
+	kept := slices.DeleteFunc(slices.Clone(s.Settings), func(old stopSetting) bool { // of an earlier call, and somebody else undid it
+		value, present := raw[old.Name]
+		return !present || value != old.During || slices.ContainsFunc(wanted, func(w stopSetting) bool { return w.Name == old.Name })
+	})
+	s.Settings = append(kept, wanted...)
+	return nil
+}
+
+// seal notes what main.cf is after the change.
+func (s *stopState) seal(configDir string) error {
+	if s.MainBefore == "" {
+		return nil
+	}
+	text, err := os.ReadFile(filepath.Join(configDir, "main.cf"))
+	if err == nil {
+		s.After = digest(text)
+	}
+	return err
+}
+
+// restore puts main.cf back byte for byte, if it is still as we left it.
+func (s *stopState) restore(configDir string) (bool, error) {
+	path := filepath.Join(configDir, "main.cf")
+	text, err := os.ReadFile(path)
+	if err != nil || s.After == "" || s.MainBefore == "" || digest(text) != s.After {
+		return false, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	uid, gid := -1, -1
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		uid, gid = int(sys.Uid), int(sys.Gid)
+	}
+	return true, replaceFile(path, []byte(s.MainBefore), info.Mode().Perm(), uid, gid)
+}
+
+// mergeTargets adds what is new.
+func mergeTargets(known, more []Target) []Target {
+	seen := map[string]bool{}
+	key := func(t Target) string { return t.ID + " " + t.Arrival.UTC().Format(time.RFC3339Nano) }
+	all := slices.Clone(known)
+	for _, t := range all {
+		seen[key(t)] = true
+	}
+	for _, t := range more {
+		if !seen[key(t)] {
+			seen[key(t)] = true
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// lockConfig lets one process of ours at a time change an instance's settings:
+// it locks the directory itself.
+func lockConfig(ctx context.Context, configDir string) (unlock func(), err error) {
+	dir, err := os.Open(configDir)
+	if err != nil {
+		return nil, err
+	}
+	const poll = 20 * time.Millisecond
+	for {
+		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { dir.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			dir.Close()
+			return nil, fmt.Errorf("lock %s: %w", configDir, err)
+		}
+		select {
+		case <-ctx.Done():
+			dir.Close()
+			return nil, fmt.Errorf("lock %s, which another relayguard changes now: %w", configDir, ctx.Err())
+		case <-time.After(poll):
+		}
+	}
+}

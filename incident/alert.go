@@ -1,0 +1,79 @@
+package incident
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Event is what an alert is about.
+type Event string
+
+const (
+	Opened  Event = "opened"
+	Updated Event = "updated" // it grew much, or came back
+	Closed  Event = "closed"
+	More    Event = "more" // alerts that were kept back; of no one incident
+)
+
+// Alert is what the admin is told. Text is one line, escaped and at most 700
+// octets.
+type Alert struct {
+	Incident Incident // without its notes; zero if Event is More
+	Event    Event
+	Text     string
+	Time     time.Time
+}
+
+// maxText bounds Alert.Text: syslog daemons cut a line at 1,024 (RFC 3164 §4.1).
+const maxText = 700
+
+// newAlert makes an alert about i as it is now.
+func newAlert(i Incident, e Event, now time.Time) Alert {
+	i.Notes = nil // an admin's words may name third parties
+	return Alert{Incident: i, Event: e, Text: line(&i, e), Time: now.UTC()}
+}
+
+func line(i *Incident, e Event) string {
+	s := fmt.Sprintf("incident %s %s", i.ID, e)
+	if e == Updated && i.Reopened > 0 {
+		s += fmt.Sprintf(" (back %s)", times(i.Reopened))
+	}
+	s += fmt.Sprintf(": %s, %s: %d stops, %d recipients since %s",
+		escape(i.Origin, maxName), escape(i.Cause, 100), i.Stops, i.Recipients, i.Opened.UTC().Format("2006-01-02 15:04Z"))
+	if id := i.Last; id != "" {
+		s += "; relayguard explain " + escape(id, maxID)
+	}
+	return bound(s, maxText)
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// MarshalJSON is the form that commands read. Origin and cause are escaped as in
+// Text: who reads this may print it.
+func (a Alert) MarshalJSON() ([]byte, error) {
+	i := a.Incident
+	return json.Marshal(struct {
+		Event      Event     `json:"event"`
+		Time       time.Time `json:"time"`
+		Text       string    `json:"text"`
+		ID         string    `json:"id,omitempty"`
+		Origin     string    `json:"origin,omitempty"`
+		Cause      string    `json:"cause,omitempty"`
+		Noticed    string    `json:"noticed,omitempty"`
+		Opened     time.Time `json:"opened,omitzero"`
+		Updated    time.Time `json:"updated,omitzero"`
+		Closed     time.Time `json:"closed,omitzero"`
+		Stops      int64     `json:"stops,omitempty"`
+		Recipients int64     `json:"recipients,omitempty"`
+		Reopened   int       `json:"reopened,omitempty"`
+		First      string    `json:"first,omitempty"`
+		Last       string    `json:"last,omitempty"`
+	}{a.Event, a.Time, a.Text, i.ID, escape(i.Origin, maxName), escape(i.Cause, maxName), escape(i.Noticed, maxNote),
+		i.Opened, i.Updated, i.Closed, i.Stops, i.Recipients, i.Reopened, escape(i.First, maxID), escape(i.Last, maxID)})
+}

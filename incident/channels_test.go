@@ -1,0 +1,244 @@
+package incident_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relayguard/incident"
+)
+
+// fake is a channel that does what the test wants.
+type fake struct {
+	do func(ctx context.Context, a incident.Alert) error
+
+	mu  sync.Mutex
+	got []incident.Alert
+	at  []time.Time
+}
+
+func (f *fake) Name() string { return "fake" }
+
+func (f *fake) Deliver(ctx context.Context, a incident.Alert) error {
+	f.mu.Lock()
+	f.got, f.at = append(f.got, a), append(f.at, time.Now())
+	f.mu.Unlock()
+	if f.do != nil {
+		return f.do(ctx, a)
+	}
+	return nil
+}
+
+func (f *fake) texts() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []string
+	for _, a := range f.got {
+		all = append(all, fmt.Sprintf("%s %s", a.Event, a.Incident.ID))
+	}
+	return all
+}
+
+func alert(id string, e incident.Event) incident.Alert {
+	return incident.Alert{Incident: incident.Incident{ID: id, Origin: "login:a", Cause: "login-hour", Opened: start}, Event: e, Text: "t", Time: start}
+}
+
+func TestChannelsDeliverInOrder(t *testing.T) {
+	f, g := &fake{}, &fake{}
+	c := incident.NewChannels(incident.ChannelsOptions{}, f, g)
+	for i := range 10 {
+		c.Send(alert(fmt.Sprint(i), incident.Opened))
+	}
+	c.Close()
+	c.Close()
+	c.Send(alert("late", incident.Opened))
+	for _, ch := range []*fake{f, g} {
+		if got := ch.texts(); len(got) != 10 || got[0] != "opened 0" || got[9] != "opened 9" {
+			t.Errorf("delivered %q", got)
+		}
+	}
+	if n := c.Counts(); n[1].Delivered != 10 || n[1].Name != "fake" || n[1].Waiting != 0 {
+		t.Errorf("%+v", n)
+	}
+}
+
+func TestChannelsJoinWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		f := &fake{do: func(context.Context, incident.Alert) error { <-free; return nil }}
+		c := incident.NewChannels(incident.ChannelsOptions{}, f)
+		c.Send(alert("first", incident.Opened))
+		synctest.Wait() // it is being delivered
+		for _, a := range []incident.Alert{
+			alert("first", incident.Updated), alert("a", incident.Opened), alert("b", incident.Opened), alert("a", incident.Updated),
+			alert("first", incident.Closed), alert("b", incident.Closed),
+		} {
+			c.Send(a)
+		}
+		close(free)
+		synctest.Wait()
+		if got, want := f.texts(), []string{"opened first", "closed first", "opened a", "closed b"}; !slices.Equal(got, want) {
+			t.Errorf("delivered %q, want %q", got, want)
+		}
+		if n := c.Counts()[0]; n.Joined != 3 || n.Kept != 0 {
+			t.Errorf("%+v", n)
+		}
+		c.Close()
+	})
+}
+
+// No hour has more deliveries than allowed, whatever comes, and the admin
+// learns how many there were.
+func TestChannelsRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		c := incident.NewChannels(incident.ChannelsOptions{PerHour: 10}, f)
+		const sent = 5000
+		for i := range sent {
+			c.Send(alert(fmt.Sprint(i), incident.Opened))
+			time.Sleep(10 * time.Second)
+		}
+		time.Sleep(3 * time.Hour)
+		c.Close()
+		told, kept := 0, 0
+		for i, a := range f.got {
+			if i >= 10 && f.at[i].Sub(f.at[i-10]) < time.Hour {
+				t.Fatalf("deliveries %d to %d within %v", i-10, i, f.at[i].Sub(f.at[i-10]))
+			}
+			var n int
+			if a.Event != incident.More {
+				told++
+			} else if _, err := fmt.Sscanf(a.Text, "and %d more alerts", &n); err == nil {
+				kept += n
+			} else if !strings.HasPrefix(a.Text, "more than 9 alerts in an hour") {
+				t.Errorf("text %q", a.Text)
+			}
+		}
+		if told+kept != sent || told < 9*10 {
+			t.Errorf("%d told, %d told of, %d sent", told, kept, sent)
+		}
+	})
+}
+
+func TestChannelsQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		f := &fake{do: func(context.Context, incident.Alert) error { <-free; return nil }}
+		c := incident.NewChannels(incident.ChannelsOptions{Queue: 5, PerHour: 30}, f)
+		c.Send(alert("first", incident.Opened))
+		synctest.Wait()
+		for i := range 1000 {
+			c.Send(alert(fmt.Sprint(i), incident.Opened))
+		}
+		if n := c.Counts()[0]; n.Waiting != 5 || n.Kept != 995 {
+			t.Errorf("%+v", n)
+		}
+		close(free)
+		synctest.Wait()
+		if last := f.got[len(f.got)-1]; len(f.got) != 7 || !strings.HasPrefix(last.Text, "and 995 more alerts") {
+			t.Errorf("%d delivered, the last %q", len(f.got), last.Text)
+		}
+		c.Close()
+	})
+}
+
+func TestChannelsFailureIsNotATightLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		broken := true
+		f := &fake{do: func(context.Context, incident.Alert) error {
+			if broken {
+				return errors.New("no route\x1b to host")
+			}
+			return nil
+		}}
+		c := incident.NewChannels(incident.ChannelsOptions{Log: slog.New(slog.NewTextHandler(&log, nil))}, f)
+		for i := range 24 * 60 {
+			c.Send(alert(fmt.Sprint(i%20), incident.Opened))
+			time.Sleep(time.Minute)
+		}
+		synctest.Wait()
+		n := c.Counts()[0]
+		if n.Failed < 24 || n.Failed > 24*8 || n.Delivered != 0 || n.LastError != `no route\x1b to host` {
+			t.Errorf("in a day: %+v", n)
+		}
+		if lines := strings.Count(log.String(), "alert not delivered"); lines == 0 || lines > int(n.Failed) {
+			t.Errorf("%d lines", lines)
+		}
+		broken = false
+		c.Send(alert("last", incident.Opened))
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if got := f.texts(); !slices.Contains(got, "opened last") && !slices.ContainsFunc(f.got, func(a incident.Alert) bool { return strings.HasPrefix(a.Text, "and ") }) {
+			t.Errorf("after it works again: %q", got[max(0, len(got)-30):])
+		}
+		c.Close()
+	})
+}
+
+func TestChannelsRetryOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failures := 2
+		f := &fake{do: func(context.Context, incident.Alert) error {
+			if failures--; failures >= 0 {
+				return errors.New("busy")
+			}
+			return nil
+		}}
+		c := incident.NewChannels(incident.ChannelsOptions{}, f)
+		c.Send(alert("a", incident.Opened))
+		synctest.Wait()
+		c.Send(alert("a", incident.Updated)) // while it pauses
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got, want := f.texts(), []string{"opened a", "opened a", "opened a"}; !slices.Equal(got, want) {
+			t.Errorf("tried %q, want %q", got, want)
+		}
+		if gap := f.at[1].Sub(f.at[0]); gap < 30*time.Second {
+			t.Errorf("tried again after %v", gap)
+		}
+		c.Close()
+	})
+}
+
+// Close comes back though a channel hangs, even one that ignores its context.
+func TestChannelsCloseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		deaf := &fake{do: func(context.Context, incident.Alert) error { <-stuck; return nil }}
+		slow := &fake{do: func(ctx context.Context, _ incident.Alert) error { <-ctx.Done(); return ctx.Err() }}
+		c := incident.NewChannels(incident.ChannelsOptions{Timeout: time.Hour}, deaf, slow)
+		for i := range 3 {
+			c.Send(alert(fmt.Sprint(i), incident.Opened))
+		}
+		synctest.Wait()
+		began := time.Now()
+		c.Close()
+		if took := time.Since(began); took > 7*time.Second {
+			t.Errorf("Close took %v", took)
+		}
+		close(stuck)
+	})
+}
+
+func TestChannelsTimeOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &fake{do: func(ctx context.Context, _ incident.Alert) error { <-ctx.Done(); return ctx.Err() }}
+		c := incident.NewChannels(incident.ChannelsOptions{Timeout: 3 * time.Second}, slow)
+		c.Send(alert("a", incident.Opened))
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if n := c.Counts()[0]; n.Failed != 1 {
+			t.Errorf("%+v", n)
+		}
+		c.Close()
+	})
+}

@@ -1,0 +1,85 @@
+// Package incident puts together what belongs together: all stops of one origin
+// for one cause are one incident, with one alert when it opens, few while it
+// lasts and one at its end.
+//
+// Book keeps the incidents and is told of stops on the mail path. Channels carry
+// its alerts to the admin (Syslog, Command) on goroutines of their own. The
+// package decides nothing about mail and stores nothing: Options.Save hands an
+// incident to whoever keeps it.
+//
+// The trap: everything here is driven by whoever attacks. Memory, alerts and
+// child processes are bounded whatever comes in, and no call on the mail path
+// waits for any of them. An alert carries neither content nor addresses of third
+// parties; what the network chose (a login) is escaped and cut in it.
+package incident
+
+import (
+	"slices"
+	"time"
+
+	"relayguard/policy"
+)
+
+// Origins and causes that the book itself writes.
+const (
+	OriginServer  = "server"   // all origins of a cause that is the server's trouble, not a sender's
+	OriginOthers  = "others"   // those beyond Options.MaxOpen
+	CauseOverflow = "overflow" // why they have no incident of their own
+)
+
+// Stop is one message, or one refused recipient, that did not go on its way. Of
+// an Origin or Cause that is not UTF-8 or longer than an address may be, the
+// incident has a form that is.
+type Stop struct {
+	Origin     string         // the account: "login:taro@example.jp"; empty is "unknown"
+	Cause      string         // the rule, or what else stopped it: "suspended", "hold-cap"
+	Verdict    policy.Verdict // those that do not stop mail are no stops and ignored
+	Recipients int
+	ID         string // of the decision
+	QueueID    string // the MTA's, empty until it told one
+	Noticed    string // how it was noticed, if not by the verdict on mail
+}
+
+// Incident is one origin's trouble for one cause. Times are UTC.
+type Incident struct {
+	ID         string    `json:"id"` // "i-" and 10 characters of Crockford's base 32; sorts by time
+	Origin     string    `json:"origin"`
+	Cause      string    `json:"cause"`
+	Noticed    string    `json:"noticed"` // how
+	Opened     time.Time `json:"opened"`
+	Updated    time.Time `json:"updated"`          // the last stop
+	Closed     time.Time `json:"closed,omitzero"`  // zero while it is open
+	Alerted    time.Time `json:"alerted,omitzero"` // the last alert about it
+	Stops      int64     `json:"stops"`
+	Recipients int64     `json:"recipients"`
+	Reopened   int       `json:"reopened,omitempty"` // how often it came back
+	First      string    `json:"first"`              // decision id of the first stop
+	Last       string    `json:"last"`               // and of the last one
+	LastQueue  string    `json:"last_queue_id,omitempty"`
+	Notes      []Note    `json:"notes,omitempty"` // the time line, oldest first
+}
+
+// Open reports whether it goes on.
+func (i *Incident) Open() bool { return i.Closed.IsZero() }
+
+// Note is one entry of a time line. Text is as it was given: escape it where it
+// is shown.
+type Note struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"text"`
+}
+
+// maxNotes bounds a time line. The first keepNotes (how it began) stay; the
+// oldest after them make room.
+const (
+	maxNotes  = 50
+	keepNotes = 10
+	maxNote   = 500 // octets
+)
+
+func (i *Incident) note(now time.Time, text string) {
+	if len(i.Notes) >= maxNotes { // copies share the elements: none is changed
+		i.Notes = slices.Concat(i.Notes[:keepNotes], i.Notes[keepNotes+1:])
+	}
+	i.Notes = append(i.Notes, Note{now.UTC(), bound(text, maxNote)})
+}

@@ -1,0 +1,137 @@
+package incident
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Load puts saved incidents back after a restart; nobody is alerted again of
+// what was told. Call it once, before the first Observe. Those that do not fit
+// (a second one of the same origin and cause, more than MaxOpen) are closed at
+// the next Tick.
+func (b *Book) Load(saved []Incident) {
+	saved = slices.Clone(saved)
+	slices.SortFunc(saved, func(x, y Incident) int { return y.Updated.Compare(x.Updated) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, i := range saved {
+		i.Notes = slices.Clone(i.Notes[:min(len(i.Notes), maxNotes)])
+		e := &entry{Incident: i, quiet: b.opts.Quiet, saved: i.Updated}
+		for range min(i.Reopened, 32) {
+			e.quiet = min(2*e.quiet, max(b.opts.Grace, b.opts.Quiet))
+		}
+		e.toldStops, e.toldRecipients = i.Stops, i.Recipients
+		if !i.Alerted.IsZero() {
+			e.told = Updated
+		}
+		if !i.Open() {
+			e.told = Closed
+		}
+		k := key{i.Origin, i.Cause}
+		switch _, twice := b.entries[k]; {
+		case twice || i.Open() && b.open >= b.opts.MaxOpen && i.Origin != OriginOthers:
+			if i.Open() {
+				e.Closed, e.told = e.Updated, Closed
+				e.note(e.Updated, "closed after a restart: no room for it")
+				b.mark(e)
+			}
+			continue
+		case i.Open() && i.Origin != OriginOthers:
+			b.open++
+		}
+		b.entries[k] = e
+		if i.Open() && e.told == "" {
+			b.mark(e) // it was saved, but nobody was told
+		}
+	}
+	b.trim()
+}
+
+// Open are the incidents that go on, the latest stop first.
+func (b *Book) Open() []Incident {
+	return b.list(func(e *entry) bool { return e.Open() })
+}
+
+// All lists the open incidents and those closed not long ago, as Open does.
+func (b *Book) All() []Incident { return b.list(func(*entry) bool { return true }) }
+
+func (b *Book) list(wanted func(*entry) bool) []Incident {
+	b.mu.Lock()
+	all := make([]Incident, 0, b.open+1)
+	for _, e := range b.entries {
+		if wanted(e) {
+			all = append(all, e.copy())
+		}
+	}
+	b.mu.Unlock()
+	slices.SortFunc(all, func(x, y Incident) int {
+		if c := y.Updated.Compare(x.Updated); c != 0 {
+			return c
+		}
+		return strings.Compare(y.ID, x.ID)
+	})
+	return all
+}
+
+// Find is an incident that is open or in its grace.
+func (b *Book) Find(id string) (Incident, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.entries {
+		if e.ID == id {
+			return e.copy(), true
+		}
+	}
+	return Incident{}, false
+}
+
+// Note writes into the time line of an incident that is open or in its grace,
+// and reports whether there is one.
+func (b *Book) Note(now time.Time, id, text string) bool {
+	return b.noteAll(now, text, func(e *entry) bool { return e.ID == id }) > 0
+}
+
+// NoteOrigin writes into the time lines of all open incidents of an origin, what
+// an admin did about it: "suspended by root: password stolen". It reports how
+// many there are.
+func (b *Book) NoteOrigin(now time.Time, origin, text string) int {
+	origin = name(origin)
+	return b.noteAll(now, text, func(e *entry) bool { return e.Open() && e.Origin == origin })
+}
+
+func (b *Book) noteAll(now time.Time, text string, of func(*entry) bool) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for _, e := range b.entries {
+		if of(e) {
+			e.note(now, strings.Clone(text))
+			e.dirty, e.saved = true, time.Time{} // at the next Tick
+			n++
+		}
+	}
+	return n
+}
+
+// Size is how much a Book keeps.
+type Size struct {
+	Open, Closed int
+	Pending      int   // origins below the threshold of their rule
+	Lost         int64 // stops below a threshold that were counted together, for want of room
+}
+
+// Size tells how much is kept.
+func (b *Book) Size() Size {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := Size{Pending: len(b.pending), Lost: b.lost}
+	for _, e := range b.entries {
+		if e.Open() {
+			s.Open++
+		} else {
+			s.Closed++
+		}
+	}
+	return s
+}

@@ -2,6 +2,8 @@ package milter
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"hash"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -38,10 +40,12 @@ type session struct {
 	inTransaction bool // MAIL seen, neither end of message nor abort
 	panicked      bool // a handler panicked where no answer is due: tempfail at the next
 	message       policy.Message
+	digest        hash.Hash // of header and body, in place of what is not kept
 	rcptBytes     int
 	held          int64    // of the server's memory budget
 	args          []string // ESMTP arguments of the command at hand
 	out           []byte   // frames of an answer
+	sum           [sha256.Size]byte
 }
 
 // client is what the connection said of the SMTP client.
@@ -57,7 +61,7 @@ type client struct {
 var _ gomilter.Milter = (*session)(nil)
 
 func newSession(c *conn, l *Listener) *session {
-	s := &session{conn: c, listener: l, client: client{uid: origin.NoUID}}
+	s := &session{conn: c, listener: l, client: client{uid: origin.NoUID}, digest: sha256.New()}
 	s.message.Header.MaxBytes = c.server.Limits.HeaderBytes
 	s.message.Header.MaxFields = c.server.Limits.HeaderFields
 	s.message.Header.Tally = UIDHeader
@@ -330,6 +334,7 @@ func (s *session) header(p []byte) error {
 		return err
 	}
 	s.message.Size += int64(len(name) + len(value) + len(": \r\n"))
+	s.digest.Write(p) // with the NULs, so that fields cannot run into one another
 	if !s.message.Header.Truncated() && !s.hold(len(p)+fieldCost) {
 		s.message.Header.Overflow()
 	}
@@ -346,6 +351,7 @@ func (s *session) oversizedHeader(n int) {
 // body takes a piece of body, valid during the call.
 func (s *session) body(piece []byte) {
 	s.message.Size += int64(len(piece))
+	s.digest.Write(piece)
 }
 
 // Body implements gomilter.Milter: end of message, the guard decides.
@@ -360,6 +366,7 @@ func (s *session) Body(*gomilter.Modifier) (gomilter.Response, error) {
 		s.message.QueueID = id
 	}
 	s.conn.server.Stats.Messages.Add(1)
+	copy(s.message.Digest[:], s.digest.Sum(s.sum[:0]))
 	ctx := s.begin(true)
 	d := s.conn.server.Guard.Message(ctx, &s.message)
 	if s.end(ctx) {
@@ -454,6 +461,7 @@ func (s *session) resetMessage() {
 	}
 	clear(rcpt[:cap(rcpt)])
 	*m = policy.Message{Header: m.Header, RcptTo: rcpt}
+	s.digest.Reset()
 	s.rcptBytes = 0
 	s.conn.server.memory.give(s.held)
 	s.held = 0

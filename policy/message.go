@@ -29,6 +29,10 @@ type Message struct {
 
 	Header Header // empty before end of message
 	Size   int64  // octets of header and body seen so far
+
+	// Digest stands for header and body, to tell a retry from another message
+	// with the same Message-ID. Zero: not known.
+	Digest [16]byte
 }
 
 // Local reports whether the message was handed in by sendmail(1): nobody waits

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +19,17 @@ const (
 	RuleMap       = "address-map"      // whose an address is could not be found out in time
 	RuleHeader    = "header-size"      // more header than the guard reads
 	RuleRecipient = "recipient-count"  // more recipients than the guard reads
+	RuleSuspended = "suspended"        // the account's sending is suspended
+	RuleDenied    = "denied"           // an admin refuses this client, sender or target
+	RuleStopped   = "stopped"          // all mail to the outside is held
+	RuleHoldCap   = "hold-cap"         // it would be held, and there is no more room for that
+	RuleLimits    = "limits"           // the limits could not be asked
 )
+
+// Rules are the names of this package's rules; a limit has another.
+func Rules() []string {
+	return []string{RuleAuth, RuleEnvelope, RuleFrom, RuleMap, RuleHeader, RuleRecipient, RuleSuspended, RuleDenied, RuleStopped, RuleHoldCap, RuleLimits}
+}
 
 // Policy is one configuration's rules. It is not changed once in use, so any
 // number of connections may ask it at once; a reload makes another.
@@ -35,6 +47,18 @@ type Policy struct {
 	OwnUID int
 
 	Addresses Addresses
+
+	Switches *Board  // nil: none
+	Limits   *Limits // nil: none
+	Room     HoldRoom
+}
+
+// HoldRoom bounds what is held. It must not wait. nil: there is always room.
+type HoldRoom interface {
+	// Full reports whether nothing more of an account may be held.
+	Full(account string) bool
+	// Take reports whether one more message may be held, and counts it.
+	Take(account string, size int64) bool
 }
 
 // Inside is the set of exactly the domains that are ours, in the form of
@@ -72,9 +96,21 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 	if m.Local() {
 		return d // Postfix answers a refusal at RCPT of local mail by keeping it for ever
 	}
+	switches := p.Switches.Load()
+	exempt := p.own(m) || p.exemptRecipient(m, to)
+	if !exempt {
+		p.judge(&d, suspended(switches.Suspended(now, &d.Origin), Reject))
+	}
+	p.judge(&d, denied(switches.Denied(now, m, &d.Origin, to)))
 	p.judge(&d, p.auth(m, &d.Origin, to))
-	if !d.Verdict.Stops() && p.Addresses.Envelope == Reject && m.Role != Egress && !p.Inside.Has(to) {
+	if d.Verdict.Stops() || m.Role == Egress {
+		return d
+	}
+	if p.Addresses.Envelope == Reject && !p.Inside.Has(to) {
 		p.judge(&d, p.envelope(ctx, m, &d.Origin))
+	}
+	if !d.Verdict.Stops() && !exempt {
+		p.judge(&d, p.full(ctx, now, m, &d))
 	}
 	if d.Verdict == Hold { // said at the end of the message
 		d.Verdict = Tell
@@ -98,6 +134,16 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	}
 	d.Origin = p.Finder.Find(&m.Evidence)
 
+	switches := p.Switches.Load()
+	if s := switches.Suspended(now, &d.Origin); s != nil && !p.exempt(m) {
+		p.judge(&d, suspended(s, p.suspendedMail(m)))
+	}
+	for _, to := range m.RcptTo {
+		if f := denied(switches.Denied(now, m, &d.Origin, to)); f != nil {
+			p.judge(&d, f)
+			break
+		}
+	}
 	if f := p.messageAuth(m, &d.Origin); f != nil {
 		p.judge(&d, f)
 	}
@@ -108,19 +154,86 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		if m.RcptMore > 0 {
 			p.judge(&d, &Finding{RuleRecipient, p.unread(m, &d.Origin), "more recipients than milter.max_recipients"})
 		}
-		p.judge(&d, p.envelope(ctx, m, &d.Origin))
-		p.judge(&d, p.headerFrom(ctx, m, &d.Origin, froms, readable))
+		p.judge(&d, p.lifted(switches, now, &d.Origin, p.envelope(ctx, m, &d.Origin)))
+		p.judge(&d, p.lifted(switches, now, &d.Origin, p.headerFrom(ctx, m, &d.Origin, froms, readable)))
+	}
+	if s := switches.Stopped(now); s != nil && p.leaves(m) {
+		p.judge(&d, &Finding{RuleStopped, Hold, "all mail to the outside is stopped: " + s.Reason})
+	}
+	if !p.stops(&d) && m.Role != Egress && !p.own(m) {
+		p.spend(ctx, now, switches, m, &d)
 	}
 	if d.Verdict == Reject && m.MailFrom == "" { // Sendmail loses a null sender's mail that is refused
 		d.Verdict, d.Reply = Hold, Reply{}
-		if d.Rule == RuleAuth { // a stranger's is not to fill the hold queue either
+		if d.Rule == RuleAuth || d.Rule == RuleDenied && !m.Local() { // a stranger's is not to fill the hold queue either
 			d.Verdict, d.Reply = Defer, replyTo(d.Rule, Defer)
 		}
 	}
-	if (d.Verdict == Hold || d.Verdict == Defer) && d.Rule != RuleAuth && p.exempt(m) {
+	if (d.Verdict == Hold || d.Verdict == Defer) && d.Rule != RuleAuth && d.Rule != RuleDenied && p.exempt(m) {
 		d.Verdict, d.Rule, d.Reason, d.Reply = Accept, "", "", Reply{}
 	}
+	if d.Verdict == Hold {
+		p.makeRoom(m, &d)
+	}
 	return d
+}
+
+// suspended is what a suspension finds.
+func suspended(s *Switch, v Verdict) *Finding {
+	if s == nil {
+		return nil
+	}
+	return &Finding{RuleSuspended, v, "suspended: " + s.Reason}
+}
+
+// suspendedMail is what becomes of a suspended account's message that came this
+// far. Local mail waits, as long as there is room: nobody hears an answer.
+func (p *Policy) suspendedMail(m *Message) Verdict {
+	if m.Local() {
+		return Hold
+	}
+	return Reject
+}
+
+func denied(s *Switch) *Finding {
+	if s == nil {
+		return nil
+	}
+	return &Finding{RuleDenied, Reject, fmt.Sprintf("denied %s %s: %s", s.Subject, s.Value, s.Reason)}
+}
+
+// lifted drops a finding whose rule an admin lifted for the account.
+func (p *Policy) lifted(s *Switches, now time.Time, o *origin.Origin, f *Finding) *Finding {
+	if f != nil && s.Lifted(now, o, f.Rule) {
+		return nil
+	}
+	return f
+}
+
+// stops reports whether the message is stopped, or in the phase observe would
+// have been: what is stopped is not charged.
+func (p *Policy) stops(d *Decision) bool {
+	return d.Verdict.Stops() || p.Phase == Observe && slices.ContainsFunc(d.Findings, func(f Finding) bool { return f.Verdict.Stops() })
+}
+
+// leaves reports whether somebody outside gets the message, so that the red
+// switch is for it.
+func (p *Policy) leaves(m *Message) bool {
+	return !p.own(m) && (m.RcptMore > 0 || !p.Inside.all(m.RcptTo))
+}
+
+// makeRoom turns a hold for which there is no room into a refusal at the source.
+func (p *Policy) makeRoom(m *Message, d *Decision) {
+	if p.Room == nil || p.Room.Take(d.Origin.Name(), m.Size) {
+		return
+	}
+	d.Reason = fmt.Sprintf("%s: %s; and as much as may be held is held already", d.Rule, d.Reason)
+	d.Rule, d.Verdict = RuleHoldCap, Defer
+	if m.Local() && m.MailFrom != "" { // a refusal that passes would stay in maildrop and come back for ever
+		d.Verdict = Reject
+	}
+	d.Reply = replyTo(d.Rule, d.Verdict)
+	d.Findings = append(d.Findings, Finding{d.Rule, d.Verdict, d.Reason})
 }
 
 // unread is what becomes of a message that was not read whole: it waits for
@@ -146,22 +259,36 @@ func (p *Policy) judge(d *Decision, f *Finding) {
 	}
 	if v > d.Verdict {
 		d.Verdict, d.Rule, d.Reason = v, f.Rule, f.Reason
-		d.Reply = replyTo(f.Rule, v)
+		d.Reply = p.replyTo(f.Rule, v)
 	}
 }
 
 // acts reports whether a rule may stop mail in this phase.
 func (p *Policy) acts(rule string) bool {
+	switch rule {
+	case RuleSuspended, RuleDenied, RuleStopped, RuleHoldCap: // orders, not judgements
+		return true
+	}
 	switch p.Phase {
 	case Observe:
 		return false
 	case Learning:
-		return rule == RuleAuth || rule == RuleHeader || rule == RuleRecipient
+		return rule == RuleAuth || rule == RuleHeader || rule == RuleRecipient || rule == RuleLimits || p.Limits.has(rule) // whose longer windows are soft
 	}
 	return true
 }
 
 // replyTo is what the client is told. Nothing in it comes from the client.
+func (p *Policy) replyTo(rule string, v Verdict) Reply {
+	switch {
+	case p.Limits.has(rule) && v == Defer:
+		return Reply{451, "4.7.1", "Sending limit reached, try again later"}
+	case p.Limits.has(rule) && v == Reject:
+		return Reply{550, "5.7.1", "Sending limit reached"}
+	}
+	return replyTo(rule, v)
+}
+
 func replyTo(rule string, v Verdict) Reply {
 	switch {
 	case v != Reject && v != Defer:
@@ -172,6 +299,18 @@ func replyTo(rule string, v Verdict) Reply {
 		return Reply{550, "5.7.1", "The envelope sender is not an address of the account you are logged in with"}
 	case rule == RuleFrom && v == Reject:
 		return Reply{550, "5.7.1", "The From address is not an address of the account you are logged in with"}
+	case rule == RuleSuspended:
+		return Reply{550, "5.7.1", "Sending from this account is suspended, ask the postmaster"}
+	case rule == RuleDenied && v == Defer:
+		return Reply{451, "4.7.1", "Refused by the administrator of this server"}
+	case rule == RuleDenied:
+		return Reply{550, "5.7.1", "Refused by the administrator of this server"}
+	case rule == RuleHoldCap && v == Defer:
+		return Reply{452, "4.3.1", "Too much mail of this sender is waiting already, try again later"}
+	case rule == RuleHoldCap:
+		return Reply{550, "5.7.1", "Too much mail of this sender is waiting already"}
+	case rule == RuleLimits:
+		return Reply{451, "4.7.1", "Sending limit cannot be checked now, try again later"}
 	case v == Reject:
 		return Reply{550, "5.7.1", "Message refused by policy"}
 	}

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 
+	"relayguard/policy/limit"
 	"relayguard/policy/origin"
 )
 
@@ -58,6 +59,14 @@ type Decision struct {
 	Reason  string // for the admin
 	Reply   Reply  // set when Verdict is Defer or Reject
 	Origin  origin.Origin
+
+	// Counters are the limits that were asked, each window with what it held
+	// before this message.
+	Counters []Counter
+	Retry    int // recipients that were free: an earlier try was charged
+
+	// Charges are what was taken, for what the message turns out to be more.
+	Charges []limit.Charge
 
 	// Findings are all objections, also those that only tell and those that
 	// the phase softened. In order of the rules.

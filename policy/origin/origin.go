@@ -121,6 +121,15 @@ func (o *Origin) Name() string {
 	return string(kind) + ":" + key.Value
 }
 
+// Stable is the account in a form that does not change while its name becomes
+// known: a Unix account is its uid, "local_user:33".
+func (o *Origin) Stable() string {
+	if kind, _ := o.Account(); kind == KindLocalUser {
+		return string(kind) + ":" + strconv.Itoa(o.UID)
+	}
+	return o.Name()
+}
+
 // Finder knows the site's own part of the answer. Safe for concurrent use once
 // filled.
 type Finder struct {

@@ -1,0 +1,750 @@
+package policy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"relayguard/policy"
+	"relayguard/policy/limit"
+	"relayguard/policy/origin"
+)
+
+func window(count int64, length time.Duration) limit.Window {
+	return limit.Window{Count: count, Length: length}
+}
+
+func burst(count int64, length time.Duration) limit.Window {
+	return limit.Window{Count: count, Length: length, Burst: true}
+}
+
+func limited(name string, per limit.Per, then policy.Verdict, windows ...limit.Window) policy.LimitRule {
+	return policy.LimitRule{Limit: limit.Limit{Name: name, Per: per, Counts: limit.Recipients, Kind: limit.Volume, Windows: windows}, Then: then}
+}
+
+// house is a policy with limits, and what they count in.
+type house struct {
+	*policy.Policy
+	buckets *limit.Memory
+	retries *limit.Retries
+	n       int // messages sent
+}
+
+func newHouse(phase policy.Phase, all ...policy.LimitRule) *house {
+	h := &house{Policy: rules(phase), buckets: limit.NewMemory(), retries: limit.NewRetries(1000)}
+	h.Switches = new(policy.Board)
+	h.use(phase, all...)
+	return h
+}
+
+// use is a reload.
+func (h *house) use(phase policy.Phase, all ...policy.LimitRule) {
+	h.Phase, h.Limits = phase, policy.NewLimits(phase, all, []int{33}, h.buckets, h.retries)
+}
+
+func (h *house) order(all ...policy.Switch) { h.Switches.Store(policy.NewSwitches(all)) }
+
+// addIPv6 gives the network web IPv6, too.
+func (h *house) addIPv6() {
+	networks, errs := origin.NewNetworks([]origin.Network{{Name: "web", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}, Reason: "web nodes", Owner: "ops"}})
+	if errs != nil {
+		panic(errs)
+	}
+	h.Finder.Networks = networks
+}
+
+// mail is a message of its own from a login.
+func (h *house) mail(login string, to ...string) *policy.Message {
+	h.n++
+	m := message(policy.Submission, login, to...)
+	m.Login, m.QueueID = login, fmt.Sprintf("4q%d", h.n)
+	m.Header.Add([]byte("Message-ID"), fmt.Appendf(nil, "<%d@example.jp>", h.n))
+	m.Digest[0] = 1
+	return m
+}
+
+// to is n different recipients outside.
+func to(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("friend%d@example.net", i)
+	}
+	return all
+}
+
+func (h *house) used(t *testing.T, name, value string) int64 {
+	t.Helper()
+	used := int64(-1)
+	h.buckets.Each(func(s limit.State) {
+		if s.Key == (limit.Key{Limit: name, Value: value}) {
+			used = 0
+			l := h.Limits.Find(name)
+			out, err := h.buckets.Peek(t.Context(), now, []limit.Charge{{Key: s.Key, Kind: l.Kind, Windows: l.Windows}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, u := range out.Uses {
+				used = max(used, u.Used)
+			}
+		}
+	})
+	return used
+}
+
+func TestWhichBucketsAMessageHas(t *testing.T) {
+	var all []policy.LimitRule
+	for _, name := range limit.Pers() {
+		per, _ := limit.ParsePer(name)
+		all = append(all, limited(name, per, policy.Hold, window(100, time.Hour)))
+	}
+	ip := func(s string) func(*policy.Message) {
+		return func(m *policy.Message) { m.ClientIP = netip.MustParseAddr(s) }
+	}
+	for _, c := range []struct {
+		name string
+		role policy.Role
+		be   func(*policy.Message)
+		want []string
+	}{
+		{"stranger", policy.Inbound, func(*policy.Message) {}, nil},
+		{"local mail of nobody known", policy.Local, func(*policy.Message) {}, nil},
+		{"login", policy.Submission, func(m *policy.Message) { m.Login = "TARO@example.jp" }, []string{"login:taro@example.jp", "sender_domain:example.org", "server"}},
+		{"login in a trusted network", policy.Relay, func(m *policy.Message) { m.Login = "taro"; ip("192.0.2.9")(m) }, []string{"login:taro", "sender_domain:example.org", "server"}},
+		{"login that a site uses", policy.Relay, func(m *policy.Message) { m.Login, m.UID = "taro", 1000 }, []string{"login:taro", "sender_domain:example.org", "server"}},
+		{"login on an MX", policy.Inbound, func(m *policy.Message) { m.Login = "taro" }, []string{"login:taro", "sender_domain:example.org", "server"}},
+		{"site", policy.Local, func(m *policy.Message) { m.UID = 1000 }, []string{"local_user:1000", "sender_domain:example.org", "server"}},
+		{"many sites", policy.Local, func(m *policy.Message) { m.UID = 33 }, []string{"shared_user:33", "sender_domain:example.org", "server"}},
+		{"site at a loopback port", policy.Relay, func(m *policy.Message) { m.UID = 1000 }, []string{"local_user:1000", "sender_domain:example.org", "server"}},
+		{"machine", policy.Relay, ip("192.0.2.9"), []string{"network:web", "machine:192.0.2.9", "sender_domain:example.org", "server"}},
+		{"mapped machine", policy.Relay, ip("::ffff:192.0.2.9"), []string{"network:web", "machine:192.0.2.9", "sender_domain:example.org", "server"}},
+		{"IPv6 machine", policy.Relay, ip("2001:db8:1:2:3::4"), []string{"network:web", "machine:2001:db8:1:2::/64", "sender_domain:example.org", "server"}},
+		{"null sender", policy.Submission, func(m *policy.Message) { m.Login, m.MailFrom = "taro", "" }, []string{"login:taro", "sender_domain:example.com", "server"}},
+		{"sender without a domain", policy.Submission, func(m *policy.Message) { m.Login, m.MailFrom = "taro", "root" }, []string{"login:taro", "sender_domain:example.com", "server"}},
+		{"forwarding", policy.Egress, func(m *policy.Message) { m.Login = "taro" }, nil},
+		{"the guard", policy.Local, func(m *policy.Message) { m.UID = ownUID }, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(policy.Enforce, all...)
+			h.addIPv6()
+			m := message(c.role, "x@Example.ORG.", to(3)...)
+			m.Header.Add([]byte("From"), []byte("x@example.com"))
+			c.be(m)
+			d := h.Message(t.Context(), now, m)
+			got := []string{}
+			for _, c := range d.Counters {
+				if c.Amount != 3 || c.Used != 0 || c.Over || c.Soft || c.Unit != "recipients" || c.Kind != "volume" || c.Window != time.Hour || c.Count != 100 {
+					t.Errorf("%+v", c)
+				}
+				key := c.Key
+				if c.Limit == "shared_user" {
+					key = strings.Replace(key, "local_user:", "shared_user:", 1)
+				}
+				got = append(got, key)
+			}
+			if d.Verdict.Stops() && c.role != policy.Inbound || !slices.Equal(got, slices.Clone(c.want)) && len(got)+len(c.want) > 0 {
+				t.Errorf("%v, buckets %q, want %q", d.Verdict, got, c.want)
+			}
+			if h.buckets.Len() != len(c.want) {
+				t.Errorf("%d buckets are kept, want %d", h.buckets.Len(), len(c.want))
+			}
+		})
+	}
+}
+
+func TestNeverMoreThanTheLimit(t *testing.T) {
+	h := newHouse(policy.Enforce, limited("hour", limit.Login, policy.Hold, window(100, time.Hour)))
+	var passed atomic.Int64
+	var workers sync.WaitGroup
+	var all []*policy.Message
+	for range 300 {
+		all = append(all, h.mail("taro@example.jp", to(1)...))
+	}
+	for i := range 50 {
+		workers.Go(func() {
+			for _, m := range all[i*6 : i*6+6] {
+				if d := h.Message(context.Background(), now, m); d.Verdict == policy.Accept {
+					passed.Add(1)
+				} else if d.Verdict != policy.Hold || d.Rule != "hour" {
+					t.Errorf("%v by %q", d.Verdict, d.Rule)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	if passed.Load() != 100 {
+		t.Errorf("%d recipients pass, want 100", passed.Load())
+	}
+	if d := h.Message(t.Context(), now.Add(time.Hour+time.Minute), h.mail("taro@example.jp", to(100)...)); d.Verdict != policy.Accept {
+		t.Errorf("an hour later: %v: %s", d.Verdict, d.Reason)
+	}
+}
+
+func TestWhatIsNotCharged(t *testing.T) {
+	hour := limited("hour", limit.Login, policy.Hold, window(100, time.Hour))
+	forge := func(m *policy.Message) { m.MailFrom = "ceo@example.org" }
+	for _, c := range []struct {
+		name   string
+		phase  policy.Phase
+		change func(*policy.Message)
+		to     []string
+		want   int64 // -1: no bucket
+	}{
+		{"postmaster and abuse", policy.Enforce, nil, []string{"postmaster@example.jp", "ABUSE@example.jp"}, -1},
+		{"each for itself", policy.Enforce, nil, []string{"postmaster@example.jp", "hanako@example.jp", "friend@example.net"}, 2},
+		{"postmaster elsewhere", policy.Enforce, nil, []string{"postmaster@example.net"}, 1},
+		{"null sender to ours", policy.Enforce, func(m *policy.Message) { m.MailFrom = "" }, []string{"hanako@example.jp", "jiro@example.jp"}, -1},
+		{"null sender to both", policy.Enforce, func(m *policy.Message) { m.MailFrom = "" }, []string{"hanako@example.jp", "friend@example.net"}, 1},
+		{"ours to ours", policy.Enforce, nil, []string{"hanako@example.jp"}, 1},
+		{"held by an address rule", policy.Enforce, forge, to(3), -1},
+		{"would be held by one, observing", policy.Observe, forge, to(3), -1},
+		{"would be held by one, learning", policy.Learning, forge, to(3), 3}, // it goes out
+		{"observing", policy.Observe, nil, to(3), 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(c.phase, hour)
+			h.Addresses.Envelope = policy.Hold
+			m := h.mail("taro@example.jp", c.to...)
+			if c.change != nil {
+				c.change(m)
+			}
+			d := h.Message(t.Context(), now, m)
+			if got := h.used(t, "hour", "login:taro@example.jp"); got != c.want {
+				t.Errorf("%v by %q: charged %d, want %d", d.Verdict, d.Rule, got, c.want)
+			}
+			if (len(d.Charges) > 0) != (c.want > 0) {
+				t.Errorf("charges %+v", d.Charges)
+			}
+		})
+	}
+	h := newHouse(policy.Enforce, hour)
+	h.order(order(policy.Stop, "", ""))
+	if d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(3)...)); d.Verdict != policy.Hold || h.buckets.Len() != 0 {
+		t.Errorf("the red switch: %v, %d buckets", d.Verdict, h.buckets.Len())
+	}
+}
+
+func TestPhasesOfALimit(t *testing.T) {
+	windows := []limit.Window{burst(10, 10*time.Minute), window(15, time.Hour), window(20, 24*time.Hour)}
+	for _, c := range []struct {
+		phase   policy.Phase
+		first   policy.Verdict // 10 that fit
+		over    policy.Verdict // 1 over the burst
+		hour    policy.Verdict // 10 more, eleven minutes later: over the hour
+		day     int64          // used in the day in the end
+		inHour  int64
+		reports int // windows over at hour
+	}{
+		{policy.Enforce, policy.Accept, policy.Hold, policy.Hold, 10, 10, 1},
+		{policy.Learning, policy.Accept, policy.Hold, policy.Tell, 20, 10, 1},
+		{policy.Observe, policy.Accept, policy.Tell, policy.Tell, 10, 10, 1},
+	} {
+		t.Run(c.phase.String(), func(t *testing.T) {
+			h := newHouse(c.phase, limited("login-volume", limit.Login, policy.Hold, windows...))
+			send := func(after time.Duration, n int) policy.Decision {
+				return h.Message(t.Context(), now.Add(after), h.mail("taro@example.jp", to(n)...))
+			}
+			if d := send(0, 10); d.Verdict != c.first || d.Rule != "" || len(d.Charges) != 1 {
+				t.Errorf("first %v by %q", d.Verdict, d.Rule)
+			}
+			d := send(time.Minute, 1)
+			if d.Verdict != c.over || d.Rule != "login-volume" || len(d.Charges) != 0 {
+				t.Errorf("over the burst %v by %q, charges %v", d.Verdict, d.Rule, d.Charges)
+			}
+			if want := "10 of 10 recipients in 10m used by login:taro@example.jp, this message has 1; free again at 2026-03-02T09:10:00Z"; d.Reason != want {
+				t.Errorf("reason %q, want %q", d.Reason, want)
+			}
+			if n := d.Counters[0]; !n.Over || n.Used != 10 || n.Amount != 1 || n.Latched || n.FreeAt.IsZero() || n.Soft {
+				t.Errorf("counter %+v", n)
+			}
+			d = send(11*time.Minute, 10)
+			over := 0
+			for _, n := range d.Counters {
+				if n.Over {
+					over++
+				}
+			}
+			if d.Verdict != c.hour || over != c.reports || len(d.Findings) != 1 {
+				t.Errorf("over the hour %v, %d windows over, findings %v", d.Verdict, over, d.Findings)
+			}
+			out, err := h.buckets.Peek(t.Context(), now.Add(11*time.Minute), []limit.Charge{{Key: limit.Key{Limit: "login-volume", Value: "login:taro@example.jp"}, Kind: limit.Volume, Windows: windows}})
+			if err != nil || out.Uses[1].Used != c.inHour || out.Uses[2].Used != c.day {
+				t.Errorf("used %+v, %v; want %d in the hour, %d in the day", out.Uses, err, c.inHour, c.day)
+			}
+		})
+	}
+}
+
+func TestRuleThatOnlyTells(t *testing.T) {
+	for _, phase := range []policy.Phase{policy.Learning, policy.Enforce} {
+		for name, r := range map[string]policy.LimitRule{
+			"then tell": limited("watch", limit.Login, policy.Tell, burst(2, time.Minute), window(5, time.Hour)),
+			"observe":   {Limit: limited("watch", limit.Login, policy.Hold, burst(2, time.Minute), window(5, time.Hour)).Limit, Then: policy.Reject, Observe: true},
+		} {
+			t.Run(fmt.Sprintf("%v/%s", phase, name), func(t *testing.T) {
+				h := newHouse(phase, r, limited("hour", limit.Login, policy.Hold, burst(10, time.Hour)))
+				for i := range 10 {
+					d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...))
+					want := policy.Accept
+					if i >= 2 {
+						want = policy.Tell
+					}
+					if d.Verdict != want || want == policy.Tell && d.Rule != "watch" {
+						t.Errorf("message %d: %v by %q, want %v", i, d.Verdict, d.Rule, want)
+					}
+				}
+				if h.used(t, "watch", "login:taro@example.jp") != 2 {
+					t.Errorf("what it would have stopped is charged to it: %d", h.used(t, "watch", "login:taro@example.jp"))
+				}
+				if d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Hold || d.Rule != "hour" || len(d.Findings) != 2 {
+					t.Errorf("over both: %v by %q, %v", d.Verdict, d.Rule, d.Findings)
+				}
+			})
+		}
+	}
+}
+
+// A bucket that an abuse limit shut stays shut when its rule is told to observe
+// only; then it must not keep the other limits from being charged.
+func TestShutBucketOfARuleThatTellsStopsNoCharge(t *testing.T) {
+	abuse := limited("abuse", limit.Login, policy.Hold, window(1, time.Hour))
+	abuse.Kind = limit.Abuse
+	hour := limited("hour", limit.Login, policy.Hold, window(5, 24*time.Hour))
+	for name, soften := range map[string]func(*policy.LimitRule){
+		"observe":   func(r *policy.LimitRule) { r.Observe = true },
+		"then tell": func(r *policy.LimitRule) { r.Then = policy.Tell },
+	} {
+		h := newHouse(policy.Enforce, abuse, hour)
+		if d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(2)...)); d.Verdict != policy.Hold || d.Rule != "abuse" || !d.Counters[0].Latched {
+			t.Fatalf("%v by %q", d.Verdict, d.Rule)
+		}
+		if d := h.Message(t.Context(), now.Add(3*time.Hour), h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Hold || !strings.Contains(d.Reason, "shut until it is resumed") {
+			t.Errorf("three hours later %v: %s", d.Verdict, d.Reason)
+		}
+		soft := abuse
+		soften(&soft)
+		h.use(policy.Enforce, soft, hour)
+		for i := range 7 {
+			d := h.Message(t.Context(), now.Add(3*time.Hour), h.mail("taro@example.jp", to(1)...))
+			if want := map[bool]policy.Verdict{true: policy.Tell, false: policy.Hold}[i < 5]; d.Verdict != want {
+				t.Errorf("%s: message %d: %v by %q, want %v", name, i, d.Verdict, d.Rule, want)
+			}
+		}
+	}
+}
+
+func TestAbuseLatchesInLearningToo(t *testing.T) {
+	abuse := limited("abuse", limit.Login, policy.Hold, window(3, time.Hour))
+	abuse.Kind = limit.Abuse
+	h := newHouse(policy.Learning, abuse)
+	key := limit.Key{Limit: "abuse", Value: "login:taro@example.jp"}
+	for i, want := range []policy.Verdict{policy.Accept, policy.Hold, policy.Hold} {
+		if d := h.Message(t.Context(), now.Add(time.Duration(i)*3*time.Hour), h.mail("taro@example.jp", to(2+2*(i%2))...)); d.Verdict != want {
+			t.Errorf("message %d: %v", i, d.Verdict)
+		}
+	}
+	later := now.Add(9 * time.Hour)
+	if !h.Limits.Over(t.Context(), later, key.Limit, key.Value) {
+		t.Error("a shut bucket is not over")
+	}
+	if err := h.buckets.Resume(t.Context(), later, key); err != nil {
+		t.Fatal(err)
+	}
+	if d := h.Message(t.Context(), later, h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Accept || h.Limits.Over(t.Context(), later, key.Limit, key.Value) {
+		t.Errorf("resumed: %v: %s", d.Verdict, d.Reason)
+	}
+}
+
+func TestThen(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		role policy.Role
+		then policy.Verdict
+		from string
+		n    int
+		want policy.Verdict
+		code int
+	}{
+		{"hold", policy.Submission, policy.Hold, "x@example.org", 1, policy.Hold, 0},
+		{"defer", policy.Relay, policy.Defer, "x@example.org", 1, policy.Defer, 451},
+		{"reject", policy.Relay, policy.Reject, "x@example.org", 1, policy.Reject, 550},
+		{"defer what never fits", policy.Relay, policy.Defer, "x@example.org", 11, policy.Reject, 550},
+		{"hold what never fits", policy.Relay, policy.Hold, "x@example.org", 11, policy.Hold, 0},
+		{"defer local mail", policy.Local, policy.Defer, "x@example.org", 1, policy.Hold, 0},
+		{"defer local mail that never fits", policy.Local, policy.Defer, "x@example.org", 11, policy.Hold, 0},
+		{"reject a null sender", policy.Relay, policy.Reject, "", 1, policy.Hold, 0},
+		{"defer a null sender that never fits", policy.Relay, policy.Defer, "", 11, policy.Hold, 0},
+		{"reject a local null sender", policy.Local, policy.Reject, "", 1, policy.Hold, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(policy.Enforce, limited("hour", limit.LocalUser, c.then, window(10, time.Hour)), limited("hour-login", limit.Login, c.then, window(10, time.Hour)))
+			send := func(n int, from string) policy.Decision {
+				m := h.mail("taro@example.jp", to(n)...)
+				m.MailFrom, m.Role = from, c.role
+				if c.role == policy.Local {
+					m.Login, m.UID = "", 1000
+				}
+				return h.Message(t.Context(), now, m)
+			}
+			send(10, "x@example.org")
+			d := send(c.n, c.from)
+			if d.Verdict != c.want || d.Reply.Code != c.code || !strings.HasPrefix(d.Rule, "hour") {
+				t.Errorf("%v by %q, %v; want %v, %d", d.Verdict, d.Rule, d.Reply, c.want, c.code)
+			}
+			if s := d.Reply.Text; strings.Contains(s, "taro") || strings.Contains(s, "hour") || strings.Contains(s, "10") || strings.Contains(s, "1000") {
+				t.Errorf("the reply tells %q", s)
+			}
+		})
+	}
+}
+
+func TestShutBucketThatDefersGoesOnToDefer(t *testing.T) {
+	abuse := limited("abuse", limit.Machine, policy.Defer, window(3, time.Hour))
+	abuse.Kind = limit.Abuse
+	h := newHouse(policy.Enforce, abuse)
+	for i, want := range []policy.Verdict{policy.Reject, policy.Defer} { // 4 never fit; 1 does when an admin opens it
+		m := message(policy.Relay, "x@example.org", to(4-3*i)...)
+		m.ClientIP = netip.MustParseAddr("192.0.2.9")
+		if d := h.Message(t.Context(), now.Add(3*time.Hour), m); d.Verdict != want {
+			t.Errorf("message %d: %v: %s", i, d.Verdict, d.Reason)
+		}
+	}
+}
+
+func TestFullBucketAtRCPT(t *testing.T) {
+	const taro = "taro@example.jp"
+	for _, c := range []struct {
+		name string
+		then policy.Verdict
+		room int
+		from string
+		to   string
+		want policy.Verdict
+		rule string
+		code int
+	}{
+		{"defer", policy.Defer, 9, taro, "friend@example.net", policy.Defer, "hour", 451},
+		{"defer inside", policy.Defer, 9, taro, "hanako@example.jp", policy.Defer, "hour", 451},
+		{"reject", policy.Reject, 9, taro, "friend@example.net", policy.Reject, "hour", 550},
+		{"hold", policy.Hold, 9, taro, "friend@example.net", policy.Accept, "", 0},
+		{"hold without room", policy.Hold, 0, taro, "friend@example.net", policy.Defer, policy.RuleHoldCap, 452},
+		{"tell", policy.Tell, 0, taro, "friend@example.net", policy.Accept, "", 0},
+		{"postmaster", policy.Reject, 0, taro, "postmaster@example.jp", policy.Accept, "", 0},
+		{"null sender to ours", policy.Reject, 0, "", "hanako@example.jp", policy.Accept, "", 0},
+		{"null sender", policy.Reject, 9, "", "friend@example.net", policy.Accept, "", 0}, // held at the end
+		{"null sender without room", policy.Reject, 0, "", "friend@example.net", policy.Defer, policy.RuleHoldCap, 452},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(policy.Enforce, limited("hour", limit.Login, c.then, window(10, time.Hour)))
+			h.Room = &room{9}
+			if d := h.Message(t.Context(), now, h.mail(taro, to(10)...)); d.Verdict != policy.Accept {
+				t.Fatalf("%v", d.Verdict)
+			}
+			h.Room = &room{c.room}
+			m := h.mail(taro)
+			m.MailFrom = c.from
+			for range 3 { // every one
+				d := h.Recipient(t.Context(), now, m, c.to)
+				if d.Verdict != c.want || d.Rule != c.rule || d.Reply.Code != c.code || (len(d.Counters) > 0) != d.Verdict.Stops() {
+					t.Errorf("%v by %q, %v, %d counters; want %v by %q, %d", d.Verdict, d.Rule, d.Reply, len(d.Counters), c.want, c.rule, c.code)
+				}
+			}
+			if d := h.Recipient(t.Context(), now, h.mail("hanako@example.jp"), "friend@example.net"); d.Verdict != policy.Accept {
+				t.Errorf("the neighbour: %v", d.Verdict)
+			}
+			for _, phase := range []policy.Phase{policy.Observe, policy.Learning} { // without a burst, learning tells
+				h.use(phase, limited("hour", limit.Login, c.then, window(10, time.Hour)))
+				if d := h.Recipient(t.Context(), now, m, c.to); d.Verdict.Stops() {
+					t.Errorf("%v: %v", phase, d.Verdict)
+				}
+			}
+		})
+	}
+	h := newHouse(policy.Enforce, limited("hour", limit.Login, policy.Reject, window(10, time.Hour)))
+	h.Message(t.Context(), now, h.mail(taro, to(9)...))
+	if d := h.Recipient(t.Context(), now, h.mail(taro), "friend@example.net"); d.Verdict != policy.Accept {
+		t.Errorf("with room for one: %v", d.Verdict)
+	}
+}
+
+func TestRetries(t *testing.T) {
+	send := func(h *house, id, queue string, digest byte, rcpts ...string) policy.Decision {
+		m := message(policy.Submission, "taro@example.jp", rcpts...)
+		m.Login, m.QueueID, m.Digest[0] = "taro@example.jp", queue, digest
+		if id != "" {
+			m.Header.Add([]byte("Message-ID"), []byte(id))
+		}
+		return h.Message(t.Context(), now, m)
+	}
+	hour := limited("hour", limit.Login, policy.Hold, window(100_000, time.Hour))
+	for name, c := range map[string]struct {
+		queued bool
+		id     string
+		least  int64
+	}{
+		"never queued":       {false, "<1@x>", 997},
+		"queued":             {true, "<1@x>", 1000},
+		"without Message-ID": {false, "", 1000},
+	} {
+		h := newHouse(policy.Enforce, hour)
+		for i := range 1000 {
+			queue := fmt.Sprint("4q", i)
+			if d := send(h, c.id, queue, 1, "friend@example.net"); d.Verdict != policy.Accept {
+				t.Fatalf("%v: %s", d.Verdict, d.Reason)
+			}
+			if c.queued {
+				h.retries.Queued(queue)
+			}
+		}
+		if used := h.used(t, "hour", "login:taro@example.jp"); used < c.least || used > 1000 {
+			t.Errorf("%s: %d of 1000 are charged, want at least %d", name, used, c.least)
+		}
+	}
+	h := newHouse(policy.Enforce, hour)
+	send(h, "<1@x>", "a", 1, to(5)...)
+	if d := send(h, "<1@x>", "b", 1, to(7)...); d.Retry != 5 || h.used(t, "hour", "login:taro@example.jp") != 7 {
+		t.Errorf("5 of 7 are tried again: %d free, %d used", d.Retry, h.used(t, "hour", "login:taro@example.jp"))
+	}
+	if d := send(h, "<1@x>", "c", 2, to(5)...); d.Retry != 0 {
+		t.Errorf("other content: %d free", d.Retry)
+	}
+}
+
+// A message that was charged and comes again needs no room; but a bucket that
+// is shut is shut for it, too. And what an alias makes of it is charged then.
+func TestFreeRetry(t *testing.T) {
+	hour := limited("hour", limit.Login, policy.Hold, window(3, time.Hour))
+	for _, kind := range []limit.Kind{limit.Volume, limit.Abuse} {
+		hour.Kind = kind
+		counted := limited("messages", limit.Login, policy.Hold, window(1000, time.Hour))
+		counted.Counts = limit.Messages
+		h := newHouse(policy.Enforce, hour, counted)
+		first := h.mail("taro@example.jp", to(2)...)
+		h.Message(t.Context(), now, first)
+		first.QueueID = "again"
+		d := h.Message(t.Context(), now, first)
+		if d.Verdict != policy.Accept || d.Retry != 2 {
+			t.Errorf("%v: %v, %d free", kind, d.Verdict, d.Retry)
+		}
+		if len(d.Charges) != 1 || d.Charges[0].Key.Limit != "hour" || d.Charges[0].Amount != 0 {
+			t.Errorf("%v: more recipients would be charged to %+v", kind, d.Charges)
+		}
+		if h.used(t, "hour", "login:taro@example.jp") != 2 || h.used(t, "messages", "login:taro@example.jp") != 1 {
+			t.Errorf("%v: a retry is charged", kind)
+		}
+		h.buckets.Add(t.Context(), now, []limit.Charge{hour.Charge("login:taro@example.jp", 1, 50)}) // an alias
+		if d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Hold {
+			t.Errorf("%v: over it %v", kind, d.Verdict)
+		}
+		first.QueueID = "once more"
+		want := map[limit.Kind]policy.Verdict{limit.Volume: policy.Accept, limit.Abuse: policy.Hold}[kind]
+		if d := h.Message(t.Context(), now, first); d.Verdict != want {
+			t.Errorf("%v: a free retry into a full bucket: %v: %s", kind, d.Verdict, d.Reason)
+		}
+	}
+}
+
+func TestHeldMailIsNoChargedTry(t *testing.T) {
+	h := newHouse(policy.Enforce, limited("hour", limit.Login, policy.Hold, window(3, time.Hour)))
+	h.Message(t.Context(), now, h.mail("taro@example.jp", to(3)...))
+	m := h.mail("taro@example.jp", to(2)...)
+	for i := range 3 {
+		m.QueueID = fmt.Sprint("held", i)
+		if d := h.Message(t.Context(), now, m); d.Verdict != policy.Hold || d.Retry != 0 {
+			t.Errorf("%v, %d free", d.Verdict, d.Retry)
+		}
+	}
+	if d := h.Message(t.Context(), now.Add(2*time.Hour), m); d.Verdict != policy.Accept || d.Retry != 0 || len(d.Charges) != 1 {
+		t.Errorf("with room again: %v, %d free, charges %v", d.Verdict, d.Retry, d.Charges)
+	}
+}
+
+// The sender's own labels: none of them is a budget of its own.
+func TestNoLabelOpensAFreshBudget(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		role  policy.Role
+		label func(m *policy.Message, i int)
+	}{
+		{"envelope sender", policy.Submission, func(m *policy.Message, i int) { m.MailFrom = fmt.Sprintf("x%d@d%d.example.org", i, i) }},
+		{"null sender", policy.Submission, func(m *policy.Message, i int) { m.MailFrom = "" }},
+		{"From", policy.Submission, func(m *policy.Message, i int) {
+			m.Header.Add([]byte("From"), fmt.Appendf(nil, "x%d@example.jp", i))
+		}},
+		{"HELO", policy.Submission, func(m *policy.Message, i int) { m.Helo = fmt.Sprint("host", i) }},
+		{"client", policy.Submission, func(m *policy.Message, i int) { m.ClientIP = netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}) }},
+		{"login's case", policy.Submission, func(m *policy.Message, i int) { m.Login = []string{"TARO@example.jp", "Taro@Example.jp"}[i%2] }},
+		{"Message-ID", policy.Submission, func(m *policy.Message, i int) { m.Header.Reset(0) }},
+		{"fixed Message-ID, other mail", policy.Submission, func(m *policy.Message, i int) {
+			m.Header.Reset(0)
+			m.Header.Add([]byte("Message-ID"), []byte("<1@x>"))
+			m.Digest[0] = byte(i)
+		}},
+		{"X-PHP header", policy.Local, func(m *policy.Message, i int) {
+			m.Header.Add([]byte("X-PHP-Originating-Script"), fmt.Appendf(nil, "%d:x.php", i))
+		}},
+		{"address in a /64", policy.Relay, func(m *policy.Message, i int) {
+			m.ClientIP = netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i+1))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(policy.Enforce, limited("a", limit.Login, policy.Hold, window(10, time.Hour)), limited("b", limit.LocalUser, policy.Hold, window(10, time.Hour)),
+				limited("c", limit.Machine, policy.Hold, window(10, time.Hour)), limited("d", limit.SenderDomain, policy.Hold, window(10, time.Hour)))
+			h.addIPv6()
+			passed := 0
+			for i := range 30 {
+				m := h.mail("taro@example.jp", to(1)...)
+				m.Role = c.role
+				switch c.role {
+				case policy.Local:
+					m.Login, m.UID = "", 1000
+				case policy.Relay:
+					m.Login = ""
+				}
+				c.label(m, i)
+				if d := h.Message(t.Context(), now, m); d.Verdict == policy.Accept {
+					passed++
+				} else if d.Verdict != policy.Hold {
+					t.Errorf("%v by %q", d.Verdict, d.Rule)
+				}
+			}
+			if passed != 10 {
+				t.Errorf("%d recipients pass, want 10", passed)
+			}
+		})
+	}
+}
+
+func TestProbationHalvesAndAllowLifts(t *testing.T) {
+	all := []policy.LimitRule{limited("hour", limit.Login, policy.Hold, window(10, time.Hour)), limited("day", limit.Login, policy.Hold, window(100, 24*time.Hour))}
+	for name, c := range map[string]struct {
+		order  policy.Switch
+		fits   int
+		counts []int64
+	}{
+		"nothing":               {order(policy.Suspend, policy.SubjectLogin, "other@example.jp"), 10, []int64{10, 100}},
+		"probation":             {order(policy.Probation, policy.SubjectLogin, "taro@example.jp"), 5, []int64{5, 50}},
+		"probation of others":   {order(policy.Probation, policy.SubjectLogin, "hanako@example.jp"), 10, []int64{10, 100}},
+		"probation of its site": {order(policy.Probation, policy.SubjectLocalUser, "1000"), 5, []int64{5, 50}},
+		"allow":                 {allowed(policy.SubjectLogin, "taro@example.jp", "hour"), 100, []int64{100}},
+		"allow for others":      {allowed(policy.SubjectLogin, "hanako@example.jp", "hour"), 10, []int64{10, 100}},
+		"allow for its site":    {allowed(policy.SubjectLocalUser, "1000", "hour"), 10, []int64{10, 100}},
+	} {
+		h := newHouse(policy.Enforce, all...)
+		h.order(c.order)
+		send := func(n int) policy.Decision {
+			m := h.mail("taro@example.jp", to(n)...)
+			m.UID = 1000 // by way of a webmail, say
+			return h.Message(t.Context(), now, m)
+		}
+		if d := send(c.fits + 1); d.Verdict != policy.Hold {
+			t.Errorf("%s: %d pass", name, c.fits+1)
+		}
+		d := send(c.fits)
+		if d.Verdict != policy.Accept || len(d.Counters) != len(c.counts) {
+			t.Errorf("%s: %d do not pass: %s", name, c.fits, d.Reason)
+		}
+		for i, n := range d.Counters {
+			if n.Count != c.counts[i] {
+				t.Errorf("%s: counter %+v, want %d", name, n, c.counts[i])
+			}
+		}
+	}
+	one := limited("one", limit.Login, policy.Hold, window(1, time.Hour))
+	h := newHouse(policy.Enforce, one)
+	h.order(order(policy.Probation, policy.SubjectLogin, "taro@example.jp"))
+	if d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Accept {
+		t.Errorf("half of one: %v", d.Verdict)
+	}
+}
+
+func TestAllowLiftsAnAddressRule(t *testing.T) {
+	h := newHouse(policy.Enforce)
+	h.Addresses.Envelope = policy.Hold
+	send := func(login string) policy.Verdict {
+		m := h.mail(login, to(1)...)
+		m.MailFrom = "list@example.org"
+		return h.Message(t.Context(), now, m).Verdict
+	}
+	h.order(allowed(policy.SubjectLogin, "taro@example.jp", policy.RuleEnvelope))
+	if a, b := send("taro@example.jp"), send("hanako@example.jp"); a != policy.Accept || b != policy.Hold {
+		t.Errorf("taro %v, hanako %v", a, b)
+	}
+}
+
+// away is a store that cannot be asked.
+type away struct{ limit.Store }
+
+func (away) Spend(context.Context, time.Time, []limit.Charge) (limit.Outcome, error) {
+	return limit.Outcome{}, errors.New("dial 10.0.0.1:6379: refused")
+}
+
+func (away) Peek(context.Context, time.Time, []limit.Charge) (limit.Outcome, error) {
+	return limit.Outcome{}, errors.New("dial 10.0.0.1:6379: refused")
+}
+
+func TestStoreThatIsAwayOpensNothing(t *testing.T) {
+	for _, phase := range []policy.Phase{policy.Observe, policy.Learning, policy.Enforce} {
+		for _, role := range []policy.Role{policy.Submission, policy.Local} {
+			h := newHouse(phase)
+			h.Limits = policy.NewLimits(phase, []policy.LimitRule{limited("hour", limit.Server, policy.Reject, burst(10, time.Hour))}, nil, away{}, h.retries)
+			m := h.mail("taro@example.jp", to(1)...)
+			m.Role = role
+			if d := h.Recipient(t.Context(), now, m, "friend@example.net"); d.Verdict != policy.Accept {
+				t.Errorf("%v, %v: at RCPT %v", phase, role, d.Verdict)
+			}
+			want := policy.Defer
+			switch {
+			case phase == policy.Observe:
+				want = policy.Tell
+			case role == policy.Local:
+				want = policy.Hold
+			}
+			d := h.Message(t.Context(), now, m)
+			if d.Verdict != want || d.Rule != policy.RuleLimits || strings.Contains(d.Reply.Text, "10.0") || want == policy.Defer && d.Reply.Code != 451 {
+				t.Errorf("%v, %v: %v by %q, %v; want %v", phase, role, d.Verdict, d.Rule, d.Reply, want)
+			}
+		}
+	}
+}
+
+func TestHoldsOfALimitHaveACap(t *testing.T) {
+	h := newHouse(policy.Enforce, limited("hour", limit.Login, policy.Hold, window(1, time.Hour)))
+	h.Room = &room{2}
+	want := []policy.Verdict{policy.Accept, policy.Hold, policy.Hold, policy.Defer, policy.Defer}
+	for i, v := range want {
+		d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...))
+		if d.Verdict != v || v == policy.Defer && (d.Rule != policy.RuleHoldCap || d.Reply.Code != 452 || !strings.HasPrefix(d.Reason, "hour: 1 of 1")) {
+			t.Errorf("message %d: %v by %q, %v: %s", i, d.Verdict, d.Rule, d.Reply, d.Reason)
+		}
+	}
+}
+
+func TestFindAndOver(t *testing.T) {
+	h := newHouse(policy.Learning, limited("a", limit.Login, policy.Hold, burst(2, time.Minute), window(9, time.Hour)), limited("b", limit.Login, policy.Tell, window(1, time.Hour)))
+	if l := h.Limits.Find("a"); l == nil || l.Windows[0].Soft || !l.Windows[1].Soft {
+		t.Errorf("a is %+v", l)
+	}
+	if l := h.Limits.Find("b"); l == nil || !l.Windows[0].Soft {
+		t.Errorf("b is %+v", l)
+	}
+	over := func(name string) bool { return h.Limits.Over(t.Context(), now, name, "login:taro@example.jp") }
+	if over("a") || over("b") || over("c") {
+		t.Error("over before there was mail")
+	}
+	h.Message(t.Context(), now, h.mail("taro@example.jp", to(2)...))
+	h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...))
+	if !over("a") {
+		t.Error("a is full, and not over")
+	}
+	var none *policy.Limits
+	if none.Find("a") != nil || none.Over(t.Context(), now, "a", "x") || h.Limits.Find("c") != nil {
+		t.Error("what is not there is found")
+	}
+}

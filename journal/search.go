@@ -1,0 +1,120 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The searches of a Journal first let the database take in, for at most a
+// second, what was appended before; then they answer with what it has. While
+// the database takes no rows (see Health) they lack the newest ones.
+
+// errNoDatabase: there is nothing to search in.
+var errNoDatabase = errors.New("journal database is not open")
+
+// search runs one on the pool of the moment.
+func search[T any](ctx context.Context, j *Journal, query func(store) (T, error)) (T, error) {
+	j.settle(ctx)
+	var none T
+	pool := j.filler.pool()
+	if pool == nil {
+		return none, errors.Join(errNoDatabase, j.databaseError())
+	}
+	answer, err := query(store{pool})
+	if err != nil && isBroken(err) {
+		j.filler.suspect.Store(true)
+		j.filler.kick()
+	}
+	return answer, err
+}
+
+// Explain gives all that is known under a decision id or a queue id, newest
+// first: a queue id can have been used more than once. It is empty if nothing is
+// known.
+func (j *Journal) Explain(ctx context.Context, id string) ([]Explanation, error) {
+	return search(ctx, j, func(s store) ([]Explanation, error) {
+		found, err := s.explain(ctx, id)
+		if err != nil || id == "" {
+			return nil, err
+		}
+		holds, err := s.holdsOf(ctx, id, found)
+		if err != nil {
+			return nil, err
+		}
+		return addHolds(found, holds), nil
+	})
+}
+
+// Decisions searches, newest first.
+func (j *Journal) Decisions(ctx context.Context, q Query) ([]Decision, error) {
+	return search(ctx, j, func(s store) ([]Decision, error) {
+		before := place{id: q.Before}
+		if q.Before != "" {
+			var err error
+			if before.time, err = s.timeOf(ctx, q.Before); err != nil {
+				return nil, fmt.Errorf("search decisions: %w", err)
+			}
+		}
+		return s.decisions(ctx, q, before)
+	})
+}
+
+// Holds searches, newest first. Without States in q it gives the open ones, so
+// HoldQuery{} is all that should be in the queue.
+func (j *Journal) Holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
+	return search(ctx, j, func(s store) ([]Hold, error) { return s.holds(ctx, q) })
+}
+
+// HoldTotals counts open holds by account and rule.
+func (j *Journal) HoldTotals(ctx context.Context) ([]HoldTotal, error) {
+	return search(ctx, j, func(s store) ([]HoldTotal, error) { return s.holdTotals(ctx) })
+}
+
+// AcceptedQueueIDs gives an account's accepted messages since then, newest
+// first, at most MaxLimit.
+func (j *Journal) AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]Passed, error) {
+	return search(ctx, j, func(s store) ([]Passed, error) { return s.passed(ctx, account, since) })
+}
+
+// AccountOf says whose message had a queue id at that time; a zero time asks
+// for the newest.
+func (j *Journal) AccountOf(ctx context.Context, queueID string, around time.Time) (owner Owner, found bool, err error) {
+	owner, err = search(ctx, j, func(s store) (o Owner, err error) {
+		o, found, err = s.owner(ctx, queueID, around)
+		return o, err
+	})
+	return owner, found, err
+}
+
+// AdminActions gives the newest.
+func (j *Journal) AdminActions(ctx context.Context, limit int) ([]AdminAction, error) {
+	return search(ctx, j, func(s store) ([]AdminAction, error) { return s.actions(ctx, limit) })
+}
+
+// Incidents gives the open ones first, then the others, each newest first.
+func (j *Journal) Incidents(ctx context.Context, openOnly bool) ([]Incident, error) {
+	return search(ctx, j, func(s store) ([]Incident, error) { return s.incidents(ctx, openOnly) })
+}
+
+// Buckets hands over every bucket. An error of fn ends it and is returned.
+func (j *Journal) Buckets(ctx context.Context, fn func(Bucket) error) error {
+	_, err := search(ctx, j, func(s store) (struct{}, error) { return struct{}{}, s.buckets(ctx, fn) })
+	return err
+}
+
+// Value gives what a Value record of that name last said.
+func (j *Journal) Value(ctx context.Context, name string) (value string, found bool, err error) {
+	value, err = search(ctx, j, func(s store) (v string, err error) {
+		v, found, err = s.value(ctx, name)
+		return v, err
+	})
+	return value, found, err
+}
+
+// Totals gives counts by day, newest first; an empty account is all of them,
+// zero times have no bound. Both days are included.
+func (j *Journal) Totals(ctx context.Context, account string, since, until time.Time) ([]Total, error) {
+	return search(ctx, j, func(s store) ([]Total, error) { return s.totals(ctx, account, since, until) })
+}

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"relayguard/policy/origin"
 )
@@ -32,6 +33,89 @@ func (r *report) checkSections(c *Config, seen map[string]*table) {
 			fmt.Sprintf("less than milter.decision_timeout, %q", showDuration(m.DecisionTimeout)),
 			"else a slow table never meets address.map_slow: lower the one or raise the other")
 	}
+	r.checkRecords(c, seen)
+}
+
+func (r *report) checkRecords(c *Config, seen map[string]*table) {
+	hold, journal, alert := seen["hold"], seen["journal"], seen["alert"]
+	if h := c.Hold; hold.sure("origin_messages", "server_messages") && h.OriginMessages > h.ServerMessages {
+		r.add(hold.placeOf("origin_messages", "server_messages"), "hold.origin_messages", fmt.Sprint(h.OriginMessages),
+			fmt.Sprintf("at most hold.server_messages, %d", h.ServerMessages), "else one origin fills the queue for all: lower the one or raise the other")
+	}
+	if j := c.Journal; journal.sure("keep_addresses", "keep_totals") && j.KeepAddresses > j.KeepTotals {
+		r.add(journal.placeOf("keep_addresses", "keep_totals"), "journal.keep_addresses", fmt.Sprintf("%q", showDuration(j.KeepAddresses)),
+			fmt.Sprintf("at most journal.keep_totals, %q", showDuration(j.KeepTotals)), "rows go with their totals: lower the one or raise the other")
+	}
+	if a := c.Alert; alert.sure("syslog", "command") && !a.Syslog && a.Command == "" {
+		r.add(alert.place("syslog"), "alert.syslog", "false, and no alert.command", "somebody who is told of incidents",
+			"name a program in alert.command or delete the key to get the default true")
+	}
+}
+
+// placed is a path, with the key that says it.
+type placed struct {
+	key, path string
+	at        int // of the key; 0 for a default
+}
+
+// checkPaths: each socket has a path of its own, outside of the journal's
+// directory, into which nobody but the daemon has a way.
+func (r *report) checkPaths(c *Config, seen map[string]*table, listeners []*table) {
+	var sockets []placed
+	for i, l := range c.Listeners {
+		s := placed{"listener.address", l.Endpoint.Path, 0}
+		if i < len(listeners) { // else it is a default one
+			if !listeners[i].sure("address") {
+				continue
+			}
+			s.at = listeners[i].place("address")
+		}
+		if s.path != "" {
+			sockets = append(sockets, s)
+		}
+	}
+	first := len(sockets) // those before are told apart by checkListeners
+	for _, s := range []struct{ section, name, path string }{{"control", "socket", c.Control.Socket}, {"mta", "queue_helper", c.MTA.QueueHelper}} {
+		if t := seen[s.section]; t.sure(s.name) {
+			sockets = append(sockets, placed{s.section + "." + s.name, s.path, t.place(s.name)})
+		}
+	}
+	for i := first; i < len(sockets); i++ {
+		s := sockets[i]
+		for _, other := range sockets[:i] {
+			if s.path == other.path {
+				if s.at < other.at {
+					s, other = other, s
+				}
+				r.add(s.at, s.key, fmt.Sprintf("%s, as %s has it", quote(s.path), other.key), "a socket of its own", "give one of them another name")
+				break
+			}
+		}
+	}
+	journal := seen["journal"]
+	if !journal.sure("directory") {
+		return
+	}
+	dir := placed{"journal.directory", c.Journal.Directory, journal.place("directory")}
+	for _, s := range sockets {
+		if below(s.path, dir.path) {
+			r.addIntrusion(dir, s)
+			return
+		}
+	}
+}
+
+func (r *report) addIntrusion(dir, socket placed) {
+	at, found := dir, fmt.Sprintf("%s around %s, %s", quote(dir.path), socket.key, quote(socket.path))
+	if socket.at > dir.at {
+		at, found = socket, fmt.Sprintf("%s inside %s, %s", quote(socket.path), dir.key, quote(dir.path))
+	}
+	r.add(at.at, at.key, found, "the journal where only the daemon enters", "give the one or the other another directory")
+}
+
+// below reports that the clean path is the directory or in it.
+func below(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 // distinct reports the sections whose key has a value that another had before.

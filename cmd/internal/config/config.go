@@ -41,6 +41,11 @@ type Config struct {
 	Certificates []origin.Certificate // logins in lower case
 	Local        Local
 	Address      Address
+	Limits       []Limit // at least one
+	Hold         Hold
+	Journal      Journal
+	Control      Control
+	Alert        Alert
 }
 
 // Inside says which domains are ours.
@@ -53,7 +58,16 @@ type Inside struct {
 type MTA struct {
 	Kind            string // "postfix"
 	ConfigDirectory string // absolute
+	Log             string // absolute path, LogJournal or LogNone
+	QueueHelper     string // absolute path of the root helper's Unix socket
+	QueueState      string // absolute; the root helper's own directory
 }
+
+// What MTA.Log may be beside a path.
+const (
+	LogJournal = "journal" // systemd's
+	LogNone    = "none"    // the MTA's log is not read
+)
 
 // Log is the daemon's own log on standard error.
 type Log struct {
@@ -116,7 +130,8 @@ func (e Endpoint) Loopback() bool { return e.Path != "" || e.TCP.Addr().Unmap().
 
 // Local is how mail of this machine's own accounts is known.
 type Local struct {
-	DaemonName string
+	DaemonName  string
+	SharedUsers []string // Unix accounts that many senders share
 }
 
 // Address says who may write as whom.
@@ -135,6 +150,48 @@ type Address struct {
 	Logins map[string][]string
 }
 
+// Hold bounds what the guard may keep waiting in the MTA's hold queue, and in
+// the folder of deleted mail.
+type Hold struct {
+	OriginMessages int   // of one origin
+	OriginBytes    int64 // of one origin
+	ServerMessages int   // of all origins; at least OriginMessages
+	MinFree        int64 // octets of the queue's file system that stay free
+	MinFreeInodes  int64 // inodes of it that stay free
+	ReconcileEvery time.Duration
+	Grace          time.Duration // how long deleted mail can be had back
+	GraceBytes     int64         // of all deleted mail
+}
+
+// Journal is the record of what the guard did and why.
+type Journal struct {
+	Directory         string // absolute; the daemon's alone
+	KeepAddresses     time.Duration
+	KeepTotals        time.Duration // at least KeepAddresses
+	KeepAdmin         time.Duration
+	AcceptedPerSecond int   // rows about accepted mail; those beyond are counted only
+	MaxLog            int64 // octets of the log files that are not in the database yet
+}
+
+// Control is the socket by which commands speak to the daemon. A group is ""
+// if none was named.
+type Control struct {
+	Socket       string // absolute
+	AdminGroup   string // may read and act
+	ReadGroup    string // may read
+	InspectGroup string // may see headers and content of held mail; no other right
+}
+
+// Alert says who is told of incidents.
+type Alert struct {
+	Syslog         bool
+	Command        string // absolute; "" if none was named
+	CommandTimeout time.Duration
+	Quiet          time.Duration // without a stop for so long an incident ends
+	UpdateEvery    time.Duration // of one incident
+	PerHour        int           // of all incidents
+}
+
 // Default is the configuration of an empty file.
 func Default() *Config {
 	listen := func(role policy.Role) Listener {
@@ -146,7 +203,7 @@ func Default() *Config {
 	return &Config{
 		Phase:  policy.Learning,
 		Inside: Inside{FromMTA: true},
-		MTA:    MTA{Kind: "postfix", ConfigDirectory: "/etc/postfix"},
+		MTA:    MTA{Kind: "postfix", ConfigDirectory: "/etc/postfix", Log: "/var/log/mail.log", QueueHelper: "/run/relayguard-queue/queue.sock", QueueState: "/var/lib/relayguard-queue"},
 		Log:    Log{Format: "text", Level: slog.LevelInfo},
 		Milter: Milter{
 			DecisionTimeout: 5 * time.Second,
@@ -161,13 +218,40 @@ func Default() *Config {
 			MaxMemory:       128 << 20,
 		},
 		Listeners: []Listener{listen(policy.Submission), listen(policy.Local), listen(policy.Relay), listen(policy.Inbound)},
-		Local:     Local{DaemonName: "LOCAL-PICKUP"},
+		Local:     Local{DaemonName: "LOCAL-PICKUP", SharedUsers: []string{"www-data", "apache", "nginx"}},
 		Address: Address{
 			RecipientDelimiter: "+",
 			Envelope:           policy.Hold,
 			HeaderFrom:         policy.Tell,
 			MapTimeout:         time.Second,
 			MapSlow:            policy.Hold,
+		},
+		Limits: defaultLimits(),
+		Hold: Hold{
+			OriginMessages: 500,
+			OriginBytes:    200_000_000,
+			ServerMessages: 20_000,
+			MinFree:        500_000_000,
+			MinFreeInodes:  10_000,
+			ReconcileEvery: 5 * time.Minute,
+			Grace:          7 * day,
+			GraceBytes:     1_000_000_000,
+		},
+		Journal: Journal{
+			Directory:         "/var/lib/relayguard/journal",
+			KeepAddresses:     30 * day,
+			KeepTotals:        400 * day,
+			KeepAdmin:         3 * 365 * day,
+			AcceptedPerSecond: 500,
+			MaxLog:            1 << 30,
+		},
+		Control: Control{Socket: "/run/relayguard/control.sock"},
+		Alert: Alert{
+			Syslog:         true,
+			CommandTimeout: 10 * time.Second,
+			Quiet:          time.Hour,
+			UpdateEvery:    time.Hour,
+			PerHour:        30,
 		},
 	}
 }

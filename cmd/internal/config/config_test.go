@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,8 +12,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/policy"
 	"relayguard/policy/origin"
 )
 
@@ -175,6 +178,25 @@ func TestValues(t *testing.T) {
 		{l.Allow[0].String(), "192.0.2.0/24"},
 		{c.Networks[0].Prefixes[1].String(), "2001:db8::7/128"},
 		{c.Certificates[0].Login, "printer@example.jp"},
+		{c.MTA.Log, config.LogJournal},
+		{c.Local.SharedUsers, []string{"www-data", "php"}},
+		{c.Hold.OriginBytes, int64(50_000_000)},
+		{c.Hold.Grace, 72 * time.Hour},
+		{c.Journal.KeepAddresses, 14 * 24 * time.Hour},
+		{c.Journal.KeepTotals, 400 * 24 * time.Hour},
+		{c.Control.InspectGroup, "privacy"},
+		{c.Alert.Syslog, false},
+		{c.Limits, []config.Limit{
+			{
+				Name: "login-volume", Per: "login", Counts: "recipients", Kind: "volume", Then: policy.Hold,
+				Windows: []config.Window{{200, time.Hour}, {1000, 24 * time.Hour}, {5000, 31 * 24 * time.Hour}},
+				Burst:   config.Window{200, 5 * time.Minute},
+			},
+			{
+				Name: "newsletter-server-2", Per: "network", Counts: "messages", Kind: "abuse", Then: policy.Defer, Observe: true,
+				Windows: []config.Window{{100_000, 24 * time.Hour}},
+			},
+		}},
 		{c.Address.Logins, map[string][]string{
 			"taro@example.jp": {"info@example.jp", "@example.org", "*"},
 			"hanako":          {"Hanako@example.jp"},
@@ -268,6 +290,33 @@ func TestKeysAreDocumentedOnce(t *testing.T) {
 	}
 }
 
+// TestLimitsTakeNoRuleName: a verdict's rule says which one it was.
+func TestLimitsTakeNoRuleName(t *testing.T) {
+	for _, name := range policy.Rules() {
+		_, err := config.Parse("x", []byte("[[limit]]\nname = \""+name+"\"\nper = \"server\"\nwindows = [\"9/1h\"]\n"))
+		if err == nil || !strings.Contains(err.Error(), "another rule has this name") {
+			t.Errorf("limit %q: got %v", name, err)
+		}
+	}
+}
+
+// TestDefaultLimits has the limits of a fresh install, in the order of the example.
+func TestDefaultLimits(t *testing.T) {
+	var got []string
+	for _, l := range config.Default().Limits {
+		got = append(got, strings.TrimSpace(fmt.Sprintln(l.Name, l.Per, l.Counts, l.Windows, l.Burst, l.Kind, l.Then, l.Observe)))
+	}
+	want := []string{
+		"login-volume login recipients [300/1h 1500/24h] 150/10m volume hold false",
+		"local-user-volume local_user recipients [300/1h 2000/24h] 150/10m volume hold false",
+		"shared-user-volume shared_user recipients [3000/1h 20000/24h] 1500/10m volume hold false",
+		"machine-volume machine recipients [500/1h] 250/10m volume defer false",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // TestKeysFillTheStruct counts: each field of Config has its key.
 func TestKeysFillTheStruct(t *testing.T) {
 	want := len(config.Keys())
@@ -280,7 +329,7 @@ func leaves(typ reflect.Type) int {
 	for typ.Kind() == reflect.Slice {
 		typ = typ.Elem()
 	}
-	if typ.Kind() != reflect.Struct || typ == reflect.TypeFor[config.Endpoint]() || typ.PkgPath() == "net/netip" {
+	if typ.Kind() != reflect.Struct || typ == reflect.TypeFor[config.Endpoint]() || typ == reflect.TypeFor[config.Window]() || typ.PkgPath() == "net/netip" {
 		return 1
 	}
 	n := 0
@@ -299,7 +348,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := config.Parse("x", data)
 		if err == nil {
-			if len(c.Listeners) == 0 || c.Milter.DecisionTimeout <= 0 {
+			if len(c.Listeners) == 0 || len(c.Limits) == 0 || c.Milter.DecisionTimeout <= 0 {
 				t.Fatalf("accepted, but %+v", c)
 			}
 			return

@@ -91,6 +91,16 @@ func (t *table) place(name string) int {
 	return t.at
 }
 
+// placeOf is where the first of the keys is that the table has.
+func (t *table) placeOf(names ...string) int {
+	for _, name := range names {
+		if t.index[name] != nil {
+			return t.place(name)
+		}
+	}
+	return t.at
+}
+
 // elem is where the entry i of a key's list is.
 func (t *table) elem(name string, i int) int {
 	if e := t.index[name]; e != nil && i < len(e.val.elems) {

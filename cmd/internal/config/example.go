@@ -31,7 +31,7 @@ func Sections() []Section {
 	for _, s := range sections {
 		all = append(all, describe(s))
 	}
-	return append(all, describe(listeners), describe(networks), describe(certificates))
+	return append(all, describe(listeners), describe(limits), describe(networks), describe(certificates))
 }
 
 // Keys documents every key.
@@ -70,6 +70,7 @@ func Example() string {
 		exampleKeys(&b, s, def)
 	}
 	exampleAll(&b, listeners)
+	exampleAll(&b, limits)
 	exampleAll(&b, networks)
 	exampleAll(&b, certificates)
 	return strings.TrimRight(b.String(), "\n") + "\n"
@@ -88,9 +89,10 @@ func exampleKeys[S any](b *strings.Builder, s section[S], of *S) {
 }
 
 // exampleAll writes sections that come in numbers: the first with its
-// documentation, the others with what they must say.
+// documentation, the others with what they must say and what is not as usual.
 func exampleAll[S any](b *strings.Builder, s section[S]) {
 	comment(b, s.doc)
+	usual := s.blank()
 	for i, sample := range s.sample() {
 		b.WriteString("#[[" + s.name + "]]\n\n")
 		if i == 0 {
@@ -98,7 +100,7 @@ func exampleAll[S any](b *strings.Builder, s section[S]) {
 			continue
 		}
 		for _, f := range s.fields {
-			if f.required {
+			if f.required || f.show(&sample) != f.show(usual) {
 				b.WriteString("#" + f.name + " = " + f.show(&sample) + "\n")
 			}
 		}

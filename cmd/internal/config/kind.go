@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"math"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -57,21 +56,21 @@ func otherKind(v *value, want kindOf) string {
 
 const zeroRemedy = "zero does not mean off: "
 
-func integer(least, most int) kind[int] {
-	k := kind[int]{
+func integer[T int | int64](least, most T) kind[T] {
+	k := kind[T]{
 		name:   fmt.Sprintf("integer, %d to %d", least, most),
 		wanted: fmt.Sprintf("an integer from %d to %d", least, most),
-		show:   strconv.Itoa,
+		show:   func(n T) string { return strconv.FormatInt(int64(n), 10) },
 	}
-	return one(k, anInteger, func(text string) (int, string, bool) {
+	return one(k, anInteger, func(text string) (T, string, bool) {
 		n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 0, 64)
 		switch {
 		case err == nil && n == 0:
 			return 0, zeroRemedy, false
-		case err != nil || n < int64(least) || n > int64(most) || n > math.MaxInt:
+		case err != nil || n < int64(least) || n > int64(most):
 			return 0, "", false
 		}
-		return int(n), "", true
+		return T(n), "", true
 	})
 }
 
@@ -81,18 +80,22 @@ func boolean() kind[bool] {
 }
 
 func duration(least, most time.Duration) kind[time.Duration] {
+	such := `"90s" or "2h"`
+	if most > 2*day {
+		such = `"90s", "2h" or "30d"`
+	}
 	k := kind[time.Duration]{
 		name:   fmt.Sprintf("duration, %q to %q", showDuration(least), showDuration(most)),
-		wanted: fmt.Sprintf(`a duration such as "90s" or "2h", from %q to %q`, showDuration(least), showDuration(most)),
+		wanted: fmt.Sprintf(`a duration such as %s, from %q to %q`, such, showDuration(least), showDuration(most)),
 		show:   func(d time.Duration) string { return strconv.Quote(showDuration(d)) },
 	}
 	k = one(k, aString, func(text string) (time.Duration, string, bool) {
-		d, err := time.ParseDuration(text)
+		d, err := ParseDuration(text)
 		switch {
 		case err == nil && d == 0:
 			return 0, zeroRemedy, false
 		case err != nil:
-			return 0, durationRemedy(text), false
+			return 0, durationUnits, false
 		case d < least || d > most:
 			return 0, "", false
 		}
@@ -111,15 +114,25 @@ func duration(least, most time.Duration) kind[time.Duration] {
 	return k
 }
 
-func durationRemedy(text string) string {
-	if n, err := strconv.Atoi(strings.TrimSuffix(text, "d")); err == nil && n > 0 && n < 1000 && strings.HasSuffix(text, "d") {
-		return fmt.Sprintf("write days as hours: %q", strconv.Itoa(24*n)+"h")
+const (
+	day           = 24 * time.Hour
+	durationUnits = `the units are ms, s, m and h, and d for whole days, alone: "30d"`
+)
+
+// ParseDuration is time.ParseDuration with whole days: "30d".
+func ParseDuration(text string) (time.Duration, error) {
+	days, found := strings.CutSuffix(text, "d")
+	if !found {
+		return time.ParseDuration(text)
 	}
-	return "the units are ms, s, m and h"
+	n, err := strconv.ParseUint(days, 10, 64)
+	return time.Duration(min(n, 100_000)) * day, err // more would not fit, and is above all bounds
 }
 
 func showDuration(d time.Duration) string {
 	switch {
+	case d > 2*day && d%day == 0:
+		return fmt.Sprintf("%dd", d/day)
 	case d >= time.Hour && d%time.Hour == 0:
 		return fmt.Sprintf("%dh", d/time.Hour)
 	case d > 2*time.Minute && d%time.Minute == 0:
@@ -186,16 +199,24 @@ func showString(s string) string { return strconv.Quote(s) }
 // fine is the absence of a remedy.
 const fine = ""
 
-// optional takes the empty string for "not set" as well.
-func optional(k kind[string]) kind[string] {
-	read := k.read
+// optional takes the empty string for "not set" as well: the zero value.
+func optional[T comparable](k kind[T]) kind[T] {
+	read, show := k.read, k.show
 	k.name += ", or empty"
 	k.wanted += ", or nothing"
-	k.read = func(v *value) (string, []fault) {
+	k.read = func(v *value) (T, []fault) {
 		if v.kind == aString && v.text == "" {
-			return "", nil
+			var none T
+			return none, nil
 		}
 		return read(v)
+	}
+	k.show = func(t T) string {
+		var none T
+		if t == none {
+			return `""`
+		}
+		return show(t)
 	}
 	return k
 }

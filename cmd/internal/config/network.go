@@ -68,6 +68,24 @@ func parsePrefix(s string) (p netip.Prefix, remedy string) {
 // maxUnixPath is sizeof(sockaddr_un.sun_path) less its final NUL: unix(7).
 const maxUnixPath = 107
 
+// socketPath is the file name of a Unix socket.
+func socketPath() kind[string] {
+	k := absolutePath("a socket")
+	path := k.read
+	return text(k.name, k.wanted, func(s string) string {
+		_, faults := path(&value{kind: aString, text: s})
+		switch {
+		case len(faults) > 0:
+			return faults[0].remedy
+		case len(s) > maxUnixPath:
+			return fmt.Sprintf("shorten the path from %d bytes to at most %d, which is all that the kernel takes", len(s), maxUnixPath)
+		case s == "/":
+			return "name a socket in a directory"
+		}
+		return fine
+	})
+}
+
 // endpoint is where a listener listens.
 func endpoint() kind[Endpoint] {
 	k := kind[Endpoint]{
@@ -75,7 +93,7 @@ func endpoint() kind[Endpoint] {
 		wanted: `"unix:/path", "tcp:127.0.0.1:8891" or "tcp:[::1]:8891"`,
 		show:   func(e Endpoint) string { return strconv.Quote(e.String()) },
 	}
-	path := absolutePath("a socket")
+	path := socketPath()
 	return one(k, aString, func(s string) (Endpoint, string, bool) {
 		family, rest, _ := strings.Cut(s, ":")
 		switch family {
@@ -83,12 +101,6 @@ func endpoint() kind[Endpoint] {
 			_, faults := path.read(&value{kind: aString, text: rest})
 			if len(faults) > 0 {
 				return Endpoint{}, faults[0].remedy, false
-			}
-			if len(rest) > maxUnixPath {
-				return Endpoint{}, fmt.Sprintf("shorten the path from %d bytes to at most %d, which is all that the kernel takes", len(rest), maxUnixPath), false
-			}
-			if rest == "/" {
-				return Endpoint{}, "name a socket in a directory", false
 			}
 			return Endpoint{Path: rest}, "", true
 		case "tcp":

@@ -25,12 +25,21 @@ func (r *report) read() *Config {
 			r.add(e.at, "listener", "an empty list", "at least one listener", "delete the key to get the default ones")
 		}
 	}
+	lims, limts := readAll(r, limits, root)
+	if e := root.index[limits.name]; e != nil {
+		c.Limits = lims
+		if e.val.kind == anArray && len(e.val.elems) == 0 {
+			r.add(e.at, "limit", "an empty list", "at least one limit", "delete the key to get the default ones; one that stops nothing has observe = true")
+		}
+	}
 	var nts, cts []*table
 	c.Networks, nts = readAll(r, networks, root)
 	c.Certificates, cts = readAll(r, certificates, root)
 
 	r.checkSections(c, seen)
 	r.checkListeners(c.Listeners, lts)
+	r.checkPaths(c, seen, lts)
+	r.checkLimits(c.Limits, limts)
 	r.checkNetworks(c.Networks, nts)
 	r.checkCertificates(c.Certificates, cts)
 	if !syntax && len(r.problems) == 0 {
@@ -181,5 +190,5 @@ func sectionNames() []string {
 	for _, s := range sections {
 		all = append(all, s.name)
 	}
-	return append(all, listeners.name, networks.name, certificates.name)
+	return append(all, listeners.name, limits.name, networks.name, certificates.name)
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -89,6 +90,12 @@ var sections = []section[Config]{
 			`Its name.`),
 		key("config_directory", absolutePath("a directory"), func(c *Config) *string { return &c.MTA.ConfigDirectory },
 			`Where its settings are, main.cf among them.`),
+		key("log", mtaLog(), func(c *Config) *string { return &c.MTA.Log },
+			`The log that it writes: a file, "journal" for systemd's journal, or "none" to leave it unread. From it come deliveries, bounces, the accounts behind sendmail(1), and what became of aliases and lists: with "none" the guard sees none of these.`),
+		key("queue_helper", socketPath(), func(c *Config) *string { return &c.MTA.QueueHelper },
+			`The socket of the root helper (relayguard-queue.socket), which alone may hold, release and delete queued mail.`),
+		key("queue_state", absolutePath("a directory"), func(c *Config) *string { return &c.MTA.QueueState },
+			`Where the root helper keeps what the red switch changed, and deleted mail for as long as hold.grace. It and all above it must be root's alone.`),
 	}},
 	{"log", `The daemon's log, on standard error.`, Default, nil, []field[Config]{
 		key("format", words("text", "json"), func(c *Config) *string { return &c.Log.Format },
@@ -100,8 +107,14 @@ var sections = []section[Config]{
 	{"local", `Mail that accounts of this machine hand in by sendmail(1).`, Default, nil, []field[Config]{
 		key("daemon_name", text("text without spaces", "a name without spaces", daemonNameFault), func(c *Config) *string { return &c.Local.DaemonName },
 			`The {daemon_name} of Postfix's cleanup service for pickup. Only that service's word about the Unix account is believed.`),
+		key("shared_users", list(account("account"), true), func(c *Config) *[]string { return &c.Local.SharedUsers },
+			`Unix accounts that many web sites share. Limits per "shared_user" count their mail, those per "local_user" do not. Mail of a suspended one is held instead of refused by sendmail(1), for the account sends for others, too.`),
 	}},
 	{"address", `Which addresses a login may use, in the envelope and in From. Its own name is always among them.`, Default, nil, addressFields},
+	{"hold", `How much mail may wait in the MTA's hold queue. At a bound, new mail that would be held is refused at its source until there is room: nothing that waits is lost.`, Default, nil, holdFields},
+	{"journal", `The record of what was decided and done, and why: "relayguard decisions" and "relayguard explain" read it. It never holds the text of a message.`, Default, nil, journalFields},
+	{"control", `The socket by which commands speak to the daemon. The kernel tells who calls. root and the daemon's own account may always read and act; these keys name Unix groups that may, too.`, Default, nil, controlFields},
+	{"alert", `Who is told of incidents, and how often. One incident is one alert, with updates and an end, however many messages it has.`, Default, nil, alertFields},
 }
 
 // MTAs give a milter 30 s (Postfix milter_content_timeout, milter_command_timeout): the answer must be there before.
@@ -151,6 +164,72 @@ var addressFields = []field[Config]{
 		`Addresses of single logins: one address, all of a domain ("@example.org"), or every address ("*"). Put the login into quotes; its case does not matter.`)),
 }
 
+// Bounds of what may be kept, in octets.
+const (
+	leastOctets int64 = 1_000_000
+	mostOctets  int64 = 1_000_000_000_000
+)
+
+var holdFields = []field[Config]{
+	key("origin_messages", integer(1, 1_000_000), func(c *Config) *int { return &c.Hold.OriginMessages },
+		`Held messages of one origin: a login, a Unix account, a trusted network. At most server_messages.`),
+	key("origin_bytes", integer(leastOctets, mostOctets), func(c *Config) *int64 { return &c.Hold.OriginBytes },
+		`Octets of the held messages of one origin.`),
+	key("server_messages", integer(1, 10_000_000), func(c *Config) *int { return &c.Hold.ServerMessages },
+		`Held messages of all origins together.`),
+	key("min_free", integer(leastOctets, mostOctets), func(c *Config) *int64 { return &c.Hold.MinFree },
+		`Octets that must stay free on the queue's file system; with less nothing more is held.`),
+	key("min_free_inodes", integer[int64](100, 1_000_000_000), func(c *Config) *int64 { return &c.Hold.MinFreeInodes },
+		`Inodes that must stay free on it; with less nothing more is held. Not asked where the file system does not count them.`),
+	key("reconcile_every", duration(time.Minute, time.Hour), func(c *Config) *time.Duration { return &c.Hold.ReconcileEvery },
+		`How often the journal is compared with the queue, which others may have changed.`),
+	key("grace", duration(time.Hour, 30*day), func(c *Config) *time.Duration { return &c.Hold.Grace },
+		`How long "relayguard held delete" keeps what it deleted, for root alone to bring back.`),
+	key("grace_bytes", integer(leastOctets, mostOctets), func(c *Config) *int64 { return &c.Hold.GraceBytes },
+		`Octets of deleted mail that are kept so; beyond, the oldest goes first.`),
+}
+
+var journalFields = []field[Config]{
+	key("directory", absolutePath("a directory"), func(c *Config) *string { return &c.Journal.Directory },
+		`Where it is: the daemon's own directory, on a local disk. Moving it needs a restart.`),
+	key("keep_addresses", duration(day, 3650*day), func(c *Config) *time.Duration { return &c.Journal.KeepAddresses },
+		`How long it knows senders' addresses, client addresses and Message-IDs. Then the row stays without them.`),
+	key("keep_totals", duration(day, 3650*day), func(c *Config) *time.Duration { return &c.Journal.KeepTotals },
+		`How long it knows who sent how much. At least keep_addresses.`),
+	key("keep_admin", duration(day, 3650*day), func(c *Config) *time.Duration { return &c.Journal.KeepAdmin },
+		`How long it knows what admins did: releases, deletions, suspensions, views of content.`),
+	key("accepted_per_second", integer(1, 100_000), func(c *Config) *int { return &c.Journal.AcceptedPerSecond },
+		`Rows about accepted mail that are written in a second; those beyond are counted, not kept. Holds, refusals and admins' actions are always written.`),
+	key("max_log", integer[int64](16<<20, 64<<30), func(c *Config) *int64 { return &c.Journal.MaxLog },
+		`Octets of its log that may wait for the database, should that fail. Beyond, rows about accepted mail are counted, not kept.`),
+}
+
+var controlFields = []field[Config]{
+	key("socket", socketPath(), func(c *Config) *string { return &c.Control.Socket },
+		`Where it listens. Commands look there, too.`),
+	key("admin_group", optional(account("group")), func(c *Config) *string { return &c.Control.AdminGroup },
+		`Its members may read and act: release, delete, suspend, stop. Empty: nobody else may.`),
+	key("read_group", optional(account("group")), func(c *Config) *string { return &c.Control.ReadGroup },
+		`Its members may read: status, decisions, the list of held mail. Empty: nobody else may.`),
+	key("inspect_group", optional(account("group")), func(c *Config) *string { return &c.Control.InspectGroup },
+		`Its members may see headers and content of held mail, if they give a reason, which the journal keeps. Empty: root only. This gives no other right, and neither other group gives this one.`),
+}
+
+var alertFields = []field[Config]{
+	key("syslog", boolean(), func(c *Config) *bool { return &c.Alert.Syslog },
+		`Write alerts to syslog, facility mail.`),
+	key("command", optional(absolutePath("a program")), func(c *Config) *string { return &c.Alert.Command },
+		`A program that is run for each alert, as the daemon's account and without a shell. Its arguments are the event, and the incident's id, origin and cause; the alert as JSON is on its standard input. Empty: none.`),
+	key("command_timeout", duration(time.Second, 5*time.Minute), func(c *Config) *time.Duration { return &c.Alert.CommandTimeout },
+		`How long it may run before it is killed.`),
+	key("quiet", duration(time.Minute, 7*day), func(c *Config) *time.Duration { return &c.Alert.Quiet },
+		`An incident that stopped no message for so long is closed.`),
+	key("update_every", duration(time.Minute, 7*day), func(c *Config) *time.Duration { return &c.Alert.UpdateEvery },
+		`How often an open incident is told of again, if it went on.`),
+	key("per_hour", integer(1, 1000), func(c *Config) *int { return &c.Alert.PerHour },
+		`Alerts in an hour, of all incidents together. Those beyond are put together into one.`),
+}
+
 var listeners = section[Listener]{"listener", `A socket that the MTA connects to; one section for each. Without any, there are four: "submission", "local", "relay" and "inbound", on Unix sockets inside Postfix's chroot. With one, there are only those that are named.`, newListener, defaultListeners, []field[Listener]{
 	required(key("name", label("listener"), func(l *Listener) *string { return &l.Name },
 		`Names it in logs and metrics.`)),
@@ -193,6 +272,24 @@ func zero[S any]() *S { return new(S) }
 func newListener() *Listener { l := defaultListener(); return &l }
 
 func defaultListeners() []Listener { return Default().Listeners }
+
+// mtaLog is a log file or one of two words.
+func mtaLog() kind[string] {
+	path := absolutePath("a file")
+	return text(`absolute path of a file, "journal" or "none"`, `the absolute path of a file, "journal" or "none"`, func(s string) string {
+		switch _, faults := path.read(&value{kind: aString, text: s}); {
+		case s == LogJournal || s == LogNone:
+			return fine
+		case s == "":
+			return `write "none" if it is not to be read`
+		case len(faults) > 0 && nearest(s, []string{LogJournal, LogNone}) != "":
+			return fmt.Sprintf("did you mean %q?", nearest(s, []string{LogJournal, LogNone}))
+		case len(faults) > 0:
+			return faults[0].remedy
+		}
+		return fine
+	})
+}
 
 func daemonNameFault(s string) string {
 	if s == "" || len(s) > 64 || unprintable(s) || strings.ContainsAny(s, " \t{}") {

@@ -84,8 +84,29 @@ func serveMilter(name, socket string) error {
 // is the MTA's, also by its group.
 func daemonConfig(socket, account string) string {
 	var b strings.Builder
+	state := filepath.Join(filepath.Dir(socket), filepath.Base(socket)+".state")
 	fmt.Fprintf(&b, `phase = "enforce"
 
+[mta]
+log = "none"
+queue_helper = "%[1]s/queue.sock"
+
+[journal]
+directory = "%[1]s/journal"
+
+[control]
+socket = "%[1]s/control.sock"
+
+[alert]
+syslog = false
+command = "/bin/true"
+`, state)
+	for _, l := range []struct{ name, per string }{{"login-volume", "login"}, {"domain-volume", "sender_domain"}, {"server-volume", "server"}} {
+		// As many buckets and windows as a site has, that never fill up: what
+		// is measured is mail that passes.
+		fmt.Fprintf(&b, "\n[[limit]]\nname = %q\nper = %q\nwindows = [\"500000000/1h\", \"900000000/24h\"]\nburst = \"300000000/10m\"\nthen = \"hold\"\n", l.name, l.per)
+	}
+	fmt.Fprintf(&b, `
 [inside]
 domains = [%q]
 from_mta = false

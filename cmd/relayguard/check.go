@@ -96,7 +96,7 @@ func checkNamed(cmd *cobra.Command, c *config.Config, path string) ([]postfix.Fi
 	}
 	defer users.Close()
 	var findings []postfix.Finding
-	r, err := newRules(cmd.Context(), c, users, slog.New(slog.DiscardHandler))
+	r, err := newRules(cmd.Context(), c, nothingCounted(), users, slog.New(slog.DiscardHandler))
 	errs, code := []error{err}, exitUsage
 	if err == nil {
 		for _, unread := range r.unread {

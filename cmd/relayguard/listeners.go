@@ -95,7 +95,7 @@ func accounts(w config.Listener) (uids []int, gid int, err error) {
 	for _, name := range w.Peers {
 		uid, err := userID(name)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("peers: %w; name the account that the MTA runs as", err))
 		}
 		uids = append(uids, uid)
 	}
@@ -104,8 +104,11 @@ func accounts(w config.Listener) (uids []int, gid int, err error) {
 
 func userID(name string) (int, error) {
 	u, err := user.Lookup(name)
+	if uid, numErr := strconv.ParseUint(name, 10, 32); err != nil && numErr == nil {
+		return int(uid), nil // an account without a name: that of LDAP, or of a container
+	}
 	if err != nil {
-		return 0, fmt.Errorf("peers: there is no account %q here; name the account that the MTA runs as", name)
+		return 0, fmt.Errorf("there is no account %q here", name)
 	}
 	return strconv.Atoi(u.Uid)
 }

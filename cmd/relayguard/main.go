@@ -111,7 +111,10 @@ Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
 		return &exitError{exitUsage, fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
 	})
 	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `file`")
-	root.AddCommand(newServe(), newCheck(), newSetup(), newMan())
+	root.AddCommand(newServe(), newCheck(), newSetup(), newMan(),
+		newStatus(), newExplain(), newDecisions(), newHeld(), newSuspend(), newResume(), newStop(), newStart(),
+		newDeny(), newAllow(), newLimits(), newIncident(), newJournal(), newQueueHelper())
+	root.AddCommand(newQueueHelper())
 	return root
 }
 

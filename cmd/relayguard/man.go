@@ -53,6 +53,16 @@ Without it all defaults are in force.
 /var/spool/postfix/relayguard/
 The sockets that Postfix connects to, unless listeners say otherwise.
 .TP
+/run/relayguard/control.sock
+The socket by which commands speak to the daemon, unless control.socket says
+otherwise.
+.TP
+/var/lib/relayguard/
+The journal, and the switches that are pulled.
+.TP
+/var/lib/relayguard\-queue/
+What the root helper keeps: of the red switch, and deleted mail for hold.grace.
+.TP
 /var/backups/relayguard/
 What
 .BR relayguard\-setup\-postfix (8)

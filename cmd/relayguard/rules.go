@@ -17,14 +17,18 @@ import (
 	"relayguard/mta/postfix"
 	"relayguard/policy"
 	"relayguard/policy/address"
+	"relayguard/policy/limit"
 	"relayguard/policy/origin"
 )
 
 // rules are a policy and what it asks.
 type rules struct {
-	policy *policy.Policy
-	maps   *postfix.Maps // nil: none configured
-	unread []error       // what could not be read, and is lived with at start
+	policy     *policy.Policy
+	limitNames []string
+	shared     map[int]bool  // uids of local.shared_users
+	queueDir   string        // the MTA's, "" if it could not be asked
+	maps       *postfix.Maps // nil: none configured
+	unread     []error       // what could not be read, and is lived with at start
 }
 
 // incomplete says what could not be read.
@@ -41,7 +45,7 @@ const readTimeout = 30 * time.Second
 
 // newRules makes a policy of a configuration, the files that it names, and the
 // MTA's own settings. Every problem is reported.
-func newRules(ctx context.Context, c *config.Config, users *local.Users, log *slog.Logger) (*rules, error) {
+func newRules(ctx context.Context, c *config.Config, s *state, users *local.Users, log *slog.Logger) (*rules, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	networks, errs := origin.NewNetworks(c.Networks)
@@ -68,6 +72,8 @@ func newRules(ctx context.Context, c *config.Config, users *local.Users, log *sl
 		p.Inside[d] = true
 	}
 	r := &rules{policy: p}
+	p.Switches, p.Room = s.board, s.room
+	errs = append(errs, r.addLimits(c, s)...)
 	code := exitCannotTell // Postfix's fault may pass, the configuration's does not
 	if len(errs) > 0 {
 		code = exitUsage
@@ -80,6 +86,49 @@ func newRules(ctx context.Context, c *config.Config, users *local.Users, log *sl
 		return nil, &exitError{code, errors.Join(errs...)}
 	}
 	return r, nil
+}
+
+// addLimits makes the configured limits ready. An account that local.shared_users
+// names and this machine does not have is none of its senders.
+func (r *rules) addLimits(c *config.Config, s *state) []error {
+	var errs []error
+	var shared []int
+	r.shared = map[int]bool{}
+	for _, name := range c.Local.SharedUsers {
+		if uid, err := userID(name); err == nil {
+			shared = append(shared, uid)
+			r.shared[uid] = true
+		}
+	}
+	all := make([]policy.LimitRule, len(c.Limits))
+	for i, l := range c.Limits {
+		rule, err := limitRule(&l)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		all[i] = rule
+		r.limitNames = append(r.limitNames, l.Name)
+	}
+	r.policy.Limits = policy.NewLimits(c.Phase, all, shared, s.buckets, s.retries)
+	return errs
+}
+
+// limitRule is a limit of the configuration as the policy has it.
+func limitRule(l *config.Limit) (policy.LimitRule, error) {
+	r := policy.LimitRule{Then: l.Then, Observe: l.Observe}
+	r.Name = l.Name
+	var errs [4]error
+	r.Per, errs[0] = limit.ParsePer(l.Per)
+	r.Counts, errs[1] = limit.ParseUnit(l.Counts)
+	r.Kind, errs[2] = limit.ParseKind(l.Kind)
+	if l.Burst != (config.Window{}) {
+		r.Windows = append(r.Windows, limit.Window{Count: l.Burst.Count, Length: l.Burst.Length, Burst: true})
+	}
+	for _, w := range l.Windows {
+		r.Windows = append(r.Windows, limit.Window{Count: w.Count, Length: w.Length})
+	}
+	errs[3] = r.Check()
+	return r, errors.Join(errs[:]...)
 }
 
 // ownUID is the daemon's account, whose mail is the guard's own. Root's mail is
@@ -95,10 +144,11 @@ func ownUID() int {
 // address maps. A Postfix that cannot be asked is told and lived with, unless
 // the configuration cannot be followed without it.
 func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	if !c.Inside.FromMTA && len(c.Address.PostfixMaps) == 0 {
+	mta, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
+	if err != nil && !c.Inside.FromMTA && len(c.Address.PostfixMaps) == 0 {
+		log.Warn("Postfix cannot be asked where its queue is; hold.min_free is not watched", "error", err)
 		return nil
 	}
-	mta, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
 	if err != nil {
 		if len(c.Address.PostfixMaps) > 0 {
 			return fmt.Errorf("address.postfix_maps: %w", err)
@@ -107,6 +157,7 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 		log.Error("inside.from_mta: Postfix cannot be asked, only inside.domains count; set mta.config_directory, or from_mta = false", "error", err)
 		return nil
 	}
+	r.queueDir = mta.QueueDir
 	if c.Inside.FromMTA {
 		r.addInside(ctx, mta, log)
 		if r.policy.Addresses.DefaultDomain == "" {

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/control"
 	"relayguard/cmd/internal/guard"
 	"relayguard/cmd/internal/telemetry"
 	"relayguard/milter"
@@ -55,9 +56,12 @@ cannot be opened.`),
 
 // daemon is what a running guard consists of.
 type daemon struct {
+	since    time.Time
 	path     string // of the configuration
 	config   *config.Config
 	rules    *rules
+	state    *state
+	control  *control.Server
 	guard    *guard.Guard
 	server   *milter.Server
 	users    *local.Users
@@ -79,7 +83,7 @@ func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer)
 
 	out := telemetry.NewWriter(stderr)
 	defer out.Close()
-	d := &daemon{path: path, config: c, level: new(slog.LevelVar)}
+	d := &daemon{since: time.Now(), path: path, config: c, level: new(slog.LevelVar)}
 	d.level.Set(c.Log.Level)
 	var err error
 	if d.log, err = telemetry.NewLogger(out.Urgent(), c.Log.Format, d.level); err != nil {
@@ -93,6 +97,13 @@ func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer)
 		return &exitError{exitCannotTell, err}
 	}
 	defer d.users.Close()
+	if err := makeStateDir(c); err != nil {
+		d.log.Error("the journal's directory", "error", err) // the journal says the rest
+	}
+	if d.state, err = openState(ctx, c, d.users, d.log); err != nil {
+		return &exitError{exitCannotTell, err}
+	}
+	defer d.state.close()
 	if err := d.start(ctx); err != nil {
 		return err
 	}
@@ -115,16 +126,21 @@ func paceGC(maxMemory int64) {
 // start opens every socket or none.
 func (d *daemon) start(ctx context.Context) error {
 	var err error
-	if d.rules, err = newRules(ctx, d.config, d.users, d.log); err != nil {
+	if d.rules, err = newRules(ctx, d.config, d.state, d.users, d.log); err != nil {
 		return err
 	}
+	d.state.rules.Store(d.rules)
+	d.state.config.Store(d.config)
 	d.guard = guard.New(d.rules.policy, d.verdicts, d.log)
+	d.guard.Journal, d.guard.Watcher = d.state.journal, watcher{d.state}
 	d.server = newServer(d.config, d.guard, d.log)
 	listeners, err := listen(d.config.Listeners)
 	if err != nil {
 		d.rules.close()
 		return err
 	}
+	d.state.run(d.guard, d.config, d.rules.queueDir)
+	d.serveControl()
 	d.failures = make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { d.failures <- d.server.Serve(l) }()
@@ -218,6 +234,7 @@ func (d *daemon) drain(ends <-chan os.Signal, why ...any) error {
 	if err != nil {
 		d.log.Warn("drain", "error", err)
 	}
+	d.control.Close()
 	d.count("stopped")
 	return nil
 }
@@ -236,7 +253,7 @@ func (d *daemon) reload(ctx context.Context) {
 	}
 	var next *rules
 	if err == nil {
-		next, err = newRules(ctx, c, d.users, d.log)
+		next, err = newRules(ctx, c, d.state, d.users, d.log)
 	}
 	if err == nil {
 		// In observe nothing is stopped, so nothing can get worse.
@@ -256,6 +273,9 @@ func (d *daemon) reload(ctx context.Context) {
 	}
 	d.level.Set(c.Log.Level)
 	d.guard.Use(next.policy)
+	d.state.rules.Store(next)
+	d.state.config.Store(c)
+	d.state.room.SetCaps(caps(c))
 	old := d.rules
 	d.rules, d.config = next, c
 	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))
@@ -276,7 +296,24 @@ func (d *daemon) keepUntilRestart(c *config.Config) (restart []string) {
 	if c.Log.Format != d.config.Log.Format {
 		restart = append(restart, "log.format")
 	}
+	if c.Journal != d.config.Journal {
+		restart = append(restart, "journal")
+	}
+	if c.Control.Socket != d.config.Control.Socket {
+		restart = append(restart, "control.socket")
+	}
+	if c.Alert != d.config.Alert {
+		restart = append(restart, "alert")
+	}
+	if c.MTA.Log != d.config.MTA.Log || c.MTA.QueueHelper != d.config.MTA.QueueHelper {
+		restart = append(restart, "mta.log mta.queue_helper")
+	}
+	if c.Hold.ReconcileEvery != d.config.Hold.ReconcileEvery {
+		restart = append(restart, "hold.reconcile_every")
+	}
 	c.Milter, c.Listeners, c.Log.Format = d.config.Milter, d.config.Listeners, d.config.Log.Format
+	c.Journal, c.Control.Socket, c.Alert, c.Hold.ReconcileEvery = d.config.Journal, d.config.Control.Socket, d.config.Alert, d.config.Hold.ReconcileEvery
+	c.MTA.Log, c.MTA.QueueHelper = d.config.MTA.Log, d.config.MTA.QueueHelper
 	return restart
 }
 

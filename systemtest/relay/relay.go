@@ -9,10 +9,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +28,9 @@ type Options struct {
 	Config  string // further TOML, after the sections that Start writes
 	HideUID bool   // Postfix does not tell the uid behind sendmail(1)
 	UID     int    // the guard's account, in the group postfix; 0 = root
+	// ShippedLimits are in force where Config has none; else none is in reach.
+	ShippedLimits bool
+	NoHelper      bool // the root helper is not started
 
 	Postfix postfixtest.Options // Services and Local are filled in where empty
 }
@@ -45,8 +48,8 @@ type Relay struct {
 	*postfixtest.Postfix
 	ConfigPath string
 	options    Options
-	guard      *exec.Cmd
-	exited     chan struct{}
+	guard      *child
+	helper     *child
 }
 
 // Start brings both up and returns when both serve.
@@ -68,11 +71,18 @@ func Start(ctx context.Context, o Options) (*Relay, error) {
 		return nil, err
 	}
 	r := &Relay{Postfix: p, options: o, ConfigPath: filepath.Join(p.Dir, "relayguard.toml")}
-	if err := r.WriteConfig(o.Phase, o.Config); err != nil {
-		return nil, errors.Join(err, p.Stop())
+	err = os.Mkdir(r.StateDir(), 0o750)
+	if err == nil {
+		err = r.WriteConfig(o.Phase, o.Config)
 	}
-	if err := r.StartGuard(ctx); err != nil {
-		return nil, errors.Join(err, p.Stop())
+	if err == nil && !o.NoHelper {
+		err = r.StartHelper(ctx)
+	}
+	if err == nil {
+		err = r.StartGuard(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Stop())
 	}
 	return r, nil
 }
@@ -93,7 +103,16 @@ func Services() []postfixtest.Service {
 // SIGHUP.
 func (r *Relay) WriteConfig(phase, more string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "phase = %q\n\n[mta]\nconfig_directory = %q\n\n[log]\nformat = \"json\"\n", phase, r.ConfigDir)
+	fmt.Fprintf(&b, "phase = %q\n\n[mta]\nconfig_directory = %q\nlog = %q\nqueue_helper = %q\nqueue_state = %q\n\n[log]\nformat = \"json\"\n", phase, r.ConfigDir, r.LogPath(), r.helperSocket(), r.queueState())
+	fmt.Fprintf(&b, "\n[journal]\ndirectory = %q\n\n[control]\nsocket = %q\n", r.JournalDir(), filepath.Join(r.StateDir(), "control.sock"))
+	if !strings.Contains(more, "[alert]") {
+		b.WriteString("\n[alert]\nsyslog = false\ncommand = \"/bin/true\"\n") // the machine's syslog is not the test's
+	}
+	if !strings.Contains(more, "[[limit]]") && !r.options.ShippedLimits {
+		for _, per := range []string{"login", "local_user", "shared_user", "machine"} { // asked, and far away
+			fmt.Fprintf(&b, "\n[[limit]]\nname = \"far-%s\"\nper = %q\nwindows = [\"900000000/1h\"]\n", strings.ReplaceAll(per, "_", "-"), per)
+		}
+	}
 	for _, role := range []string{"submission", "local", "relay", "inbound"} {
 		fmt.Fprintf(&b, "\n[[listener]]\nname = %q\nrole = %q\naddress = %q\n", role, role, "unix:"+filepath.Join(r.MilterDir(), role+".sock"))
 	}
@@ -104,42 +123,52 @@ func (r *Relay) WriteConfig(phase, more string) error {
 	return nil
 }
 
+// StateDir holds what the guard keeps, JournalDir its journal.
+func (r *Relay) StateDir() string   { return filepath.Join(r.Dir, "state") }
+func (r *Relay) JournalDir() string { return filepath.Join(r.StateDir(), "journal") }
+
+func (r *Relay) helperSocket() string { return filepath.Join(r.Dir, "queue.sock") }
+func (r *Relay) queueState() string   { return filepath.Join(r.Dir, "queue-state") }
+
+// Relayguard runs a command of relayguard with the relay's configuration, as an admin would.
+func (r *Relay) Relayguard(ctx context.Context, args ...string) (CommandResult, error) {
+	cmd := exec.CommandContext(ctx, r.options.Binary, append(args, "--config", r.ConfigPath)...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	result := CommandResult{Stdout: stdout.String(), Stderr: stderr.String(), ExitCode: cmd.ProcessState.ExitCode()}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && ctx.Err() == nil {
+		err = nil
+	}
+	if err != nil {
+		return result, fmt.Errorf("relayguard %s: %w", strings.Join(args, " "), err)
+	}
+	return result, nil
+}
+
+// CommandResult is what a command said.
+type CommandResult struct {
+	Stdout, Stderr string
+	ExitCode       int
+}
+
 // GuardLog is the path of the guard's log.
 func (r *Relay) GuardLog() string { return filepath.Join(r.Dir, "relayguard.log") }
 
 // StartGuard starts the daemon and waits until it serves.
 func (r *Relay) StartGuard(ctx context.Context) error {
-	out, err := os.OpenFile(r.GuardLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("open the guard's log: %w", err)
-	}
-	defer out.Close()
 	mark := len(r.lines())
-	cmd := exec.Command(r.options.Binary, "serve", "--config", r.ConfigPath)
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	var err error
 	if r.options.UID != 0 {
-		if err := r.dropRights(cmd); err != nil {
-			return err
-		}
+		err = r.giveRights()
 	}
-	exited, started := make(chan struct{}), make(chan error)
-	go func() {
-		// Pdeathsig goes by the thread that started the process: it must not end
-		// before the process does.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			cmd.Wait() // its log says why
-			close(exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	if err == nil {
+		r.guard, err = startChild(r.GuardLog(), r.options.UID, r.gid(), r.options.Binary, "serve", "--config", r.ConfigPath)
+	}
+	if err != nil {
 		return fmt.Errorf("start the guard: %w", err)
 	}
-	r.guard, r.exited = cmd, exited
 	_, err = r.waitLine(ctx, mark, func(l Line) bool { return l.Msg == "serving" })
 	if err != nil {
 		return errors.Join(fmt.Errorf("start the guard: %w; its log ends:\n%s", err, r.logEnd()), r.StopGuard(syscall.SIGKILL))
@@ -147,56 +176,75 @@ func (r *Relay) StartGuard(ctx context.Context) error {
 	return nil
 }
 
-// dropRights runs the guard as the packages do: as an account of its own whose
-// group is Postfix's, with the socket directory its own.
-func (r *Relay) dropRights(cmd *exec.Cmd) error {
-	info, err := os.Stat(r.MilterDir())
+// HelperLog is the path of the root helper's log.
+func (r *Relay) HelperLog() string { return filepath.Join(r.Dir, "queue-helper.log") }
+
+// StartHelper starts the root helper and waits until it serves.
+func (r *Relay) StartHelper(ctx context.Context) error {
+	var err error
+	r.helper, err = startChild(r.HelperLog(), 0, 0, r.options.Binary, "queue-helper", "--config", r.ConfigPath, "--socket", r.helperSocket(), "--uid", fmt.Sprint(r.options.UID))
 	if err != nil {
-		return fmt.Errorf("start the guard as uid %d: %w", r.options.UID, err)
+		return fmt.Errorf("start the root helper: %w", err)
 	}
-	gid := info.Sys().(*syscall.Stat_t).Gid
-	if err := os.Chown(r.MilterDir(), r.options.UID, int(gid)); err != nil {
-		return fmt.Errorf("start the guard as uid %d: %w", r.options.UID, err)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if c, err := net.Dial("unix", r.helperSocket()); err == nil {
+			// The guard's group is the test's invention; its uid is looked at.
+			return errors.Join(c.Close(), os.Chmod(r.helperSocket(), 0o666))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("start the root helper: %w", ctx.Err())
+		case <-r.helper.exited:
+			said, _ := os.ReadFile(r.HelperLog())
+			return fmt.Errorf("start the root helper: it ended at once: %s", said)
+		case <-tick.C:
+		}
 	}
-	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(r.options.UID), Gid: gid}
+}
+
+// StopHelper ends the root helper with a signal.
+func (r *Relay) StopHelper(s os.Signal) error { return r.helper.stop("root helper", s) }
+
+// giveRights lets the guard run as the packages do: as an account of its own
+// whose group is Postfix's, with the socket directory and the state its own.
+func (r *Relay) giveRights() error {
+	for _, dir := range []string{r.MilterDir(), r.StateDir()} {
+		if err := os.Chown(dir, r.options.UID, r.gid()); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
+// gid is the group of the milter sockets: Postfix's.
+func (r *Relay) gid() int {
+	if r.options.UID == 0 {
+		return 0
+	}
+	info, err := os.Stat(r.MilterDir())
+	if err != nil {
+		return 0
+	}
+	return int(info.Sys().(*syscall.Stat_t).Gid)
+}
+
 // Signal sends the guard a signal.
-func (r *Relay) Signal(s os.Signal) error { return r.guard.Process.Signal(s) }
+func (r *Relay) Signal(s os.Signal) error { return r.guard.cmd.Process.Signal(s) }
 
 // GuardPID is the daemon's process id.
-func (r *Relay) GuardPID() int { return r.guard.Process.Pid }
+func (r *Relay) GuardPID() int { return r.guard.cmd.Process.Pid }
 
 // StopGuard ends the daemon with a signal and waits for its end.
-func (r *Relay) StopGuard(s os.Signal) error {
-	if r.guard == nil {
-		return nil
-	}
-	select {
-	case <-r.exited:
-		return nil
-	default:
-	}
-	if err := r.guard.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stop the guard: %w", err)
-	}
-	select {
-	case <-r.exited:
-		return nil
-	case <-time.After(time.Minute):
-		r.guard.Process.Kill()
-		<-r.exited
-		return fmt.Errorf("the guard did not end within a minute of %v", s)
-	}
-}
+func (r *Relay) StopGuard(s os.Signal) error { return r.guard.stop("guard", s) }
 
 // GuardExit waits for the daemon's end, which somebody else must have caused,
 // and returns its exit status; -1 if a signal ended it.
 func (r *Relay) GuardExit(ctx context.Context) (int, error) {
 	select {
-	case <-r.exited:
-		return r.guard.ProcessState.ExitCode(), nil
+	case <-r.guard.exited:
+		return r.guard.cmd.ProcessState.ExitCode(), nil
 	case <-ctx.Done():
 		return 0, fmt.Errorf("wait for the guard's end: %w", ctx.Err())
 	}
@@ -234,7 +282,7 @@ func (r *Relay) Broken() []string {
 
 // Stop ends everything.
 func (r *Relay) Stop() error {
-	return errors.Join(r.StopGuard(syscall.SIGTERM), r.Postfix.Stop())
+	return errors.Join(r.StopGuard(syscall.SIGTERM), r.StopHelper(syscall.SIGTERM), r.Postfix.Stop())
 }
 
 // Line is one line of the guard's log.
@@ -339,7 +387,7 @@ func (r *Relay) waitLine(ctx context.Context, mark int, match func(Line) bool) (
 		select {
 		case <-ctx.Done():
 			return Line{}, fmt.Errorf("wait for a line of the guard's log: %w", ctx.Err())
-		case <-r.exited:
+		case <-r.guard.exited:
 			return Line{}, errors.New("the guard has ended")
 		case <-tick.C:
 		}

@@ -1,0 +1,130 @@
+// Package desk does what an admin asks for: it finds held mail, releases and
+// deletes it, pulls and releases switches, and keeps journal and queue in step.
+// The daemon has one desk; root has another when the daemon is dead. It knows no
+// socket and prints nothing. Trap: queue ids are used again; whoever acts on one
+// has looked at the queue just before, and the root helper looks once more.
+package desk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"relayguard/cmd/internal/holds"
+	"relayguard/cmd/internal/queue"
+	"relayguard/cmd/internal/switches"
+	"relayguard/journal"
+	"relayguard/mta/postfix"
+	"relayguard/policy"
+	"relayguard/policy/limit"
+)
+
+// Journal is what the desk needs of the journal: *journal.Journal, or for root
+// without a daemon a *journal.Reader that takes records to be handed in later.
+type Journal interface {
+	Append(...journal.Record) error
+	Holds(context.Context, journal.HoldQuery) ([]journal.Hold, error)
+	Explain(ctx context.Context, id string) ([]journal.Explanation, error)
+	Decisions(context.Context, journal.Query) ([]journal.Decision, error)
+	AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]journal.Passed, error)
+}
+
+// Desk does it. Its methods are safe for concurrent use; acts on the queue run
+// one after another.
+type Desk struct {
+	Journal  Journal
+	Queue    queue.Operator
+	Switches *switches.File
+	Log      *slog.Logger
+
+	// These may be nil, as they are when the daemon is dead.
+	Room    *holds.Room
+	Buckets limit.Store
+
+	// Inside tells which addresses are ours, UID the number of a Unix account,
+	// UserName its name, Shared whether many sites send as it.
+	Inside   func(addr string) bool
+	UID      func(name string) (int, error)
+	UserName func(uid int) string
+	Shared   func(uid int) bool
+
+	// Limits are the names of the limits in force.
+	Limits func() []string
+
+	acting sync.Mutex // on the queue
+
+	mu       sync.Mutex
+	foreign  []postfix.QueueFile // held by somebody else, as of the last look; at most maxForeign
+	others   int                 // of them in all
+	lookedAt time.Time
+	lookErr  error
+	byMilter map[string]time.Time // queue ids that the MTA's log says a milter held
+}
+
+// maxForeign bounds what is kept of other people's holds.
+const maxForeign = 1000
+
+// ErrUsage says that what was asked for makes no sense.
+var ErrUsage = errors.New("not understood")
+
+// By says who asks.
+type By struct {
+	Name     string
+	UID      int
+	LoginUID int
+}
+
+// audit journals what an admin did. It comes before the deed, so that no deed is
+// without its entry.
+func (d *Desk) audit(now time.Time, by By, verb, target, reason, outcome string) journal.AdminAction {
+	return journal.AdminAction{Time: now, By: by.Name, UID: by.UID, LoginUID: by.LoginUID, Verb: verb, Target: target, Reason: reason, Outcome: outcome}
+}
+
+// append journals, and logs what could not be written; the journal keeps it.
+func (d *Desk) append(records ...journal.Record) {
+	if err := d.Journal.Append(records...); err != nil {
+		d.Log.Error("the journal does not take what was done", "error", err)
+	}
+}
+
+// Account reads an account as people write it: "login:taro@example.jp",
+// "local_user:www-data", "network:web-nodes", or a plain login. It returns the
+// subject of a switch and its value.
+func (d *Desk) Account(name string) (policy.Subject, string, error) {
+	kind, value, ok := strings.Cut(name, ":")
+	if !ok {
+		kind, value = "login", name
+	}
+	switch {
+	case value == "":
+		return "", "", fmt.Errorf("%w: account %q: want login:NAME, local_user:NAME or network:NAME", ErrUsage, name)
+	case kind == "login":
+		return policy.SubjectLogin, strings.ToLower(value), nil
+	case kind == "network":
+		return policy.SubjectTrusted, value, nil
+	case kind == "local_user":
+		uid, err := d.UID(strings.TrimPrefix(value, "uid:"))
+		if err != nil {
+			return "", "", fmt.Errorf("%w: account %q: %w", ErrUsage, name, err)
+		}
+		return policy.SubjectLocalUser, fmt.Sprint(uid), nil
+	}
+	return "", "", fmt.Errorf("%w: account %q: want login:NAME, local_user:NAME or network:NAME", ErrUsage, name)
+}
+
+// name is a switch's account as the journal has it.
+func (d *Desk) name(s *policy.Switch) string {
+	if s.Subject == policy.SubjectLocalUser {
+		var uid int
+		fmt.Sscan(s.Value, &uid)
+		if name := d.UserName(uid); name != "" {
+			return "local_user:" + name
+		}
+		return "local_user:uid:" + s.Value
+	}
+	return s.About()
+}

@@ -1,0 +1,370 @@
+package desk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"relayguard/journal"
+	"relayguard/mta/postfix"
+)
+
+// Filter chooses held mail. What is set must all hold.
+type Filter struct {
+	IDs       []string      `json:"ids,omitempty"` // queue ids or decision ids
+	Account   string        `json:"account,omitempty"`
+	Login     string        `json:"login,omitempty"`
+	LocalUser string        `json:"local_user,omitempty"`
+	Rule      string        `json:"rule,omitempty"`
+	MailFrom  string        `json:"mail_from,omitempty"` // "<>" is the null sender
+	OlderThan time.Duration `json:"older_than,omitempty"`
+	NewerThan time.Duration `json:"newer_than,omitempty"`
+	All       bool          `json:"all,omitempty"`   // needed where nothing else chooses
+	Limit     int           `json:"limit,omitempty"` // the oldest so many
+}
+
+// chooses reports whether the filter leaves anything out.
+func (f *Filter) chooses() bool {
+	return len(f.IDs) > 0 || f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
+}
+
+func (f *Filter) query(now time.Time) journal.HoldQuery {
+	q := journal.HoldQuery{IDs: f.IDs, Account: f.Account, Login: f.Login, LocalUser: f.LocalUser, Rule: f.Rule}
+	if f.OlderThan != 0 {
+		q.HeldBefore = now.Add(-f.OlderThan)
+	}
+	if f.NewerThan != 0 {
+		q.HeldAfter = now.Add(-f.NewerThan)
+	}
+	return q
+}
+
+// List is what is held.
+type List struct {
+	Held    []Held    `json:"held"`
+	Foreign int       `json:"foreign"` // held by others; at most 1,000 of them are in Held
+	Looked  time.Time `json:"looked"`  // when the queue was last looked at
+	Stale   string    `json:"stale,omitempty"`
+}
+
+// List lists held mail, the oldest first; that of others only if nothing chooses.
+func (d *Desk) List(ctx context.Context, now time.Time, f Filter) (List, error) {
+	d.freshen(ctx, now)
+	all, err := d.find(ctx, now, f)
+	if err != nil {
+		return List{}, err
+	}
+	l := List{Held: make([]Held, 0, len(all))}
+	for i := range all {
+		l.Held = append(l.Held, heldOf(&all[i]))
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l.Foreign, l.Looked = d.others, d.lookedAt
+	if d.lookErr != nil {
+		l.Stale = d.lookErr.Error()
+	}
+	if !f.chooses() {
+		for _, q := range d.foreign {
+			l.Held = append(l.Held, Held{QueueID: q.ID, MailFrom: q.Sender, Arrival: q.Arrival, HeldAt: q.Arrival, Size: q.Size,
+				Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients), State: string(journal.StateHeld), HeldBy: byOther})
+		}
+	}
+	return l, nil
+}
+
+// freshen looks at the queue unless that was just done, or would take long.
+func (d *Desk) freshen(ctx context.Context, now time.Time) {
+	const just, many = 2 * time.Second, 5000
+	d.mu.Lock()
+	fresh := now.Sub(d.lookedAt) < just && now.After(d.lookedAt)
+	d.mu.Unlock()
+	if fresh || d.Room != nil && d.Room.Totals().Messages > many {
+		return
+	}
+	if err := d.Reconcile(ctx, now); err != nil {
+		d.Log.Warn("look at the queue", "error", err)
+	}
+}
+
+// find asks the journal, and narrows to what it has no index for.
+func (d *Desk) find(ctx context.Context, now time.Time, f Filter) ([]journal.Hold, error) {
+	all, err := d.Journal.Holds(ctx, f.query(now))
+	if err != nil {
+		return nil, err
+	}
+	if f.MailFrom != "" {
+		from := strings.TrimSuffix(strings.TrimPrefix(f.MailFrom, "<"), ">")
+		all = slices.DeleteFunc(all, func(h journal.Hold) bool { return h.MailFrom != from })
+	}
+	slices.SortStableFunc(all, func(a, b journal.Hold) int { return a.HeldAt.Compare(b.HeldAt) })
+	if f.Limit > 0 {
+		all = all[:min(f.Limit, len(all))]
+	}
+	return all, nil
+}
+
+// ErrEverything says that a request means all held mail without saying so.
+var ErrEverything = fmt.Errorf("%w: nothing chooses among the held mail; name ids, an account, a rule or an age, or say --all", ErrUsage)
+
+// Order asks for held mail to be released or deleted.
+type Order struct {
+	Filter Filter `json:"filter"`
+	DryRun bool   `json:"dry_run"`
+	Reason string `json:"reason"`
+}
+
+// Done is what became of one held message.
+type Done struct {
+	Held
+	Outcome string `json:"outcome"`          // would, done, gone, changed, failed
+	NewID   string `json:"new_id,omitempty"` // of a requeued message
+	Error   string `json:"error,omitempty"`
+}
+
+// Report is what became of an order.
+type Report struct {
+	Verb     string         `json:"verb"`
+	DryRun   bool           `json:"dry_run"`
+	Messages []Done         `json:"messages"`
+	Counts   map[string]int `json:"counts"` // by outcome
+	Bytes    int64          `json:"bytes"`
+	Unknown  []string       `json:"unknown,omitempty"` // ids that the guard holds nothing under
+}
+
+// Release lets held mail go its way: it is really delivered, past every limit,
+// for an admin wants it so.
+func (d *Desk) Release(ctx context.Context, now time.Time, by By, o Order) (Report, error) {
+	return d.act(ctx, now, by, o, "release")
+}
+
+// Delete deletes held mail. The root helper keeps a copy for hold.grace.
+func (d *Desk) Delete(ctx context.Context, now time.Time, by By, o Order) (Report, error) {
+	return d.act(ctx, now, by, o, "delete")
+}
+
+func (d *Desk) act(ctx context.Context, now time.Time, by By, o Order, verb string) (Report, error) {
+	if !o.Filter.chooses() && !o.Filter.All {
+		return Report{}, ErrEverything
+	}
+	chosen, err := d.find(ctx, now, o.Filter)
+	if err != nil {
+		return Report{}, err
+	}
+	r := Report{Verb: verb, DryRun: o.DryRun, Counts: map[string]int{}, Messages: []Done{}}
+	r.Unknown = unknown(o.Filter.IDs, chosen)
+	if o.DryRun {
+		for i := range chosen {
+			r.add(Done{Held: heldOf(&chosen[i]), Outcome: "would"})
+		}
+		return r, nil
+	}
+	if len(chosen) == 0 {
+		return r, nil
+	}
+	d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(chosen)), o.Reason, ""))
+	done, err := d.settle(ctx, now, by, o.Reason, verb, chosen)
+	for _, m := range done {
+		r.add(m)
+	}
+	return r, err
+}
+
+func (r *Report) add(m Done) {
+	r.Messages = append(r.Messages, m)
+	r.Counts[m.Outcome]++
+	r.Bytes += m.Size
+}
+
+// unknown are the ids that chose nothing.
+func unknown(ids []string, chosen []journal.Hold) []string {
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		return slices.ContainsFunc(chosen, func(h journal.Hold) bool { return h.QueueID == id || h.DecisionID == id })
+	})
+}
+
+// transit are the states of an act: asked for, and done.
+var transit = map[string]struct{ asked, done journal.State }{
+	"release": {journal.StateReleasing, journal.StateReleased},
+	"delete":  {journal.StateDeleting, journal.StateDeleted},
+}
+
+// settle does it: what is asked for stands in the journal before, so that it is
+// done again after a crash, and what came of it after.
+func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold) ([]Done, error) {
+	d.acting.Lock()
+	defer d.acting.Unlock()
+	entries, err := d.heldQueue(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("held %s: %w", verb, err)
+	}
+	state := transit[verb]
+	done := make([]Done, len(chosen))
+	var targets []postfix.Target
+	var index []int
+	var asked []journal.Record
+	for i, h := range chosen {
+		done[i] = Done{Held: heldOf(&h)}
+		e, ok := entries[h.QueueID]
+		if !ok {
+			done[i].Outcome = "gone"
+			continue
+		}
+		if !matches(h, e) {
+			done[i].Outcome = "changed"
+			continue
+		}
+		targets, index = append(targets, e.Target()), append(index, i)
+		asked = append(asked, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, State: state.asked, By: by.Name, Reason: reason, Arrival: e.Arrival})
+	}
+	if len(targets) > 0 {
+		d.append(asked...)
+		operate := d.Queue.Release
+		if verb == "delete" {
+			operate = d.Queue.Delete
+		}
+		results, err := operate(ctx, targets)
+		if err != nil && results != nil { // it was done, but for what the error says
+			d.Log.Warn("held "+verb, "error", err)
+			err = nil
+		}
+		if err != nil {
+			return nil, d.unasked(now, by, chosen, index, fmt.Errorf("held %s: %w", verb, err))
+		}
+		for n, i := range index {
+			done[i].Outcome, done[i].NewID = "failed", results[n].NewID
+			if results[n].Err != nil {
+				done[i].Error = results[n].Err.Error()
+			}
+			if results[n].Fate != postfix.Failed {
+				done[i].Outcome = results[n].Fate.String()
+			}
+		}
+	}
+	d.settled(now, by, reason, state.done, done)
+	return done, nil
+}
+
+// unasked takes back what was asked for and, as nothing was done, will not be.
+func (d *Desk) unasked(now time.Time, by By, chosen []journal.Hold, index []int, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err // it may have been done: reconciliation finds out
+	}
+	var back []journal.Record
+	for _, i := range index {
+		h := chosen[i]
+		back = append(back, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, State: journal.StateHeld, By: by.Name, Reason: err.Error()})
+	}
+	d.append(back...)
+	return err
+}
+
+// settled journals what came of an act.
+func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State, done []Done) {
+	var records []journal.Record
+	for _, m := range done {
+		c := journal.HoldChange{QueueID: m.QueueID, DecisionID: m.ID, Time: now, By: by.Name, Reason: reason, NewQueueID: m.NewID}
+		switch m.Outcome {
+		case "done":
+			c.State = ended
+		case "gone", "changed":
+			c.State, c.Reason = journal.StateGone, "it was no longer in the queue"
+		default:
+			c.State, c.Reason = journal.StateHeld, m.Error
+		}
+		if c.State != journal.StateHeld && d.Room != nil {
+			d.Room.Give(m.Account, m.Size)
+		}
+		records = append(records, c)
+	}
+	if len(records) > 0 {
+		d.append(records...)
+	}
+}
+
+// heldQueue reads the hold queue by id.
+func (d *Desk) heldQueue(ctx context.Context) (map[string]postfix.QueueFile, error) {
+	entries := map[string]postfix.QueueFile{}
+	err := d.Queue.List(ctx, func(q postfix.QueueFile) error {
+		if q.Queue == "hold" {
+			entries[q.ID] = q
+		}
+		return nil
+	})
+	return entries, d.skipped(err)
+}
+
+// skipped tells of queue entries that could not be read, and lives with them.
+func (d *Desk) skipped(err error) error {
+	var some *postfix.SkippedError
+	if errors.As(err, &some) {
+		d.Log.Warn("the queue has entries that cannot be read", "error", err)
+		return nil
+	}
+	return err
+}
+
+// matches reports whether a queue file is the message that was held. While a
+// message is there nobody else has its id, so one that came before the decision
+// is it; Postfix counts its arrival from MAIL.
+func matches(h journal.Hold, q postfix.QueueFile) bool {
+	if !h.Arrival.IsZero() && h.Arrival.Unix() == q.Arrival.Unix() {
+		return true
+	}
+	const clockBack, slowest = 2 * time.Second, 24 * time.Hour
+	return !q.Arrival.After(h.HeldAt.Add(clockBack)) && !q.Arrival.Before(h.HeldAt.Add(-slowest))
+}
+
+// Look says what one look into a held message needs.
+type Look struct {
+	ID     string `json:"id"`
+	Part   string `json:"part"` // "headers" or "content"
+	Reason string `json:"reason"`
+}
+
+// Inspect returns headers or content of a held message. It is journaled before
+// anything is read: who looked, at what, why.
+func (d *Desk) Inspect(ctx context.Context, now time.Time, by By, l Look) (Inspected, error) {
+	all, err := d.find(ctx, now, Filter{IDs: []string{l.ID}})
+	if err != nil {
+		return Inspected{}, err
+	}
+	if len(all) == 0 {
+		return Inspected{}, fmt.Errorf("%w: %s", ErrNotHeld, l.ID)
+	}
+	h := &all[len(all)-1]
+	out := Inspected{Held: heldOf(h)}
+	if err := d.Journal.Append(d.audit(now, by, "held show --"+l.Part, h.QueueID, l.Reason, "")); err != nil {
+		return out, fmt.Errorf("the look cannot be journaled, so there is none: %w", err)
+	}
+	entries, err := d.heldQueue(ctx)
+	if err != nil {
+		return out, err
+	}
+	e, ok := entries[h.QueueID]
+	if !ok || !matches(*h, e) {
+		return out, fmt.Errorf("%w: %s has left the queue", ErrNotHeld, h.QueueID)
+	}
+	read := d.Queue.Headers
+	if l.Part == "content" {
+		read = d.Queue.Content
+	}
+	out.Text, err = read(ctx, e.Target())
+	if errors.Is(err, postfix.ErrCut) {
+		out.Cut, err = true, nil
+	}
+	return out, err
+}
+
+// Inspected is a look into a held message.
+type Inspected struct {
+	Held
+	Text []byte `json:"text"`          // as it is in the queue
+	Cut  bool   `json:"cut,omitempty"` // there is more than may be shown
+}
+
+// ErrNotHeld says that the guard holds nothing under an id.
+var ErrNotHeld = errors.New("nothing is held under that id")

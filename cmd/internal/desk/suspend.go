@@ -1,0 +1,312 @@
+package desk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"relayguard/journal"
+	"relayguard/mta/postfix"
+	"relayguard/policy"
+	"relayguard/policy/limit"
+)
+
+// Suspension asks for an account's sending to stop.
+type Suspension struct {
+	Account string        `json:"account"`
+	Term    time.Duration `json:"term,omitempty"` // 0: until it is resumed
+	Reason  string        `json:"reason"`
+}
+
+// Suspended is what a suspension did.
+type Suspended struct {
+	Switch  policy.Switch `json:"switch"`
+	Account string        `json:"account"`
+	Held    int           `json:"held"`  // messages that were in the queue
+	Local   string        `json:"local"` // how local mail is stopped; "" for others
+	Remarks []string      `json:"remarks,omitempty"`
+}
+
+// longestQueued is how far back an account's mail may be in the queue: Postfix's
+// maximal_queue_lifetime is five days, and it may have been held for some.
+const longestQueued = 14 * 24 * time.Hour
+
+// Suspend stops an account's sending at once, and holds what it has in the
+// active and deferred queue.
+func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) (Suspended, error) {
+	subject, value, err := d.Account(s.Account)
+	if err != nil {
+		return Suspended{}, err
+	}
+	sw := policy.Switch{Kind: policy.Suspend, Subject: subject, Value: value, Reason: s.Reason, By: by.Name, Since: now}
+	if s.Term != 0 {
+		sw.Until = now.Add(s.Term)
+	}
+	if err := sw.Check(); err != nil {
+		return Suspended{}, fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	out := Suspended{Account: d.name(&sw)}
+	d.append(d.audit(now, by, "suspend", out.Account, s.Reason, until(sw)))
+	sw, err = d.Switches.Set(sw)
+	out.Switch = sw
+	if err != nil {
+		return out, err
+	}
+	// A probation that an earlier resume began ends with what it was to prevent.
+	if _, err := d.Switches.Remove(func(o policy.Switch) bool {
+		return o.Kind == policy.Probation && o.Subject == subject && o.Value == value
+	}); err != nil {
+		out.Remarks = append(out.Remarks, err.Error())
+	}
+	if subject == policy.SubjectLocalUser {
+		out.Local, err = d.forbidSubmit(ctx, value)
+		if err != nil {
+			out.Remarks = append(out.Remarks, "sendmail(1) still takes its mail, which is held instead: "+err.Error())
+		}
+	}
+	out.Held, err = d.holdQueued(ctx, now, by, out.Account, policy.RuleSuspended, "suspended: "+s.Reason)
+	if err != nil {
+		out.Remarks = append(out.Remarks, "its mail in the queue is not held: "+err.Error())
+	}
+	return out, nil
+}
+
+func until(s policy.Switch) string {
+	if s.Until.IsZero() {
+		return "until it is resumed"
+	}
+	return "until " + s.Until.UTC().Format(time.RFC3339)
+}
+
+// forbidSubmit makes sendmail(1) refuse a whole account. One that many sites
+// share is not refused: its mail is held, site by site where they can be told.
+func (d *Desk) forbidSubmit(ctx context.Context, uid string) (how string, err error) {
+	n, _ := strconv.Atoi(uid)
+	name := d.UserName(n)
+	switch {
+	case d.Shared != nil && d.Shared(n):
+		return "held: many sites share this account, so sendmail(1) goes on to take its mail", nil
+	case name == "":
+		return "held", errors.New("the account has no name that Postfix could refuse")
+	}
+	if err := d.Queue.ForbidSubmit(ctx, name); err != nil {
+		return "held", err
+	}
+	return "refused by sendmail(1) with status 75 (authorized_submit_users)", nil
+}
+
+// holdQueued holds what an account has in the active and deferred queue, and
+// once more what came there meanwhile.
+func (d *Desk) holdQueued(ctx context.Context, now time.Time, by By, account, rule, reason string) (held int, err error) {
+	d.acting.Lock()
+	defer d.acting.Unlock()
+	const rounds = 2 // what was accepted just before the switch may be a moment late
+	for range rounds {
+		n, err := d.holdAccepted(ctx, now, by, account, rule, reason)
+		if held += n; err != nil {
+			return held, err
+		}
+	}
+	return held, nil
+}
+
+func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, rule, reason string) (held int, err error) {
+	accepted, err := d.Journal.AcceptedQueueIDs(ctx, account, now.Add(-longestQueued))
+	if err != nil {
+		return 0, err
+	}
+	byID := map[string][]journal.Passed{}
+	for _, a := range accepted {
+		byID[a.QueueID] = append(byID[a.QueueID], a)
+	}
+	var targets []postfix.Target
+	var files []postfix.QueueFile
+	var ids []string
+	err = d.Queue.List(ctx, func(q postfix.QueueFile) error {
+		if q.Queue == "hold" {
+			return nil
+		}
+		for _, a := range byID[q.ID] {
+			if matches(journal.Hold{HeldAt: a.Time}, q) {
+				targets, files, ids = append(targets, q.Target()), append(files, q), append(ids, a.DecisionID)
+				break
+			}
+		}
+		return nil
+	})
+	if err = d.skipped(err); err != nil || len(targets) == 0 {
+		return 0, err
+	}
+	return d.hold(ctx, now, by, account, rule, reason, targets, files, ids)
+}
+
+// hold holds queued mail and journals each message: before, so that none is held
+// without its reason.
+func (d *Desk) hold(ctx context.Context, now time.Time, by By, account, rule, reason string, targets []postfix.Target, files []postfix.QueueFile, ids []string) (held int, err error) {
+	entries := make([]journal.Record, len(targets))
+	for i, q := range files {
+		entries[i] = journal.Held{QueueID: q.ID, DecisionID: ids[i], Account: account, Rule: rule, Reason: reason, MailFrom: q.Sender,
+			Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
+	}
+	d.append(entries...)
+	results, err := d.Queue.Hold(ctx, targets)
+	if results == nil {
+		return 0, err
+	}
+	var back []journal.Record
+	for i, r := range results {
+		if r.Fate == postfix.Done {
+			held++
+			if d.Room != nil {
+				d.Room.Add(account, files[i].Size)
+			}
+			continue
+		}
+		back = append(back, journal.HoldChange{QueueID: r.ID, DecisionID: ids[i], Time: now, State: journal.StateGone, By: by.Name, Reason: "it had left before it could be held"})
+	}
+	if len(back) > 0 {
+		d.append(back...)
+	}
+	return held, nil
+}
+
+// probation is how long a resumed account has half of each limit.
+const probation = 7 * 24 * time.Hour
+
+// Resumption asks for an account to send again.
+type Resumption struct {
+	Account string `json:"account"`
+	Cause   string `json:"cause"` // what had been wrong, and is mended
+}
+
+// Resumed is what a resumption did.
+type Resumed struct {
+	Account   string   `json:"account"`
+	Was       bool     `json:"was"` // suspended
+	Opened    []string `json:"opened,omitempty"`
+	Probation string   `json:"probation"`
+	Held      int      `json:"held"` // messages of it that are still held
+	Remarks   []string `json:"remarks,omitempty"`
+}
+
+// Resume lets an account send again, on probation, and opens what an abuse limit
+// shut. What of its mail is held stays held: an admin looks at it first.
+func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (Resumed, error) {
+	subject, value, err := d.Account(r.Account)
+	if err != nil {
+		return Resumed{}, err
+	}
+	about := policy.Switch{Kind: policy.Suspend, Subject: subject, Value: value}
+	if err := about.Check(); err != nil {
+		return Resumed{}, fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	out := Resumed{Account: d.name(&about)}
+	d.append(d.audit(now, by, "resume", out.Account, r.Cause, ""))
+	gone, err := d.Switches.Remove(func(o policy.Switch) bool {
+		return o.Kind == policy.Suspend && o.Subject == subject && o.Value == about.Value
+	})
+	if err != nil {
+		out.Remarks = append(out.Remarks, err.Error())
+	}
+	out.Was = len(gone) > 0
+	out.Opened = d.openLatched(ctx, now, bucketOf(&about))
+	if subject == policy.SubjectLocalUser {
+		if err := d.allowSubmit(ctx, about.Value); err != nil {
+			out.Remarks = append(out.Remarks, "sendmail(1) still refuses its mail: "+err.Error())
+		}
+	}
+	if out.Was || len(out.Opened) > 0 {
+		p, err := d.Switches.Set(policy.Switch{Kind: policy.Probation, Subject: subject, Value: about.Value, Reason: r.Cause, By: by.Name, Since: now, Until: now.Add(probation)})
+		if err != nil {
+			out.Remarks = append(out.Remarks, err.Error())
+		}
+		out.Probation = "half of each limit " + until(p)
+	}
+	held, err := d.find(ctx, now, Filter{Account: out.Account})
+	out.Held = len(held)
+	return out, err
+}
+
+// bucketOf is the value of an account's buckets.
+func bucketOf(s *policy.Switch) string { return s.About() }
+
+// openLatched opens every bucket of an account, and names those limits.
+func (d *Desk) openLatched(ctx context.Context, now time.Time, value string) (opened []string) {
+	if d.Buckets == nil {
+		return nil
+	}
+	for _, name := range d.Limits() {
+		key := limit.Key{Limit: name, Value: value}
+		out, err := d.Buckets.Peek(ctx, now, []limit.Charge{{Key: key, Kind: limit.Abuse, Windows: anyWindow, Amount: 0}})
+		if err != nil || !slices.Contains(out.Latched, true) {
+			continue
+		}
+		if err := d.Buckets.Resume(ctx, now, key); err == nil {
+			opened = append(opened, name)
+		}
+	}
+	return opened
+}
+
+var anyWindow = []limit.Window{{Count: 1, Length: time.Hour}}
+
+func (d *Desk) allowSubmit(ctx context.Context, uid string) error {
+	n, _ := strconv.Atoi(uid)
+	name := d.UserName(n)
+	if name == "" {
+		return nil // it was never refused
+	}
+	return d.Queue.AllowSubmit(ctx, name)
+}
+
+// Expire ends what ended by itself: a suspension's term is over for sendmail(1),
+// too.
+func (d *Desk) Expire(ctx context.Context, now time.Time) {
+	gone, err := d.Switches.Sweep(now)
+	if err != nil {
+		d.Log.Error("switches", "error", err)
+	}
+	for _, s := range gone {
+		d.append(d.audit(now, guardItself, "end of "+string(s.Kind), s.About(), s.Reason, ""))
+		if s.Kind == policy.Suspend && s.Subject == policy.SubjectLocalUser {
+			if err := d.allowSubmit(ctx, s.Value); err != nil {
+				d.Log.Error("a suspension is over, and sendmail(1) still refuses the account", "account", d.name(&s), "error", err)
+			}
+		}
+	}
+}
+
+// Lift takes back denies and allows.
+func (d *Desk) Lift(now time.Time, by By, kind policy.SwitchKind, which string, reason string) ([]policy.Switch, error) {
+	match := func(s policy.Switch) bool { return s.Kind == kind && (s.ID == which || s.About() == which) }
+	found := slices.DeleteFunc(d.Switches.All(now), func(s policy.Switch) bool { return !match(s) })
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%w: %s %s", ErrNoSwitch, kind, which)
+	}
+	d.append(d.audit(now, by, string(kind)+" remove", which, reason, ""))
+	return d.Switches.Remove(match)
+}
+
+// ErrNoSwitch says that there is no such switch.
+var ErrNoSwitch = errors.New("there is none such")
+
+// Set puts a deny or an allow into force.
+func (d *Desk) Set(now time.Time, by By, s policy.Switch) (policy.Switch, error) {
+	s.By, s.Since = by.Name, now
+	if s.Subject == policy.SubjectLocalUser && s.Kind == policy.Allow {
+		uid, err := d.UID(strings.TrimPrefix(s.Value, "uid:"))
+		if err != nil {
+			return s, fmt.Errorf("%w: %w", ErrUsage, err)
+		}
+		s.Value = strconv.Itoa(uid)
+	}
+	if err := s.Check(); err != nil {
+		return s, fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	d.append(d.audit(now, by, string(s.Kind)+" add", s.About(), s.Reason, until(s)))
+	return d.Switches.Set(s)
+}

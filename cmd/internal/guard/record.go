@@ -1,0 +1,74 @@
+package guard
+
+import (
+	"strings"
+	"time"
+
+	"relayguard/journal"
+	"relayguard/policy"
+	"relayguard/policy/address"
+)
+
+// record is the decision as the journal keeps it: without recipients, subject
+// and body. What it has of the message is copied.
+func record(now time.Time, phase policy.Phase, m *policy.Message, d *policy.Decision, stage string, late bool) journal.Decision {
+	_, key := d.Origin.Account()
+	r := journal.Decision{
+		ID:         d.ID,
+		Time:       now,
+		Stage:      stage,
+		Verdict:    d.Verdict,
+		Rule:       d.Rule,
+		Reason:     d.Reason,
+		Phase:      phase,
+		Listener:   m.Listener,
+		Role:       m.Role,
+		Account:    d.Origin.Name(),
+		Confidence: key.Confidence.String(),
+		Login:      d.Origin.Login.Value,
+		LoginBy:    d.Origin.LoginBy,
+		LocalUser:  d.Origin.LocalUser.Value,
+		Network:    d.Origin.Network.Value,
+		ClientIP:   d.Origin.ClientIP.Value,
+		ClientName: m.ClientName,
+		Helo:       m.Helo,
+		UID:        d.Origin.UID,
+		MailFrom:   m.MailFrom,
+		HeaderFrom: m.HeaderFrom,
+		MessageID:  m.MessageID,
+		QueueID:    m.QueueID,
+		Size:       m.Size,
+		Recipients: len(m.RcptTo) + m.RcptMore,
+		Domains:    domains(m.RcptTo),
+		Findings:   d.Findings,
+		Counters:   d.Counters,
+		Late:       late,
+	}
+	if d.Reply.Code != 0 {
+		r.Reply = d.Reply.String()
+	}
+	return r
+}
+
+// maxDomains bounds the domains that one message has in the journal.
+const maxDomains = 50
+
+// domains counts recipients by domain; "" has those beyond maxDomains, and those
+// without one.
+func domains(rcpts []string) map[string]int {
+	if len(rcpts) == 0 {
+		return nil
+	}
+	all := make(map[string]int, 1)
+	for _, to := range rcpts {
+		d := ""
+		if i := strings.LastIndexByte(to, '@'); i >= 0 {
+			d = address.Domain(to[i+1:])
+		}
+		if _, known := all[d]; !known && len(all) >= maxDomains {
+			d = ""
+		}
+		all[d]++
+	}
+	return all
+}

@@ -1,0 +1,146 @@
+// Package holds knows how much mail is held and for whom, so that holding cannot
+// fill the disk. The queue itself is the truth; Set puts the counts right
+// whenever it was looked at.
+package holds
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// Caps bound what is held.
+type Caps struct {
+	OriginMessages int64
+	OriginBytes    int64
+	ServerMessages int64
+	MinFree        int64 // octets free on the queue's file system
+	MinFreeInodes  int64
+}
+
+// Total is what is held of one account.
+type Total struct{ Messages, Bytes int64 }
+
+// Room counts holds against their caps. It implements policy.HoldRoom. Safe for
+// concurrent use, never waits for the disk: Look does.
+type Room struct {
+	caps atomic.Pointer[Caps]
+
+	mu       sync.Mutex
+	accounts map[string]Total
+	all      Total
+	disk     bool // true: the disk takes no more
+}
+
+// NewRoom makes an empty room.
+func NewRoom(c Caps) *Room {
+	r := &Room{accounts: map[string]Total{}}
+	r.caps.Store(&c)
+	return r
+}
+
+// SetCaps puts other caps into force.
+func (r *Room) SetCaps(c Caps) { r.caps.Store(&c) }
+
+// Full reports whether nothing more of the account may be held.
+func (r *Room) Full(account string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.full(account)
+}
+
+func (r *Room) full(account string) bool {
+	c, t := r.caps.Load(), r.accounts[account]
+	return r.disk || r.all.Messages >= c.ServerMessages || t.Messages >= c.OriginMessages || t.Bytes >= c.OriginBytes
+}
+
+// Take reports whether one more message of the account may be held, and counts
+// it. The last that is held may be larger than the octets that are left: else
+// one that is larger than the cap could only be refused for ever.
+func (r *Room) Take(account string, size int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.full(account) {
+		return false
+	}
+	r.add(account, 1, size)
+	return true
+}
+
+// Add counts a message that is held whether there is room or not.
+func (r *Room) Add(account string, size int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.add(account, 1, size)
+}
+
+// Give counts a message that is no longer held. One that was not counted, as it
+// was held before the queue was looked at, is no error.
+func (r *Room) Give(account string, size int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.accounts[account].Messages > 0 {
+		r.add(account, -1, -size)
+	}
+}
+
+func (r *Room) add(account string, messages, bytes int64) {
+	was := r.accounts[account]
+	t := Total{was.Messages + messages, max(0, was.Bytes+bytes)}
+	if t.Messages == 0 {
+		t.Bytes = 0
+		delete(r.accounts, account)
+	} else {
+		r.accounts[account] = t
+	}
+	r.all.Messages += t.Messages - was.Messages // the sum of all accounts, always
+	r.all.Bytes += t.Bytes - was.Bytes
+}
+
+// Set puts the counts right: what is held by account. The map stays the
+// caller's.
+func (r *Room) Set(accounts map[string]Total) {
+	all, sum := make(map[string]Total, len(accounts)), Total{}
+	for account, t := range accounts {
+		if t.Messages <= 0 {
+			continue
+		}
+		t.Bytes = max(0, t.Bytes)
+		all[account] = t
+		sum.Messages += t.Messages
+		sum.Bytes += t.Bytes
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.accounts, r.all = all, sum
+}
+
+// Totals tells what is held in all.
+func (r *Room) Totals() Total {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all
+}
+
+// Look asks the file system that has the queue whether it takes more, and
+// reports why it does not and whether that has changed.
+func (r *Room) Look(dir string) (full string, changed bool, err error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return "", false, fmt.Errorf("look at the disk of %s: %w", dir, err)
+	}
+	c := r.caps.Load()
+	free, inodes := int64(s.Bavail)*s.Bsize, int64(s.Ffree)
+	switch {
+	case free < c.MinFree:
+		full = fmt.Sprintf("%s has %d octets free, hold.min_free is %d", dir, free, c.MinFree)
+	case s.Files > 0 && inodes < c.MinFreeInodes: // some file systems count none
+		full = fmt.Sprintf("%s has %d inodes free, hold.min_free_inodes is %d", dir, inodes, c.MinFreeInodes)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed = r.disk != (full != "")
+	r.disk = full != ""
+	return full, changed, nil
+}

@@ -1,0 +1,59 @@
+// Package queue is the guard's hand on the MTA's queue, which only root may
+// touch. Operator says what it can do: a fixed set of verbs. Direct does them
+// in this process, which must be root's. Server serves them over a Unix socket
+// to the daemon, which has no rights, and Client is an Operator that asks it.
+//
+// The daemon reads what strangers send, so the server trusts it with nothing
+// but the verbs: no path, no command, no free argument comes over the socket;
+// ids are checked for their form and against the queue, and headers and content
+// are shown of held mail alone.
+//
+// Trap: a connection carries one request, and to close it is to cancel. The
+// verbs that change settings (stop, start, forbid, allow) go on to their end all
+// the same: half of them done is worse than done for somebody who has left.
+package queue
+
+import (
+	"context"
+
+	"relayguard/mta/postfix"
+)
+
+// Operator acts on one MTA's queue and switches. Implementations are safe for
+// concurrent use. Results come in the order of the targets; an error without
+// results means that nothing was done, unless it is ctx's.
+type Operator interface {
+	// List calls fn with every message in the queue; fn's error ends it. A
+	// *postfix.SkippedError says that all others were seen.
+	List(ctx context.Context, fn func(postfix.QueueFile) error) error
+
+	Hold(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+	// Release also requeues what is too old to be released. With results,
+	// postfix.ErrNotStarted says that they stand.
+	Release(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+	// Delete keeps a copy in the grace folder, if there is one.
+	Delete(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+	Requeue(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+
+	// Headers and Content return the raw text of a message in the hold queue.
+	// postfix.ErrCut comes with the beginning of a long one; postfix.ErrGone and
+	// postfix.ErrChanged without any.
+	Headers(ctx context.Context, t postfix.Target) ([]byte, error)
+	Content(ctx context.Context, t postfix.Target) ([]byte, error)
+
+	// Stop is the red switch, Start takes it back (postfix.RedSwitch).
+	Stop(ctx context.Context) (postfix.Stopped, error)
+	Start(ctx context.Context, keep bool) (postfix.Started, error)
+
+	// ForbidSubmit takes sendmail(1) away from a Unix account.
+	ForbidSubmit(ctx context.Context, user string) error
+	AllowSubmit(ctx context.Context, user string) error
+
+	Status(ctx context.Context) (Status, error)
+}
+
+// Status says which switches are set.
+type Status struct {
+	Outgoing  postfix.StopStatus
+	Forbidden []string // Unix accounts that may not use sendmail(1)
+}

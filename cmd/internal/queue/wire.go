@@ -1,0 +1,276 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"relayguard/mta/postfix"
+)
+
+// Bounds of the protocol. A request is one line, an answer some lines.
+const (
+	MaxRequest  = 4 << 20 // octets of a request
+	MaxTargets  = 50_000  // of a request; a client makes several of more
+	maxResponse = 1 << 20 // octets of one line of an answer
+	maxSender   = 1024    // octets; RFC 5321 §4.5.3.1.3 has 256
+	maxError    = 16 << 10
+	dataChunk   = 64 << 10 // octets of a message's text in a line
+	maxText     = postfix.MaxContent + postfix.MaxHeaders
+)
+
+// verb is what may be asked.
+type verb string
+
+const (
+	verbList    verb = "list"
+	verbHold    verb = "hold"
+	verbRelease verb = "release"
+	verbDelete  verb = "delete"
+	verbRequeue verb = "requeue"
+	verbHeaders verb = "headers"
+	verbContent verb = "content"
+	verbStop    verb = "stop"
+	verbStart   verb = "start"
+	verbForbid  verb = "suspend-local"
+	verbAllow   verb = "resume-local"
+	verbStatus  verb = "status"
+)
+
+// rules say of each verb what it takes and how it is run.
+type rules struct {
+	targets int           // at most; at least one, where there are any
+	user    bool          // takes an account's name
+	keep    bool          // takes keep
+	limit   time.Duration // of the operation
+	mutates bool          // logged
+	queues  bool          // one such at a time
+	always  bool          // goes on when the client has left, and never waits for room
+}
+
+var verbs = map[verb]rules{
+	verbList:    {limit: 5 * time.Minute},
+	verbHold:    {targets: MaxTargets, limit: 10 * time.Minute, mutates: true, queues: true},
+	verbRelease: {targets: MaxTargets, limit: 10 * time.Minute, mutates: true, queues: true},
+	verbDelete:  {targets: MaxTargets, limit: 10 * time.Minute, mutates: true, queues: true},
+	verbRequeue: {targets: MaxTargets, limit: 10 * time.Minute, mutates: true, queues: true},
+	verbHeaders: {targets: 1, limit: 2 * time.Minute},
+	verbContent: {targets: 1, limit: 2 * time.Minute},
+	verbStop:    {limit: 10 * time.Minute, mutates: true, always: true},
+	verbStart:   {keep: true, limit: 10 * time.Minute, mutates: true, always: true},
+	verbForbid:  {user: true, limit: time.Minute, mutates: true, always: true},
+	verbAllow:   {user: true, limit: time.Minute, mutates: true, always: true},
+	verbStatus:  {limit: time.Minute},
+}
+
+type request struct {
+	Verb    verb     `json:"verb"`
+	Targets []target `json:"targets,omitempty"`
+	User    string   `json:"user,omitempty"`
+	Keep    bool     `json:"keep,omitempty"`
+}
+
+// target is a postfix.Target on the wire.
+type target struct {
+	ID      string `json:"id"`
+	Sender  string `json:"sender"`
+	Arrival int64  `json:"arrival"` // microseconds since 1970
+	Exact   bool   `json:"exact,omitempty"`
+}
+
+func toWire(t postfix.Target) target {
+	return target{t.ID, t.Sender, t.Arrival.UnixMicro(), t.Exact}
+}
+
+func (t target) fromWire() postfix.Target {
+	return postfix.Target{ID: t.ID, Sender: t.Sender, Arrival: time.UnixMicro(t.Arrival).UTC(), Exact: t.Exact}
+}
+
+// errRequest begins the answer to what is no request.
+var errRequest = errors.New("bad request")
+
+// decodeRequest reads a request strictly: known fields alone, each only with
+// its verb, every value of its form.
+func decodeRequest(line []byte) (request, error) {
+	var r request
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return request{}, fmt.Errorf("%w: %s", errRequest, clip(err.Error()))
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return request{}, fmt.Errorf("%w: more than one value", errRequest)
+	}
+	rule, known := verbs[r.Verb]
+	switch {
+	case !known:
+		return request{}, fmt.Errorf("%w: no verb %q", errRequest, clip(string(r.Verb)))
+	case len(r.Targets) > rule.targets:
+		return request{}, fmt.Errorf("%w: %s with %d messages, at most %d", errRequest, r.Verb, len(r.Targets), rule.targets)
+	case len(r.Targets) == 0 && rule.targets > 0:
+		return request{}, fmt.Errorf("%w: %s without a message", errRequest, r.Verb)
+	case (r.User != "") != rule.user:
+		return request{}, fmt.Errorf("%w: %s with account %q", errRequest, r.Verb, clip(r.User))
+	case rule.user && !postfix.ValidUser(r.User):
+		return request{}, fmt.Errorf("%w: %q is %w", errRequest, clip(r.User), postfix.ErrNoSuchUser)
+	case r.Keep && !rule.keep:
+		return request{}, fmt.Errorf("%w: %s with keep", errRequest, r.Verb)
+	}
+	for _, t := range r.Targets {
+		if err := t.check(); err != nil {
+			return request{}, fmt.Errorf("%w: %w", errRequest, err)
+		}
+	}
+	return r, nil
+}
+
+func (t target) check() error {
+	const lastSecond = 253402300799 // of the year 9999
+	switch {
+	case !postfix.ValidQueueID(t.ID):
+		return fmt.Errorf("queue id %q", clip(t.ID))
+	case len(t.Sender) > maxSender:
+		return fmt.Errorf("%s: a sender of %d octets", t.ID, len(t.Sender))
+	case t.Arrival < 0 || t.Arrival > lastSecond*1_000_000:
+		return fmt.Errorf("%s: arrival %d", t.ID, t.Arrival)
+	}
+	return nil
+}
+
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = s[:most] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// response is one line of an answer: one field is set. End comes last, always.
+type response struct {
+	File    *postfix.QueueFile `json:"file,omitempty"`
+	Result  *result            `json:"result,omitempty"`
+	Target  *target            `json:"target,omitempty"` // that stays on hold after a start
+	Data    []byte             `json:"data,omitempty"`
+	Stopped *postfix.Stopped   `json:"stopped,omitempty"` // without messages, which have come before
+	Started *postfix.Started   `json:"started,omitempty"` // likewise
+	Status  *Status            `json:"status,omitempty"`
+	End     *end               `json:"end,omitempty"`
+}
+
+type result struct {
+	ID    string `json:"id"`
+	Fate  string `json:"fate"`
+	NewID string `json:"new_id,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// end says how the operation ended.
+type end struct {
+	Code    string `json:"code,omitempty"` // empty: well
+	Error   string `json:"error,omitempty"`
+	Skipped int    `json:"skipped,omitempty"` // lines of the listing
+}
+
+// fates by their names.
+var fates = map[string]postfix.Fate{
+	postfix.Failed.String(): postfix.Failed, postfix.Done.String(): postfix.Done,
+	postfix.Gone.String(): postfix.Gone, postfix.Changed.String(): postfix.Changed,
+}
+
+func resultToWire(r postfix.Result) *result {
+	w := &result{ID: clip(r.ID), Fate: r.Fate.String(), NewID: r.NewID}
+	if r.Err != nil {
+		w.Error = cut(r.Err.Error())
+	}
+	return w
+}
+
+func (r *result) fromWire() (postfix.Result, error) {
+	fate, known := fates[r.Fate]
+	if !known {
+		return postfix.Result{}, fmt.Errorf("%w (outcome %q of %s)", ErrUnsure, clip(r.Fate), clip(r.ID))
+	}
+	p := postfix.Result{ID: r.ID, Fate: fate, NewID: r.NewID}
+	if fate == postfix.Failed {
+		p.Err = errors.New(r.Error)
+	}
+	return p, nil
+}
+
+// decodeResponse reads one line of an answer. Fields that it does not know are
+// ignored: the helper may be newer.
+func decodeResponse(line []byte) (response, error) {
+	var r response
+	if err := json.Unmarshal(line, &r); err != nil {
+		return response{}, fmt.Errorf("%w (%w)", ErrUnsure, err)
+	}
+	return r, nil
+}
+
+// ErrBusy says that the root helper has too much to do; nothing was done.
+var ErrBusy = errors.New("the root helper is busy")
+
+// codes are the errors that a caller may branch on, over the wire too.
+var codes = map[string]error{
+	"gone":         postfix.ErrGone,
+	"changed":      postfix.ErrChanged,
+	"cut":          postfix.ErrCut,
+	"not_started":  postfix.ErrNotStarted,
+	"not_stopped":  postfix.ErrNotStopped,
+	"no_such_user": postfix.ErrNoSuchUser,
+	"untrusted":    postfix.ErrUntrusted,
+	"busy":         ErrBusy,
+	"unsure":       ErrUnsure,
+	"timeout":      context.DeadlineExceeded,
+}
+
+const (
+	codeSkipped = "skipped"
+	codeOther   = "failed"
+)
+
+func endOf(err error) *end {
+	if err == nil {
+		return &end{}
+	}
+	e := &end{Code: codeOther, Error: cut(err.Error())}
+	var skipped *postfix.SkippedError
+	if errors.As(err, &skipped) {
+		e.Code, e.Skipped, e.Error = codeSkipped, skipped.Lines, cut(skipped.First.Error())
+	}
+	for code, known := range codes {
+		if errors.Is(err, known) {
+			e.Code = code
+		}
+	}
+	return e
+}
+
+func cut(s string) string {
+	return strings.ToValidUTF8(s[:min(len(s), maxError)], "?")
+}
+
+func (e *end) err() error {
+	switch e.Code {
+	case "":
+		return nil
+	case codeSkipped:
+		return &postfix.SkippedError{Lines: e.Skipped, First: errors.New(e.Error)}
+	}
+	return &helperError{e.Error, codes[e.Code]}
+}
+
+// helperError is what the helper said, and which error it stands for; nil:
+// none that anybody branches on.
+type helperError struct {
+	text string
+	is   error
+}
+
+func (e *helperError) Error() string { return e.text }
+func (e *helperError) Unwrap() error { return e.is }

@@ -1,0 +1,325 @@
+// Package switches keeps what an admin ordered - suspensions, denials,
+// exceptions, the red switch - in one small file, so that an order outlives the
+// daemon, the journal and the power. The file is the truth; the journal only
+// tells who did it. Trap: what is written is in force already; who cannot write
+// says so, and does not take it back.
+package switches
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"relayguard/policy"
+)
+
+// maxSwitches bounds the file: what an admin may have typed.
+const maxSwitches = 100_000
+
+// maxFile bounds what is read of it.
+const maxFile = 128 << 20
+
+// File is the file and the board that follows it. Safe for concurrent use; one
+// process at a time writes it.
+type File struct {
+	path  string
+	board *policy.Board
+
+	mu        sync.Mutex
+	all       []policy.Switch
+	unwritten bool      // all is not what the file says
+	tried     time.Time // when that was last tried to mend
+}
+
+// content is the file's form.
+type content struct {
+	Switches []policy.Switch `json:"switches"`
+}
+
+// Open reads the file and puts its switches into force. A file that is not
+// there has none. Of one that cannot be understood whole, what can be is in
+// force; the file is put aside and told, by an error beside a File that works.
+func Open(path string, board *policy.Board, now time.Time) (*File, error) {
+	f := &File{path: path, board: board}
+	sweepTemporary(path)
+	all, err := read(path)
+	f.all = slices.DeleteFunc(unique(all), func(s policy.Switch) bool { return s.Over(now) })
+	board.Store(policy.NewSwitches(f.all))
+	if err != nil {
+		err = fmt.Errorf("read switches: %w; %d are in force, what else was ordered is not until it is ordered again", err, len(f.all))
+		aside, renamed := putAside(path, now)
+		if renamed == nil {
+			err = fmt.Errorf("%w; the file is now %s", err, aside)
+			renamed = f.save()
+		}
+		err = errors.Join(err, renamed)
+	}
+	return f, err
+}
+
+// sweepTemporary removes what a write that was cut off left behind.
+func sweepTemporary(path string) {
+	entries, _ := os.ReadDir(filepath.Dir(path))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), filepath.Base(path)+temporary) && e.Type().IsRegular() {
+			_ = os.Remove(filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+}
+
+// temporary is what names of files have that are not yet switches.
+const temporary = ".new-"
+
+// putAside renames a broken file, over no other.
+func putAside(path string, now time.Time) (aside string, err error) {
+	aside = fmt.Sprintf("%s.broken-%d", path, now.Unix())
+	for i := 1; ; i++ {
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			return aside, os.Rename(path, aside)
+		}
+		if i > 100 {
+			return "", fmt.Errorf("put %s aside: there are %d such files already", path, i)
+		}
+		aside = fmt.Sprintf("%s.broken-%d-%d", path, now.Unix(), i)
+	}
+}
+
+// unique keeps of two about the same the later.
+func unique(all []policy.Switch) []policy.Switch {
+	type what struct {
+		kind        policy.SwitchKind
+		about, rule string
+	}
+	of := func(s *policy.Switch) what { return what{s.Kind, s.About(), s.Rule} }
+	last := map[what]int{}
+	for i := range all {
+		last[of(&all[i])] = i
+	}
+	i := -1
+	return slices.DeleteFunc(all, func(s policy.Switch) bool {
+		i++
+		return last[of(&s)] != i
+	})
+}
+
+// read returns the switches that can be understood, and what is wrong with the
+// others.
+func read(path string) ([]policy.Switch, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && info.Size() > maxFile {
+		return nil, fmt.Errorf("%s has %d octets, more than %d", path, info.Size(), maxFile)
+	}
+	var data []byte
+	if err == nil {
+		data, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := decode(data)
+	if err != nil {
+		return all, fmt.Errorf("%s: %w", path, err)
+	}
+	return all, nil
+}
+
+// decode reads as many switches as it can. A file that was cut off has those
+// before the cut.
+func decode(data []byte) (all []policy.Switch, err error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	for _, want := range []json.Token{json.Delim('{'), "switches"} {
+		if got, err := d.Token(); err != nil || got != want {
+			return nil, errors.Join(fmt.Errorf("found %v, want %v", got, want), err)
+		}
+	}
+	switch got, err := d.Token(); {
+	case err != nil:
+		return nil, err
+	case got != nil && got != json.Delim('['): // null has none
+		return nil, fmt.Errorf("found %v, want [", got)
+	case got == nil:
+		return nil, ended(d)
+	}
+	var errs []error
+	for n := 1; d.More(); n++ {
+		var text json.RawMessage
+		if err := d.Decode(&text); err != nil {
+			return all, errors.Join(append(errs, err)...)
+		}
+		var s policy.Switch
+		err := json.Unmarshal(text, &s)
+		if err == nil {
+			err = s.Check()
+		}
+		switch {
+		case err == nil && len(all) < maxSwitches:
+			all = append(all, s)
+		case err == nil:
+			return all, errors.Join(append(errs, ErrFull)...)
+		case len(errs) < maxFaults:
+			errs = append(errs, fmt.Errorf("switch %d: %w", n, err))
+		}
+	}
+	if _, err := d.Token(); err != nil { // the ]
+		return all, errors.Join(append(errs, err)...)
+	}
+	return all, errors.Join(append(errs, ended(d))...)
+}
+
+// maxFaults is how many broken switches are told.
+const maxFaults = 10
+
+// ended checks that nothing follows the list.
+func ended(d *json.Decoder) error {
+	if got, err := d.Token(); err != nil || got != json.Delim('}') {
+		return errors.Join(fmt.Errorf("found %v after the list, want }", got), err)
+	}
+	if got, err := d.Token(); err != io.EOF {
+		return errors.Join(fmt.Errorf("found %v after the end", got), err)
+	}
+	return nil
+}
+
+// All lists the switches that have not ended, oldest first.
+func (f *File) All(now time.Time) []policy.Switch {
+	return slices.DeleteFunc(f.board.Load().All(), func(s policy.Switch) bool { return s.Over(now) })
+}
+
+// ErrFull says that there are as many switches as there may be.
+var ErrFull = fmt.Errorf("there are %d switches already", maxSwitches)
+
+// Set puts a switch into force, in place of one about the same, and returns it
+// with its id. With an error that is neither ErrFull nor one of Check it is in
+// force, but will not outlive the daemon.
+func (f *File) Set(s policy.Switch) (policy.Switch, error) {
+	if err := s.Check(); err != nil {
+		return s, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s.ID = newID(); slices.ContainsFunc(f.all, func(o policy.Switch) bool { return o.ID == s.ID }); {
+		s.ID = newID()
+	}
+	all := slices.DeleteFunc(slices.Clone(f.all), func(o policy.Switch) bool { return same(o, s) })
+	if len(all) >= maxSwitches {
+		return s, ErrFull
+	}
+	return s, f.use(append(all, s))
+}
+
+// Remove takes back every switch that matches, and returns them.
+func (f *File) Remove(match func(policy.Switch) bool) ([]policy.Switch, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var gone []policy.Switch
+	left := slices.DeleteFunc(slices.Clone(f.all), func(s policy.Switch) bool {
+		if match(s) {
+			gone = append(gone, s)
+			return true
+		}
+		return false
+	})
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	return gone, f.use(left)
+}
+
+// retryEvery is how long a file that could not be written rests.
+const retryEvery = 10 * time.Second
+
+// Sweep removes what has ended by itself, and returns it. What could not be
+// written is tried again, quietly: that was told.
+func (f *File) Sweep(now time.Time) ([]policy.Switch, error) {
+	f.mu.Lock()
+	if f.unwritten && now.Sub(f.tried) >= retryEvery {
+		f.tried = now
+		_ = f.save()
+	}
+	f.mu.Unlock()
+	return f.Remove(func(s policy.Switch) bool { return s.Over(now) })
+}
+
+// use puts switches into force, then writes them.
+func (f *File) use(all []policy.Switch) error {
+	f.all = all
+	f.board.Store(policy.NewSwitches(all))
+	return f.save()
+}
+
+func (f *File) save() error {
+	err := write(f.path, f.all)
+	f.unwritten = err != nil
+	if err != nil {
+		return fmt.Errorf("write switches: %w; the order is in force, but would be lost with the daemon", err)
+	}
+	return nil
+}
+
+// write replaces the file as a whole: after a crash it is the old or the new one.
+func write(path string, all []policy.Switch) error {
+	data, err := json.MarshalIndent(content{all}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if len(data) >= maxFile { // read would not take it
+		return fmt.Errorf("%s would have %d octets, more than %d", path, len(data), maxFile)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+temporary)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // gone after the rename
+	_, err = tmp.Write(append(data, '\n'))
+	if err == nil {
+		err = keepOwner(tmp)
+	}
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// keepOwner gives the new file to who owns the directory: root writes it, too,
+// when the daemon is dead.
+func keepOwner(file *os.File) error {
+	info, err := os.Stat(filepath.Dir(file.Name()))
+	if err != nil {
+		return err
+	}
+	uid, gid, ok := owner(info)
+	if !ok || os.Geteuid() != 0 {
+		return nil
+	}
+	return file.Chown(uid, gid) // by its descriptor: the name is in a directory of theirs
+}
+
+func same(a, b policy.Switch) bool {
+	return a.Kind == b.Kind && a.Subject == b.Subject && a.Value == b.Value && a.Rule == b.Rule
+}
+
+// newID names a switch for commands that take it back.
+func newID() string { return "s" + strings.ToLower(rand.Text()[:7]) }

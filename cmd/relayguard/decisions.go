@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/desk"
+	"relayguard/cmd/internal/render"
+	"relayguard/journal"
+	"relayguard/policy"
+)
+
+// decisionFlags are what decisions searches for.
+type decisionFlags struct {
+	account, login, localUser, address, rule, queueID, messageID, client, stage, before string
+	verdicts                                                                            []string
+	since, until                                                                        moment
+	limit                                                                               int
+	asJSON                                                                              bool
+}
+
+func newDecisions() *cobra.Command {
+	var f decisionFlags
+	cmd := &cobra.Command{
+		Use:   "decisions",
+		Short: "search what was decided",
+		Long: strings.TrimSpace(`
+Searches the journal, the newest decision first. What is given must all hold;
+--verdict may be given several times. Recipients are not in the journal, their
+domains are: see relayguard explain.
+
+On terminals of less than 110 columns the envelope sender and the queue id are
+left out; either id will do for relayguard explain.
+
+While the daemon is dead root reads the journal itself. Rows about accepted mail
+may be missing: they are left out under load, and relayguard status counts them.
+
+Exit status: 0, also if nothing was found; 2 usage; 3 the journal cannot be
+asked.`),
+		Example: "  relayguard decisions --verdict hold --verdict reject --since 2h\n  relayguard decisions --login taro@example.jp --limit 20\n  relayguard decisions --address @example.jp --since 2026-03-02 --json",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.account, "account", "", "of this `account`: login:NAME, local_user:NAME, network:NAME or unknown")
+	flags.StringVar(&f.login, "login", "", "of this SASL `login`")
+	flags.StringVar(&f.localUser, "local-user", "", "of this Unix `account`")
+	flags.StringVar(&f.address, "address", "", "envelope sender or From: `ADDRESS or @DOMAIN`")
+	flags.StringVar(&f.rule, "rule", "", "decided by this `rule`")
+	flags.StringArrayVar(&f.verdicts, "verdict", nil, "with this `verdict`: "+strings.Join(policy.Verdicts(), ", "))
+	flags.Var(&f.since, "since", "not before this `time`: 2h, 3d, 2026-03-02, or RFC 3339")
+	flags.Var(&f.until, "until", "before this `time`, likewise")
+	flags.StringVar(&f.queueID, "queue-id", "", "the MTA's queue `id`")
+	flags.StringVar(&f.messageID, "message-id", "", "the header field, with its `<angle@brackets>`")
+	flags.StringVar(&f.client, "client", "", "SMTP client's IP `address`")
+	flags.StringVar(&f.stage, "stage", "", "answered at: `rcpt|message`")
+	flags.StringVar(&f.before, "before", "", "only older than the decision with this `id`: the next page")
+	flags.IntVar(&f.limit, "limit", journal.DefaultLimit, "at most so many")
+	jsonFlag(cmd, &f.asJSON)
+	cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions(policy.Verdicts(), cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("stage", cobra.FixedCompletions([]string{journal.StageRecipient, journal.StageMessage}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (f *decisionFlags) run(cmd *cobra.Command) error {
+	values, err := f.values(cmd)
+	if err != nil {
+		return err
+	}
+	all, err := look(cmd, func(c *control.Client) (all []desk.Decision, err error) {
+		err = c.Get(cmd.Context(), "/v1/decisions", values, &all)
+		return all, err
+	}, func(r *journal.Reader) ([]desk.Decision, error) {
+		q, err := decisionQuery(values)
+		if err != nil {
+			return nil, err
+		}
+		return readerDesk(r).Decisions(context.WithoutCancel(cmd.Context()), q)
+	})
+	if err != nil {
+		return err
+	}
+	out, page := cmd.OutOrStdout(), render.PageOf(cmd.OutOrStdout())
+	switch {
+	case f.asJSON:
+		err = render.JSON(out, all)
+	case len(all) == 0:
+		remark(cmd, "no decision is like that")
+	default:
+		if err = decisionTable(page, all).Write(out, page); err == nil && len(all) == f.limit {
+			remark(cmd, "there may be older ones: --before %s, or a larger --limit", all[len(all)-1].ID)
+		}
+	}
+	if err != nil {
+		return &exitError{exitCannotTell, err}
+	}
+	return nil
+}
+
+// readerDesk is a desk that only looks.
+func readerDesk(r *journal.Reader) *desk.Desk { return newDesk(readOnly{r}, nil, nil) }
+
+// values is the search as the daemon is asked for it; decisionQuery reads it.
+func (f *decisionFlags) values(cmd *cobra.Command) (url.Values, error) {
+	v := url.Values{}
+	for _, verdict := range f.verdicts {
+		if _, err := policy.ParseVerdict(verdict); err != nil {
+			return nil, usage(cmd, "--verdict: got %q, want one of %s", verdict, strings.Join(policy.Verdicts(), ", "))
+		}
+		v.Add("verdict", verdict)
+	}
+	if f.client != "" {
+		ip, err := netip.ParseAddr(f.client)
+		if err != nil {
+			return nil, usage(cmd, "--client: got %q, want an IP address", f.client)
+		}
+		v.Set("client", ip.Unmap().WithZone("").String())
+	}
+	switch {
+	case f.stage != "" && f.stage != journal.StageRecipient && f.stage != journal.StageMessage:
+		return nil, usage(cmd, "--stage: got %q, want rcpt or message", f.stage)
+	case f.limit < 1 || f.limit > journal.MaxLimit:
+		return nil, usage(cmd, "--limit: got %d, want 1 to %d", f.limit, journal.MaxLimit)
+	}
+	for name, value := range map[string]string{"account": accountOf(f.account), "login": strings.ToLower(f.login), "local_user": f.localUser, "address": f.address,
+		"rule": f.rule, "queue_id": f.queueID, "message_id": f.messageID, "stage": f.stage, "before": f.before, "limit": strconv.Itoa(f.limit)} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	for name, at := range map[string]time.Time{"since": f.since.Time, "until": f.until.Time} {
+		if !at.IsZero() {
+			v.Set(name, at.UTC().Format(time.RFC3339))
+		}
+	}
+	return v, nil
+}
+
+func decisionTable(page render.Page, all []desk.Decision) *render.Table {
+	t := &render.Table{Columns: []render.Column{{Title: "TIME", Whole: true}, {Title: "ID", Whole: true}, {Title: "VERDICT", Whole: true},
+		{Title: "ACCOUNT", Weight: 2, Min: 12}, {Title: "RULE", Min: 8}, {Title: "RCPTS", Right: true, Whole: true}}}
+	if roomy(page) {
+		t.Columns = append(t.Columns, render.Column{Title: "FROM", Weight: 2}, render.Column{Title: "QUEUE ID", Whole: true})
+	}
+	for i := range all {
+		d := &all[i]
+		t.Rows = append(t.Rows, []string{when(page, d.Time), d.ID, d.Verdict, d.Account, d.Rule, number(d.Recipients), sender(d.MailFrom), d.QueueID})
+	}
+	return t
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/desk"
+	"relayguard/cmd/internal/render"
+	"relayguard/journal"
+)
+
+func newHeld() *cobra.Command {
+	return group("held", "list, look at, release and delete held mail", `
+Held mail waits in the MTA's own hold queue. These commands find it by id or by
+whatever it is known by, and touch only what relayguard held: what others put on
+hold is listed as such and left alone.
+
+While the daemon is dead root does all of this without it.`,
+		newHeldList(), newHeldShow(),
+		newHeldAct("release", "let held mail go its way", `
+Releases held mail: it is delivered, past every limit, for an admin wants it so.
+What is older than the MTA's patience is queued anew and gets another queue id,
+which is told.`, hands.Release),
+		newHeldAct("delete", "delete held mail", `
+Deletes held mail. A copy of each stays in a folder of root's alone, for as long
+as hold.grace says. Nobody is told: senders do not get it back.`, hands.Delete))
+}
+
+// heldFlags choose among held mail.
+type heldFlags struct {
+	account, login, localUser, rule, from string
+	olderThan, newerThan                  span
+	all                                   bool
+	limit                                 int
+}
+
+func (f *heldFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.account, "account", "", "of this `account`: login:NAME, local_user:NAME, network:NAME or unknown")
+	flags.StringVar(&f.login, "login", "", "of this SASL `login`")
+	flags.StringVar(&f.localUser, "local-user", "", "of this Unix `account`")
+	flags.StringVar(&f.rule, "rule", "", "held by this `rule`")
+	flags.StringVar(&f.from, "from", "", "with this envelope sender's `address`")
+	flags.Var(&f.olderThan, "older-than", "held for longer than this `time`: 90m, 2h, 3d")
+	flags.Var(&f.newerThan, "newer-than", "held for less than this `time`")
+	flags.IntVar(&f.limit, "limit", 0, "at most so many, the ones held last")
+}
+
+// filter is what was chosen; ids are arguments.
+func (f *heldFlags) filter(cmd *cobra.Command, ids []string) (desk.Filter, error) {
+	switch {
+	case cmd.Flags().Changed("limit") && (f.limit < 1 || f.limit > journal.MaxLimit):
+		return desk.Filter{}, usage(cmd, "--limit: got %d, want 1 to %d", f.limit, journal.MaxLimit)
+	case cmd.Flags().Changed("from") && (f.from == "" || f.from == "<>"):
+		return desk.Filter{}, usage(cmd, "--from: the null sender chooses nothing; choose by --account or --rule")
+	case f.olderThan != 0 && f.newerThan != 0 && f.newerThan <= f.olderThan:
+		return desk.Filter{}, usage(cmd, "--newer-than %v leaves nothing of --older-than %v", f.newerThan.String(), f.olderThan.String())
+	case slices.Contains(ids, ""):
+		return desk.Filter{}, usage(cmd, "an ID is empty")
+	}
+	return desk.Filter{IDs: ids, Account: accountOf(f.account), Login: strings.ToLower(f.login), LocalUser: f.localUser, Rule: f.rule, MailFrom: f.from,
+		OlderThan: time.Duration(f.olderThan), NewerThan: time.Duration(f.newerThan), All: f.all, Limit: f.limit}, nil
+}
+
+// narrows reports whether anything but ids chooses.
+func narrows(f desk.Filter) bool {
+	return f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
+}
+
+func newHeldList() *cobra.Command {
+	var f heldFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list [ID...]",
+		Short: "list held mail",
+		Long: strings.TrimSpace(`
+Lists held mail, the oldest first. IDs are queue ids or ids of decisions. What is
+given must all hold. Without any, what others put on hold is listed, too, as held
+by other.
+
+Exit status: 0, also if nothing is held; 2 usage; 3 cannot tell, or the queue could
+not be looked at: then the list is what the journal says.`),
+		Example: "  relayguard held list\n  relayguard held list --login taro@example.jp --older-than 2h\n  relayguard held list --json | jq -r '.held[].queue_id'",
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			filter, err := f.filter(cmd, ids)
+			if err != nil {
+				return err
+			}
+			h, err := reach(cmd)
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			l, err := h.List(cmd.Context(), filter)
+			if err != nil {
+				return answerOf(err)
+			}
+			out := cmd.OutOrStdout()
+			if asJSON {
+				err = render.JSON(out, l)
+			} else {
+				err = heldTable(render.PageOf(out), time.Now(), l.Held).Write(out, render.PageOf(out))
+				tellTotals(cmd, &l)
+			}
+			if err != nil {
+				return &exitError{exitCannotTell, err}
+			}
+			if l.Stale != "" {
+				return &exitError{code: exitCannotTell}
+			}
+			return nil
+		},
+	}
+	f.add(cmd)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// byOther is how desk calls those who are not the guard.
+const byOther = "other"
+
+func tellTotals(cmd *cobra.Command, l *desk.List) {
+	ours, size := 0, int64(0)
+	for _, h := range l.Held {
+		if h.HeldBy != byOther {
+			ours++
+			size += h.Size
+		}
+	}
+	line := fmt.Sprintf("%s (%s) held by relayguard", counted(ours, "message"), render.Bytes(size))
+	if shown := len(l.Held) - ours; l.Foreign > 0 {
+		line += fmt.Sprintf(", %d by others", l.Foreign)
+		if shown < l.Foreign {
+			line += fmt.Sprintf(" (%d of them listed)", shown)
+		}
+	}
+	remark(cmd, "%s", line)
+	if l.Stale != "" {
+		remark(cmd, "the queue could not be looked at (%s); this is what the journal says; last looked at: %s", l.Stale, stamp(time.Now(), l.Looked))
+	}
+}
+
+// heldTable has a line for each message. Columns that say the same of all are
+// left out.
+func heldTable(page render.Page, now time.Time, all []desk.Held) *render.Table {
+	others, states := false, false
+	for _, h := range all {
+		others = others || h.HeldBy == byOther
+		states = states || h.State != string(journal.StateHeld)
+	}
+	t := &render.Table{Columns: []render.Column{{Title: "QUEUE ID", Whole: true}, {Title: "HELD", Whole: true}, {Title: "ACCOUNT", Weight: 3, Min: 10}, {Title: "RULE", Weight: 2, Min: 8},
+		{Title: "RCPTS", Right: true, Whole: true}, {Title: "SIZE", Right: true, Whole: true}, {Title: "FROM", Weight: 2}}}
+	more := func(on bool, c render.Column) bool {
+		if on {
+			t.Columns = append(t.Columns, c)
+		}
+		return on
+	}
+	more(states, render.Column{Title: "STATE", Whole: true})
+	more(others, render.Column{Title: "HELD BY", Whole: true})
+	ids := more(roomy(page), render.Column{Title: "ID", Whole: true})
+	for _, h := range all {
+		held := render.Ago(now, h.HeldAt)
+		size := render.Bytes(h.Size)
+		if !page.Cut {
+			held, size = when(page, h.HeldAt), number(h.Size)
+		}
+		row := []string{h.QueueID, held, h.Account, h.Rule, number(h.Recipients), size, sender(h.MailFrom)}
+		if states {
+			row = append(row, h.State)
+		}
+		if others {
+			row = append(row, h.HeldBy)
+		}
+		if ids {
+			row = append(row, h.ID)
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t
+}
+
+// writeHeld tells of one held message, without its content.
+func writeHeld(w io.Writer, page render.Page, now time.Time, h *desk.Held) error {
+	l := pairList{}
+	l.add("queue id", "%s", h.QueueID)
+	l.known("decision", h.ID)
+	l.add("account", "%s", h.Account)
+	l.known("rule", h.Rule)
+	l.known("why", h.Reason)
+	l.add("held", "since %s, by %s", stamp(now, h.HeldAt), h.HeldBy)
+	if !h.Arrival.IsZero() {
+		l.add("arrived", "%s", stamp(now, h.Arrival))
+	}
+	if h.State != string(journal.StateHeld) {
+		l.add("state", "%s, by %s %s", h.State, h.By, h.Why)
+	}
+	l.add("mail from", "%s", sender(h.MailFrom))
+	to := counted(h.Recipients, "recipient")
+	if len(h.Domains) > 0 {
+		to += ": " + domainList(h.Domains)
+	}
+	l.add("to", "%s", to)
+	l.add("size", "%s", render.Bytes(h.Size))
+	return page.Pairs(w, l)
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/render"
+	"relayguard/incident"
+)
+
+func newIncident() *cobra.Command {
+	return group("incident", "list and show incidents", `
+What belongs together, one sender stopped for one cause, is one incident: it opens
+with the first stop and closes when there was none for alert.quiet.`,
+		newIncidentList(), newIncidentShow())
+}
+
+func newIncidentList() *cobra.Command {
+	var all, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "list open incidents",
+		Long: strings.TrimSpace(`
+Lists incidents, open ones first, of these the one with the latest stop first.
+Closed ones, which the daemon remembers for a while, come with --all.
+
+Exit status: 0; 2 usage; 3 cannot tell.`),
+		Example: "  relayguard incident list --all",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found, err := get[[]incident.Incident](cmd, "/v1/incidents", nil)
+			if err != nil {
+				return err
+			}
+			if !all {
+				found = slices.DeleteFunc(found, func(i incident.Incident) bool { return !i.Open() })
+			}
+			sortIncidents(found)
+			out, page := cmd.OutOrStdout(), render.PageOf(cmd.OutOrStdout())
+			switch {
+			case asJSON:
+				err = render.JSON(out, slices.Concat([]incident.Incident{}, found))
+			case len(found) == 0:
+				remark(cmd, "there is none")
+			default:
+				err = incidentList(page, time.Now(), found).Write(out, page)
+			}
+			if err != nil {
+				return &exitError{exitCannotTell, err}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "closed ones, too")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func sortIncidents(all []incident.Incident) {
+	slices.SortStableFunc(all, func(a, b incident.Incident) int {
+		switch {
+		case a.Open() != b.Open() && a.Open():
+			return -1
+		case a.Open() != b.Open():
+			return 1
+		}
+		return b.Updated.Compare(a.Updated)
+	})
+}
+
+func incidentList(page render.Page, now time.Time, all []incident.Incident) *render.Table {
+	t := &render.Table{Columns: []render.Column{{Title: "ID", Whole: true}, {Title: "ORIGIN", Weight: 2, Min: 14}, {Title: "CAUSE", Min: 8}, {Title: "OPENED", Whole: true}, {Title: "LAST STOP", Whole: true}, {Title: "STOPS", Right: true, Whole: true}, {Title: "STATE", Whole: true}}}
+	for _, i := range all {
+		state := "open"
+		if !i.Open() {
+			state = "closed"
+		}
+		t.Rows = append(t.Rows, []string{i.ID, i.Origin, i.Cause, when(page, i.Opened), lastStop(page, now, i.Updated), number(i.Stops), state})
+	}
+	return t
+}
+
+func lastStop(page render.Page, now, t time.Time) string {
+	if page.Cut {
+		return render.Ago(now, t)
+	}
+	return when(page, t)
+}
+
+func newIncidentShow() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "show an incident with its time line",
+		Long: strings.TrimSpace(`
+Shows an incident that is open, or was closed a while ago, with its time line: how
+it began, how it was noticed, what was done about it.
+
+Exit status: 0; 1 no such incident is known; 2 usage; 3 cannot tell.`),
+		Example: "  relayguard incident show i-0d5kqw3m8x",
+		Args:    exactly("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := get[[]incident.Incident](cmd, "/v1/incidents", nil)
+			if err != nil {
+				return err
+			}
+			n := slices.IndexFunc(all, func(i incident.Incident) bool { return i.ID == args[0] })
+			if n < 0 {
+				return &exitError{exitFinding, &escapedError{fmt.Errorf("no incident %s is known; relayguard incident list --all lists them", args[0])}}
+			}
+			out := cmd.OutOrStdout()
+			if asJSON {
+				err = render.JSON(out, all[n])
+			} else {
+				var b bytes.Buffer
+				err = writeIncident(&b, render.PageOf(out), time.Now(), &all[n])
+				if err == nil {
+					_, err = out.Write(b.Bytes())
+				}
+			}
+			if err != nil {
+				return &exitError{exitCannotTell, err}
+			}
+			return nil
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func writeIncident(b *bytes.Buffer, page render.Page, now time.Time, i *incident.Incident) error {
+	l := pairList{}
+	l.add("incident", "%s", i.ID)
+	l.add("origin", "%s", i.Origin)
+	l.add("cause", "%s", i.Cause)
+	l.known("noticed", i.Noticed)
+	l.add("opened", "%s", stamp(now, i.Opened))
+	l.add("last stop", "%s", stamp(now, i.Updated))
+	if i.Open() {
+		l.add("state", "open")
+	} else {
+		l.add("state", "closed %s", stamp(now, i.Closed))
+	}
+	l.add("stops", "%s, %s", counted(i.Stops, "message"), counted(i.Recipients, "recipient"))
+	if i.Reopened > 0 {
+		l.add("came back", "%s", counted(i.Reopened, "time"))
+	}
+	if err := page.Pairs(b, l); err != nil {
+		return err
+	}
+	if len(i.Notes) > 0 {
+		b.WriteByte('\n')
+		notes := make(pairList, len(i.Notes))
+		for n, note := range i.Notes {
+			notes[n] = render.Pair{Label: note.Time.Local().Format(time.DateTime), Text: note.Text}
+		}
+		if err := page.Pairs(b, notes); err != nil {
+			return err
+		}
+	}
+	b.WriteString("\nwhat next:\n")
+	fmt.Fprintf(b, "  relayguard explain %s\n", shellWord(i.Last, "ID"))
+	if account := shellWord(i.Origin, ""); strings.Contains(account, ":") {
+		fmt.Fprintf(b, "  relayguard held list --account %s\n", account)
+		if i.Open() {
+			fmt.Fprintf(b, "  relayguard suspend %s --reason '...'\n", account)
+		}
+	}
+	return nil
+}

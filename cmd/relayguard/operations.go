@@ -1,0 +1,370 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/desk"
+	"relayguard/cmd/internal/holds"
+	"relayguard/incident"
+	"relayguard/journal"
+	"relayguard/policy"
+	"relayguard/policy/limit"
+)
+
+// nothing is what an operation is given that needs nothing.
+type nothing struct{}
+
+// serveControl opens the control socket. Mail goes on without it.
+func (d *daemon) serveControl() {
+	l, err := control.Listen(d.config.Control.Socket)
+	if err != nil {
+		d.log.Error("control.socket: no command reaches the daemon", "error", err)
+		return
+	}
+	groups := func() control.Groups {
+		c := d.state.config.Load().Control
+		return control.Groups{Admin: c.AdminGroup, Read: c.ReadGroup, Inspect: c.InspectGroup}
+	}
+	d.control = control.NewServer(l, d.operations(), groups, d.log)
+}
+
+func byPeer(p control.Peer) desk.By { return desk.By{Name: p.By(), UID: p.UID, LoginUID: p.LoginUID} }
+
+// asked turns what a desk says into what a client is told.
+func asked[T any](out T, err error) (T, error) {
+	status := http.StatusInternalServerError
+	switch {
+	case err == nil:
+		return out, nil
+	case errors.Is(err, desk.ErrNotHeld), errors.Is(err, desk.ErrNoSwitch):
+		status = http.StatusNotFound
+	case errors.Is(err, desk.ErrUsage):
+		status = http.StatusBadRequest
+	}
+	return out, control.Errorf(status, "%v", err)
+}
+
+// operations are what commands may ask for. An act that was begun is finished,
+// whether the client waits or not.
+func (d *daemon) operations() *control.Mux {
+	m, s := &control.Mux{}, d.state
+	control.Handle(m, "GET /v1/status", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, _ nothing) (status, error) {
+		return d.status(ctx, time.Now()), nil
+	})
+	control.Handle(m, "GET /v1/decisions", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) ([]desk.Decision, error) {
+		q, err := decisionQuery(r.URL.Query())
+		if err != nil {
+			return nil, control.Errorf(http.StatusBadRequest, "%v", err)
+		}
+		return asked(s.desk.Decisions(ctx, q))
+	})
+	control.Handle(m, "GET /v1/explain/{id}", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) ([]desk.Explanation, error) {
+		return asked(s.desk.Explain(ctx, time.Now(), r.PathValue("id")))
+	})
+	control.Handle(m, "POST /v1/held/list", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, f desk.Filter) (desk.List, error) {
+		return asked(s.desk.List(ctx, time.Now(), f))
+	})
+	control.Handle(m, "POST /v1/held/release", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Order) (desk.Report, error) {
+		return asked(s.desk.Release(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
+	})
+	control.Handle(m, "POST /v1/held/delete", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Order) (desk.Report, error) {
+		return asked(s.desk.Delete(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
+	})
+	control.Handle(m, "POST /v1/held/inspect", control.Inspect, func(ctx context.Context, _ *http.Request, p control.Peer, l desk.Look) (desk.Inspected, error) {
+		return asked(s.desk.Inspect(ctx, time.Now(), byPeer(p), l))
+	})
+	control.Handle(m, "POST /v1/suspend", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Suspension) (desk.Suspended, error) {
+		return asked(s.desk.Suspend(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
+	})
+	control.Handle(m, "POST /v1/resume", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Resumption) (desk.Resumed, error) {
+		return asked(s.desk.Resume(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
+	})
+	control.Handle(m, "POST /v1/stop", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o stopOrder) (desk.Stopped, error) {
+		return asked(s.desk.Stop(context.WithoutCancel(ctx), time.Now(), byPeer(p), o.Reason))
+	})
+	control.Handle(m, "POST /v1/start", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o stopOrder) (desk.Started, error) {
+		return asked(s.desk.Start(context.WithoutCancel(ctx), time.Now(), byPeer(p), o.Reason, o.Keep))
+	})
+	control.Handle(m, "GET /v1/switches", control.Read, func(context.Context, *http.Request, control.Peer, nothing) ([]policy.Switch, error) {
+		return s.switches.All(time.Now()), nil
+	})
+	control.Handle(m, "POST /v1/switches/set", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o policy.Switch) (policy.Switch, error) {
+		if o.Kind != policy.Deny && o.Kind != policy.Allow {
+			return o, control.Errorf(http.StatusBadRequest, "only deny and allow are set so, found %q", o.Kind)
+		}
+		if o.Rule != "" && !slices.Contains(policy.Rules(), o.Rule) && !slices.Contains(s.rules.Load().limitNames, o.Rule) {
+			return o, control.Errorf(http.StatusBadRequest, "there is no rule %q; the limits are %s", o.Rule, strings.Join(s.rules.Load().limitNames, ", "))
+		}
+		return asked(s.desk.Set(time.Now(), byPeer(p), o))
+	})
+	control.Handle(m, "POST /v1/switches/remove", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o liftOrder) ([]policy.Switch, error) {
+		return asked(s.desk.Lift(time.Now(), byPeer(p), o.Kind, o.Which, o.Reason))
+	})
+	control.Handle(m, "GET /v1/limits", control.Read, func(_ context.Context, r *http.Request, _ control.Peer, _ nothing) (limitList, error) {
+		return s.listLimits(time.Now(), r.URL.Query().Get("account"))
+	})
+	control.Handle(m, "GET /v1/incidents", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) ([]incident.Incident, error) {
+		return s.book.All(), nil
+	})
+	control.Handle(m, "GET /v1/actions", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) ([]action, error) {
+		return asked(s.actions(ctx, r.URL.Query().Get("limit")))
+	})
+	control.Handle(m, "POST /v1/journal/purge", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o purgeOrder) (nothing, error) {
+		by, now := byPeer(p), time.Now()
+		if o.Account == "" {
+			return nothing{}, control.Errorf(http.StatusBadRequest, "purge: name an account")
+		}
+		err := s.journal.Append(journal.AdminAction{Time: now, By: by.Name, UID: by.UID, LoginUID: by.LoginUID, Verb: "journal purge", Target: o.Account, Reason: o.Reason})
+		if err == nil {
+			err = s.journal.PurgeAccount(ctx, o.Account)
+		}
+		return asked(nothing{}, err)
+	})
+	return m
+}
+
+type stopOrder struct {
+	Reason string `json:"reason"`
+	Keep   bool   `json:"keep"`
+}
+
+type liftOrder struct {
+	Kind   policy.SwitchKind `json:"kind"`
+	Which  string            `json:"which"`
+	Reason string            `json:"reason"`
+}
+
+type purgeOrder struct {
+	Account string `json:"account"`
+	Reason  string `json:"reason"`
+}
+
+// action is what an admin did, as it is shown.
+type action struct {
+	Time     time.Time `json:"time"`
+	By       string    `json:"by"`
+	UID      int       `json:"uid"`
+	LoginUID int       `json:"login_uid"`
+	Verb     string    `json:"verb"`
+	Target   string    `json:"target"`
+	Reason   string    `json:"reason"`
+	Outcome  string    `json:"outcome,omitempty"`
+}
+
+func (s *state) actions(ctx context.Context, most string) ([]action, error) {
+	n, _ := strconv.Atoi(cmp.Or(most, "0"))
+	all, err := s.journal.AdminActions(ctx, n)
+	out := make([]action, len(all))
+	for i, a := range all {
+		out[i] = action{a.Time, a.By, a.UID, a.LoginUID, a.Verb, a.Target, a.Reason, a.Outcome}
+	}
+	return out, err
+}
+
+// decisionQuery reads a search from the query of a URL; values writes it.
+func decisionQuery(v url.Values) (journal.Query, error) {
+	q := journal.Query{Account: v.Get("account"), Login: v.Get("login"), LocalUser: v.Get("local_user"), Address: v.Get("address"), Rule: v.Get("rule"),
+		QueueID: v.Get("queue_id"), MessageID: v.Get("message_id"), ClientIP: v.Get("client"), Stage: v.Get("stage"), Before: v.Get("before")}
+	for _, name := range v["verdict"] {
+		verdict, err := policy.ParseVerdict(name)
+		if err != nil {
+			return q, fmt.Errorf("verdict: %w", err)
+		}
+		q.Verdicts = append(q.Verdicts, verdict)
+	}
+	for name, at := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
+		if text := v.Get(name); text != "" {
+			t, err := time.Parse(time.RFC3339, text)
+			if err != nil {
+				return q, fmt.Errorf("%s: %w", name, err)
+			}
+			*at = t
+		}
+	}
+	if text := v.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return q, fmt.Errorf("limit: found %q, want a number from 1", text)
+		}
+		q.Limit = n
+	}
+	return q, nil
+}
+
+// status is what is happening now.
+type status struct {
+	Version   string              `json:"version"`
+	Now       time.Time           `json:"now"`
+	Since     time.Time           `json:"since"`
+	Phase     string              `json:"phase"`
+	Incidents []incident.Incident `json:"incidents"` // open, the newest first
+	Stopped   *policy.Switch      `json:"stopped,omitempty"`
+	Suspended []policy.Switch     `json:"suspended"`
+	Denied    int                 `json:"denied"`
+	Held      holds.Total         `json:"held"`
+	Foreign   int                 `json:"foreign"` // held by others
+	Messages  map[string]int64    `json:"messages"`
+	Refused   int64               `json:"refused_recipients"`
+	Open      int64               `json:"connections"`
+	Journal   journalStatus       `json:"journal"`
+	Log       logStatus           `json:"mta_log"`
+	Queue     string              `json:"queue_error,omitempty"`
+	Buckets   int                 `json:"buckets"`
+}
+
+type journalStatus struct {
+	OK              bool   `json:"ok"`
+	Text            string `json:"text"`
+	Backlog         int    `json:"backlog"`
+	Lag             int64  `json:"lag_bytes"`
+	DroppedAccepted int64  `json:"dropped_accepted"`
+	Lost            int64  `json:"lost"`
+}
+
+type logStatus struct {
+	Source     string `json:"source"`
+	Events     int64  `json:"events"`
+	Gaps       int64  `json:"gaps"`
+	Unreadable int64  `json:"unreadable"`
+	Delivered  int64  `json:"delivered"`
+	Deferred   int64  `json:"deferred"`
+	Bounced    int64  `json:"bounced"`
+	Expanded   int64  `json:"expanded"`
+	AuthFailed int64  `json:"auth_failed"`
+}
+
+func (d *daemon) status(ctx context.Context, now time.Time) status {
+	s, c := d.state, d.state.config.Load()
+	out := status{Version: version, Now: now, Since: d.since, Phase: c.Phase.String(), Incidents: s.book.Open(), Suspended: []policy.Switch{}, Held: s.room.Totals(),
+		Refused: d.guard.Counts.Refused.Load(), Open: d.server.Stats.Open.Load(), Buckets: s.buckets.Len()}
+	for _, sw := range s.switches.All(now) {
+		switch sw.Kind {
+		case policy.Stop:
+			out.Stopped = &sw
+		case policy.Suspend:
+			out.Suspended = append(out.Suspended, sw)
+		case policy.Deny:
+			out.Denied++
+		}
+	}
+	out.Messages = map[string]int64{}
+	for v := policy.Accept; v <= policy.Reject; v++ {
+		out.Messages[v.String()] = d.guard.Counts.Messages[v].Load()
+	}
+	h, js := s.journal.Health(), s.journal.Stats()
+	out.Journal = journalStatus{h.OK(), h.String(), js.Backlog, js.Lag, js.DroppedAccepted, js.Lost}
+	t := s.trail.Counts()
+	out.Log = logStatus{Source: c.MTA.Log, Delivered: t.Delivered, Deferred: t.Deferred, Bounced: t.Bounced, Expanded: t.Expanded, AuthFailed: t.AuthFailed}
+	if s.follower != nil {
+		fc := s.follower.Counts()
+		out.Log.Events, out.Log.Gaps, out.Log.Unreadable = fc.Events, fc.Gaps, fc.Unreadable
+	}
+	out.Foreign, out.Queue = s.desk.Looked()
+	return out
+}
+
+// limitList is the limits in force and how their fullest buckets stand.
+type limitList struct {
+	Limits  []limitShown  `json:"limits"`
+	Buckets []bucketShown `json:"buckets"`
+}
+
+type limitShown struct {
+	Name    string   `json:"name"`
+	Per     string   `json:"per"`
+	Counts  string   `json:"counts"`
+	Kind    string   `json:"kind"`
+	Then    string   `json:"then"`
+	Observe bool     `json:"observe,omitempty"`
+	Windows []string `json:"windows"` // "300/1h"
+	Burst   string   `json:"burst,omitempty"`
+}
+
+type bucketShown struct {
+	Limit   string    `json:"limit"`
+	Key     string    `json:"key"`
+	Window  float64   `json:"window_seconds"`
+	Used    int64     `json:"used"`
+	Count   int64     `json:"count"`
+	FreeAt  time.Time `json:"free_at,omitzero"`
+	Latched bool      `json:"latched,omitempty"`
+}
+
+// maxShown bounds the buckets of one answer.
+const maxShown = 200
+
+// listLimits tells how buckets stand: those of one account, else the fullest.
+func (s *state) listLimits(now time.Time, account string) (limitList, error) {
+	c, r := s.config.Load(), s.rules.Load()
+	out := limitList{Limits: []limitShown{}, Buckets: []bucketShown{}}
+	for _, l := range c.Limits {
+		out.Limits = append(out.Limits, shownLimit(&l))
+	}
+	value := ""
+	if account != "" {
+		subject, v, err := s.desk.Account(account)
+		if err != nil {
+			return out, control.Errorf(http.StatusBadRequest, "%v", err)
+		}
+		sw := policy.Switch{Subject: subject, Value: v}
+		value = sw.About()
+	}
+	s.buckets.Each(func(b limit.State) {
+		if value == "" || b.Key.Value == value {
+			out.Buckets = append(out.Buckets, r.stand(context.Background(), now, s, b)...)
+		}
+		if len(out.Buckets) > 50*maxShown { // enough to find full ones among
+			out.Buckets = fullest(out.Buckets)
+		}
+	})
+	out.Buckets = fullest(out.Buckets)
+	return out, nil
+}
+
+// fullest are the fullest windows, the fullest first.
+func fullest(all []bucketShown) []bucketShown {
+	slices.SortFunc(all, func(a, b bucketShown) int {
+		return cmp.Or(cmp.Compare(float64(b.Used)/float64(b.Count), float64(a.Used)/float64(a.Count)), strings.Compare(a.Key+a.Limit, b.Key+b.Limit), cmp.Compare(a.Window, b.Window))
+	})
+	return all[:min(len(all), maxShown)]
+}
+
+// stand tells how the windows of a bucket stand under the limit in force.
+func (r *rules) stand(ctx context.Context, now time.Time, s *state, b limit.State) (all []bucketShown) {
+	l := r.policy.Limits.Find(b.Key.Limit)
+	if l == nil {
+		return nil // of an earlier configuration
+	}
+	out, err := s.buckets.Peek(ctx, now, []limit.Charge{l.Charge(b.Key.Value, 1, 1)})
+	if err != nil {
+		return nil
+	}
+	for _, u := range out.Uses {
+		if u.Used > 0 || out.Latched[0] {
+			all = append(all, bucketShown{b.Key.Limit, b.Key.Value, u.Window.Length.Seconds(), u.Used, u.Window.Count, u.FreeAt, out.Latched[0]})
+		}
+	}
+	return all
+}
+
+func shownLimit(l *config.Limit) limitShown {
+	s := limitShown{Name: l.Name, Per: l.Per, Counts: l.Counts, Kind: l.Kind, Then: l.Then.String(), Observe: l.Observe}
+	for _, w := range l.Windows {
+		s.Windows = append(s.Windows, w.String())
+	}
+	if l.Burst != (config.Window{}) {
+		s.Burst = l.Burst.String()
+	}
+	return s
+}

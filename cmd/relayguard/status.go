@@ -1,0 +1,214 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/render"
+	"relayguard/incident"
+	"relayguard/policy"
+)
+
+func newStatus() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "say what is happening now",
+		Long: strings.TrimSpace(`
+Says whether somebody abuses the server now, and who: first the open incidents,
+one a line, with the command that explains each; then the red switch and the
+suspensions, the phase, what is held, what was decided since the daemon started,
+and whether journal and MTA log are well.
+
+Exit status: 0 all is quiet; 1 an incident is open, the red switch is pulled, or
+the journal or the hold queue is not well; 3 the daemon does not run.`),
+		Example: "  relayguard status\n  relayguard status --json | jq '.incidents[].origin'",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, c, err := asker(cmd)
+			if err != nil {
+				return err
+			}
+			var s status
+			if err := client.Get(cmd.Context(), "/v1/status", nil, &s); err != nil {
+				if errors.Is(err, control.ErrDead) {
+					return tellDead(cmd, c.Control.Socket, asJSON)
+				}
+				return answerOf(err)
+			}
+			if asJSON {
+				err = render.JSON(cmd.OutOrStdout(), s)
+			} else {
+				err = writeStatus(cmd.OutOrStdout(), render.PageOf(cmd.OutOrStdout()), &s)
+			}
+			if err != nil {
+				return &exitError{exitCannotTell, err}
+			}
+			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || s.Queue != "" {
+				return &exitError{code: exitFinding}
+			}
+			return nil
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// tellDead says what is known of a daemon that does not answer. Its socket is as
+// old as its start; one that ended in order took it away.
+func tellDead(cmd *cobra.Command, socket string, asJSON bool) error {
+	dead := struct {
+		Running bool      `json:"running"`
+		Socket  string    `json:"socket"`
+		Started time.Time `json:"started,omitzero"`
+		Known   string    `json:"known"`
+	}{Socket: socket, Known: "it ended in order, or was never started: its socket is not there"}
+	if info, err := os.Lstat(socket); err == nil {
+		dead.Started = info.ModTime()
+		dead.Known = "it was killed or crashed: it left its socket, started " + stamp(time.Now(), info.ModTime())
+	} else if !errors.Is(err, os.ErrNotExist) {
+		dead.Known = err.Error()
+	}
+	if asJSON {
+		if err := render.JSON(cmd.OutOrStdout(), dead); err != nil {
+			return &exitError{exitCannotTell, err}
+		}
+	}
+	return &exitError{exitCannotTell, fmt.Errorf("%w: nobody answers on %s; %s; %s. The reason is in: journalctl -u relayguard", control.ErrDead, socket, dead.Known, startHint)}
+}
+
+func writeStatus(w io.Writer, page render.Page, s *status) error {
+	if len(s.Incidents) == 0 {
+		if _, err := fmt.Fprintln(w, "no open incident"); err != nil {
+			return err
+		}
+	}
+	if err := incidentTable(page, s.Now, s.Incidents).Write(w, page); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	var pairs []render.Pair
+	if s.Stopped != nil {
+		pairs = append(pairs, render.Pair{Label: "red switch", Text: fmt.Sprintf("all mail to the outside is held since %s, by %s: %s; relayguard start lets it go", stamp(s.Now, s.Stopped.Since), s.Stopped.By, s.Stopped.Reason)})
+	}
+	for i, sw := range s.Suspended {
+		label := ""
+		if i == 0 {
+			label = "suspended"
+		}
+		pairs = append(pairs, render.Pair{Label: label, Text: fmt.Sprintf("%s %s, by %s: %s", sw.About(), untilWhen(s.Now, sw.Until, "until it is resumed"), sw.By, sw.Reason)})
+	}
+	return page.Pairs(w, append(pairs, s.pairs()...))
+}
+
+// incidentTable has a line for each incident.
+func incidentTable(page render.Page, now time.Time, all []incident.Incident) *render.Table {
+	t := &render.Table{Columns: []render.Column{{Title: "ORIGIN", Min: 21}, {Title: "CAUSE", Min: 8}, {Title: "SINCE", Whole: true}, {Title: "STOPS", Right: true, Whole: true}, {Title: "EXPLAIN", Whole: true}}}
+	for _, i := range all {
+		since := render.Ago(now, i.Opened)
+		if !page.Cut {
+			since = when(page, i.Opened)
+		}
+		t.Rows = append(t.Rows, []string{i.Origin, i.Cause, since, number(i.Stops), "relayguard explain " + i.Last})
+	}
+	return t
+}
+
+// pairs are what status says below incidents and switches.
+func (s *status) pairs() []render.Pair {
+	held := fmt.Sprintf("%s (%s) by relayguard", counted(s.Held.Messages, "message"), render.Bytes(s.Held.Bytes))
+	if s.Foreign > 0 {
+		held += fmt.Sprintf(", %d by others", s.Foreign)
+	}
+	pairs := []render.Pair{{Label: "phase", Text: phaseLine(s.Phase)}, {Label: "held", Text: held}}
+	if s.Queue != "" {
+		pairs = append(pairs, render.Pair{Label: "hold queue", Text: "cannot be looked at, so held mail cannot be listed, released or deleted: " + s.Queue})
+	}
+	return append(pairs,
+		render.Pair{Label: "messages", Text: s.messageLine()},
+		render.Pair{Label: "denied", Text: fmt.Sprintf("%s in force; relayguard deny list", counted(s.Denied, "denial"))},
+		render.Pair{Label: "journal", Text: s.Journal.line()},
+		render.Pair{Label: "mta log", Text: s.Log.line()},
+		render.Pair{Label: "daemon", Text: fmt.Sprintf("version %s, since %s, %s from the MTA", s.Version, stamp(s.Now, s.Since), counted(s.Open, "connection"))})
+}
+
+// messageLine is how many messages were decided how, by verdicts.
+func (s *status) messageLine() string {
+	var parts []string
+	for _, name := range policy.Verdicts() {
+		if n := s.Messages[name]; n > 0 || name == policy.Accept.String() {
+			parts = append(parts, fmt.Sprintf("%d %s", n, name))
+		}
+	}
+	line := strings.Join(parts, ", ")
+	if s.Refused > 0 {
+		line += "; " + counted(s.Refused, "recipient") + " refused before there was a message"
+	}
+	return line + "; since " + render.Ago(s.Now, s.Since)
+}
+
+// phaseLine says in one line what the phase means.
+func phaseLine(phase string) string {
+	switch phase {
+	case policy.Learning.String():
+		return "learning: bursts and abuse limits act, what else is wrong is told"
+	case policy.Observe.String():
+		return "observe: rules only tell; deny, suspend and stop act"
+	case policy.Enforce.String():
+		return "enforce: all rules act"
+	}
+	return phase
+}
+
+func (j *journalStatus) line() string {
+	var parts []string
+	if !j.OK {
+		parts = append(parts, "not well: mail is decided all the same, but what is decided may not outlive a crash")
+	}
+	parts = append(parts, cmp.Or(j.Text, "fine"))
+	if j.Backlog > 0 && !j.OK {
+		parts = append(parts, counted(j.Backlog, "record")+" in memory only")
+	}
+	if j.Lag > 1<<20 {
+		parts = append(parts, render.Bytes(j.Lag)+" not yet searchable")
+	}
+	if j.Lost > 0 {
+		parts = append(parts, counted(j.Lost, "record")+" about stops, holds or orders lost")
+	}
+	if j.DroppedAccepted > 0 {
+		parts = append(parts, counted(j.DroppedAccepted, "row")+" about accepted mail left out under load")
+	}
+	return strings.Join(parts, "; ")
+}
+
+func (l *logStatus) line() string {
+	if l.Source == "none" {
+		return "not read (mta.log): what becomes of mail is not known"
+	}
+	parts := []string{l.Source}
+	if l.Events == 0 {
+		parts = append(parts, "nothing of the MTA in it so far")
+	} else {
+		parts = append(parts, fmt.Sprintf("%d sent, %d deferred, %d bounced", l.Delivered, l.Deferred, l.Bounced))
+	}
+	for _, bad := range []struct {
+		n    int64
+		text string
+	}{{l.Gaps, "gap"}, {l.Unreadable, "unreadable line"}} {
+		if bad.n > 0 {
+			parts = append(parts, counted(bad.n, bad.text))
+		}
+	}
+	if l.Gaps+l.Unreadable > 0 {
+		parts = append(parts, "deliveries may be missing from explain")
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/desk"
+	"relayguard/cmd/internal/render"
+)
+
+// accountHelp says how accounts are written.
+const accountHelp = `ACCOUNT is login:NAME, local_user:NAME (a Unix account) or network:NAME (a trusted
+network); a name alone is a login.`
+
+func newSuspend() *cobra.Command {
+	var term span
+	var reason string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "suspend ACCOUNT",
+		Short: "stop an account's sending, at once",
+		Long: strings.TrimSpace(`
+Stops what an account sends, not what it gets, until it is resumed or --for is
+over: new mail is refused, and what it has in the queue is held. Mail programs see
+550; sendmail(1) refuses a Unix account of its own, and what comes from one that
+many sites share is held.
+
+` + accountHelp + `
+
+Exit status: 0; 1 it is suspended, but something else did not work; 2 usage; 3
+cannot tell, or not allowed.`),
+		Example: "  relayguard suspend taro@example.jp --reason 'password stolen'\n  relayguard suspend local_user:site12 --for 2h --reason 'spam from a form'",
+		Args:    exactly("ACCOUNT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needed(cmd, "reason", reason, "say why, for the journal and for who asks later"); err != nil {
+				return err
+			}
+			out, err := post[desk.Suspended](cmd, "/v1/suspend", desk.Suspension{Account: args[0], Term: time.Duration(term), Reason: reason})
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = render.JSON(cmd.OutOrStdout(), out)
+			} else {
+				err = writeSuspended(cmd, &out)
+			}
+			return done(cmd, err, out.Remarks)
+		},
+	}
+	cmd.Flags().Var(&term, "for", "for this `time`: 90m, 2h, 3d; else until it is resumed")
+	cmd.Flags().StringVar(&reason, "reason", "", "why: `text` for the journal")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// done ends an act that was done: remarks are what did not work.
+func done(cmd *cobra.Command, err error, problems []string) error {
+	remarks(cmd, problems)
+	if err != nil {
+		return &exitError{exitCannotTell, err}
+	}
+	if len(problems) > 0 {
+		return &exitError{code: exitFinding}
+	}
+	return nil
+}
+
+func writeSuspended(cmd *cobra.Command, s *desk.Suspended) error {
+	now := time.Now()
+	l := pairList{}
+	l.add("suspended", "%s, %s", s.Account, untilWhen(now, s.Switch.Until, "until it is resumed"))
+	l.known("local mail", s.Local)
+	l.add("held", "%s that it had in the queue", counted(s.Held, "message"))
+	if err := render.PageOf(cmd.OutOrStdout()).Pairs(cmd.OutOrStdout(), l); err != nil {
+		return err
+	}
+	account := shellWord(s.Account, "ACCOUNT")
+	fmt.Fprintf(cmd.ErrOrStderr(), "what is held: relayguard held list --account %s\nwhen it is mended: relayguard resume %s --cause '...'\n", account, account)
+	return nil
+}

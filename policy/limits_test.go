@@ -310,6 +310,33 @@ func TestRuleThatOnlyTells(t *testing.T) {
 	}
 }
 
+// What is stopped is charged to no limit, whatever its rule would do.
+func TestStoppedMailIsNotChargedToARuleThatTells(t *testing.T) {
+	h := newHouse(policy.Enforce, limited("watch", limit.Login, policy.Tell, window(100, time.Hour)), limited("hour", limit.Login, policy.Hold, window(1, time.Hour)))
+	for range 3 {
+		h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...))
+	}
+	if used := h.used(t, "watch", "login:taro@example.jp"); used != 1 {
+		t.Errorf("%d are charged, 1 went out", used)
+	}
+}
+
+func TestRuleThatTellsShutsNothing(t *testing.T) {
+	abuse := limited("abuse", limit.Login, policy.Hold, window(1, time.Hour))
+	abuse.Kind, abuse.Observe = limit.Abuse, true
+	h := newHouse(policy.Enforce, abuse)
+	send := func(after time.Duration) policy.Decision {
+		return h.Message(t.Context(), now.Add(after), h.mail("taro@example.jp", to(1)...))
+	}
+	send(0)
+	if d := send(0); d.Verdict != policy.Tell || len(d.Counters) != 1 || !d.Counters[0].Soft || !d.Counters[0].Over || d.Counters[0].Latched || d.Counters[0].Kind != "abuse" {
+		t.Errorf("%v, %+v", d.Verdict, d.Counters)
+	}
+	if d := send(2 * time.Hour); d.Verdict != policy.Accept {
+		t.Errorf("two hours later %v: %s", d.Verdict, d.Reason)
+	}
+}
+
 // A bucket that an abuse limit shut stays shut when its rule is told to observe
 // only; then it must not keep the other limits from being charged.
 func TestShutBucketOfARuleThatTellsStopsNoCharge(t *testing.T) {
@@ -562,6 +589,24 @@ func TestHeldMailIsNoChargedTry(t *testing.T) {
 	}
 	if d := h.Message(t.Context(), now.Add(2*time.Hour), m); d.Verdict != policy.Accept || d.Retry != 0 || len(d.Charges) != 1 {
 		t.Errorf("with room again: %v, %d free, charges %v", d.Verdict, d.Retry, d.Charges)
+	}
+}
+
+// A retry that was stopped for its other recipients has used up nothing.
+func TestStoppedRetryCountsAsNone(t *testing.T) {
+	h := newHouse(policy.Enforce, limited("hour", limit.Login, policy.Hold, window(3, 10*time.Hour)))
+	m := h.mail("taro@example.jp", to(2)...)
+	h.Message(t.Context(), now, m)
+	m.RcptTo = to(5)
+	for i := range 10 {
+		m.QueueID = fmt.Sprint("held", i)
+		if d := h.Message(t.Context(), now, m); d.Verdict != policy.Hold || d.Retry != 2 {
+			t.Errorf("try %d: %v, %d free", i, d.Verdict, d.Retry)
+		}
+	}
+	m.RcptTo, m.QueueID = to(2), "again"
+	if d := h.Message(t.Context(), now, m); d.Verdict != policy.Accept || d.Retry != 2 {
+		t.Errorf("%v, %d free: %s", d.Verdict, d.Retry, d.Reason)
 	}
 }
 

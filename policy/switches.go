@@ -361,7 +361,7 @@ func (s *Switches) deniedClient(now time.Time, o *origin.Origin) *Switch {
 	}
 	for _, n := range s.networks { // few: an admin types them
 		if !n.Over(now) && n.prefix.Contains(ip) {
-			if n.Kind == Allow || s.find(now, Allow, SubjectNetwork, n.Value, "") != nil {
+			if s.find(now, Allow, SubjectNetwork, n.Value, "") != nil {
 				return nil
 			}
 			return n.Switch

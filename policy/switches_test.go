@@ -257,6 +257,9 @@ func TestDenied(t *testing.T) {
 				if d.Verdict.Stops() != c.refused || c.refused && d.Rule != policy.RuleDenied || m.MailFrom == "" && d.Verdict == policy.Reject {
 					t.Errorf("at the end %v by %q", d.Verdict, d.Rule)
 				}
+				if c.refused && m.MailFrom == "" && (d.Verdict != policy.Defer || d.Reply.Code != 451) {
+					t.Errorf("null sender at the end: %v, %v: it must fill no hold queue", d.Verdict, d.Reply)
+				}
 				if text := d.Reply.Text; strings.Contains(text, "phished") || strings.Contains(text, "evil") {
 					t.Errorf("the reply tells %q", text)
 				}

@@ -355,6 +355,27 @@ func TestStrangersOfOneNetworkAreOne(t *testing.T) {
 	})
 }
 
+// full is a room that holds nothing.
+type full struct{}
+
+func (full) Full(string) bool        { return true }
+func (full) Take(string, int64) bool { return false }
+
+func TestWhatIsDeferredIsNotToldAsRejected(t *testing.T) {
+	p := rules(policy.Enforce)
+	p.Room = full{}
+	g, k := newKept(p)
+	for i := range 50 {
+		m := message("", []string{"taro@example.jp", ""}[i/25], "friend@example.net")
+		m.Role, m.Submitted, m.UID = policy.Local, true, 1000
+		m.RcptMore = 1 // would be held
+		d := g.Message(t.Context(), m)
+		if r := k.told(t, d); r.Verdict != d.Verdict || d.Rule != policy.RuleHoldCap || d.Verdict != []policy.Verdict{policy.Reject, policy.Defer}[i/25] {
+			t.Errorf("message %d: %v by %q, its id tells %v", i, d.Verdict, d.Rule, r.Verdict)
+		}
+	}
+}
+
 // More kinds of refusals than are remembered: each is still told by an entry of
 // its own account and reason, and all are counted.
 func TestMoreKindsThanAreRemembered(t *testing.T) {
@@ -375,6 +396,9 @@ func TestMoreKindsThanAreRemembered(t *testing.T) {
 		sum := int64(len(k.all))
 		for _, n := range k.again {
 			sum += n
+		}
+		if len(k.all) <= kinds {
+			t.Errorf("%d records: all kinds are remembered", len(k.all))
 		}
 		if sum != 2*kinds {
 			t.Errorf("%d refusals are known of %d", sum, 2*kinds)

@@ -128,6 +128,7 @@ func TestWhatAliasesAddIsCharged(t *testing.T) {
 		{"requeued", 0, []maillog.Event{queued(0, "A", 51), requeued("A", "E"), queued(9, "E", 51)}, 49},
 		{"requeued and more", 0, []maillog.Event{queued(0, "A", 2), requeued("A", "E"), requeued("A", "E"), queued(9, "E", 12)}, 10},
 		{"the id comes back for another", 0, []maillog.Event{queued(0, "A", 2), removed("A"), queued(3600, "A", 500)}, 0},
+		{"a copy with the id of one that left", 0, []maillog.Event{removed("R"), queued(1, "R", 10), forwarded(1, "A", "R")}, 9},
 		{"removed twice", 0, []maillog.Event{queued(0, "A", 3), removed("A"), removed("A"), queued(0, "A", 3)}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -135,6 +136,7 @@ func TestWhatAliasesAddIsCharged(t *testing.T) {
 			who := "login:taro@example.jp"
 			charges := []limit.Charge{charge(who, 2)}
 			p.Accepted("A", charges, 2)
+			p.Accepted("R", []limit.Charge{charge("login:hanako@example.jp", 1)}, 1000)
 			for _, e := range c.events {
 				p.Event(t.Context(), now, e)
 			}

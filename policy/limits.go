@@ -30,6 +30,7 @@ type Limits struct {
 	buckets limit.Store
 	retries *limit.Retries
 	observe bool
+	refuses bool // some rule defers or rejects: there may be an answer at RCPT
 }
 
 // limitRule is a rule as its phase has it.
@@ -66,6 +67,7 @@ func NewLimits(phase Phase, rules []LimitRule, shared []int, buckets limit.Store
 	for _, r := range rules {
 		l.names[r.Name] = true
 		l.rules = append(l.rules, newLimitRule(phase, r))
+		l.refuses = l.refuses || r.Then >= Defer
 	}
 	slices.SortStableFunc(l.rules, func(a, b limitRule) int {
 		switch {
@@ -296,6 +298,10 @@ func (p *Policy) full(ctx context.Context, now time.Time, m *Message, d *Decisio
 	if kind, _ := d.Origin.Account(); l == nil || l.observe || kind == origin.KindUnknown {
 		return nil
 	}
+	noRoom := p.Room != nil && p.Room.Full(d.Origin.Name())
+	if !noRoom && !l.refuses {
+		return nil // the usual case: what does not fit is held at the end
+	}
 	var t taking
 	l.charges(&t, p.Switches.Load(), now, m, &d.Origin, 1, 1)
 	t.charges = t.charges[:t.hard]
@@ -314,7 +320,7 @@ func (p *Policy) full(ctx context.Context, now time.Time, m *Message, d *Decisio
 		case f.Verdict == Defer || f.Verdict == Reject:
 			l.tell(d, &t, &out)
 			return &f
-		case f.Verdict == Hold && p.Room != nil && p.Room.Full(d.Origin.Name()):
+		case f.Verdict == Hold && noRoom:
 			l.tell(d, &t, &out)
 			return &Finding{RuleHoldCap, Defer, fmt.Sprintf("%s: %s; and as much as may be held is held already", f.Rule, f.Reason)}
 		}

@@ -27,6 +27,7 @@ type rules struct {
 	limitNames []string
 	shared     map[int]bool  // uids of local.shared_users
 	queueDir   string        // the MTA's, "" if it could not be asked
+	copies     int           // recipients that the MTA adds to each message
 	maps       *postfix.Maps // nil: none configured
 	unread     []error       // what could not be read, and is lived with at start
 }
@@ -157,7 +158,7 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 		log.Error("inside.from_mta: Postfix cannot be asked, only inside.domains count; set mta.config_directory, or from_mta = false", "error", err)
 		return nil
 	}
-	r.queueDir = mta.QueueDir
+	r.queueDir, r.copies = mta.QueueDir, mta.Copies()
 	if c.Inside.FromMTA {
 		r.addInside(ctx, mta, log)
 		if r.policy.Addresses.DefaultDomain == "" {

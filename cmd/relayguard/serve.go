@@ -103,7 +103,7 @@ func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer)
 	if d.state, err = openState(ctx, c, d.users, d.log); err != nil {
 		return &exitError{exitCannotTell, err}
 	}
-	defer d.state.close()
+	defer func() { d.state.close(d.guard) }()
 	if err := d.start(ctx); err != nil {
 		return err
 	}

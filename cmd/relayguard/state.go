@@ -82,7 +82,6 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	s.loadBuckets(ctx)
 	s.desk = &desk.Desk{
 		Journal: s.journal, Queue: &queue.Client{Path: c.MTA.QueueHelper}, Switches: s.switches, Log: log, Room: s.room, Buckets: s.buckets,
-		Inside:   func(addr string) bool { return s.rules.Load().policy.Inside.Has(addr) },
 		UID:      userID,
 		UserName: users.Name,
 		Shared:   func(uid int) bool { return s.rules.Load().shared[uid] },
@@ -90,12 +89,13 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	}
 	s.trail = trail.New(trail.Options{
 		Buckets: s.buckets, Retries: s.retries, Log: log, Note: s.journal.Note, Held: s.desk.HeldByMilter,
-		Requeued: s.desk.Requeued,
+		Requeued: s.desk.Requeued, Copies: func() int { return s.rules.Load().copies },
 	})
 	if err := s.openLog(ctx, c); err != nil {
 		log.Error("mta.log: what becomes of mail is not known", "error", err)
 	}
 	s.openIncidents(ctx, c)
+	s.desk.Tell = func(now time.Time, account, text string) { s.book.NoteOrigin(now, account, text) }
 	return s, nil
 }
 
@@ -193,15 +193,12 @@ func (s *state) saveIncident(i incident.Incident) {
 	s.journal.Note(journal.Incident{ID: i.ID, Origin: i.Origin, Cause: i.Cause, Opened: i.Opened, Updated: i.Updated, Closed: i.Closed, State: text})
 }
 
-// stillOver keeps an incident open while its bucket is full or shut.
+// stillOver keeps an incident open while the account's bucket is full or shut. A
+// limit whose buckets are not accounts' (machine, sender_domain) is not asked: its
+// incident ends when nothing more is stopped.
 func (s *state) stillOver(account, cause string, now time.Time) bool {
-	limits := s.rules.Load().policy.Limits
-	subject, value, err := s.desk.Account(account)
-	if err != nil {
-		return false
-	}
-	key := policy.Switch{Kind: policy.Suspend, Subject: subject, Value: value}
-	return limits.Over(context.Background(), now, cause, key.About())
+	bucket, err := s.desk.Bucket(account)
+	return err == nil && s.rules.Load().policy.Limits.Over(context.Background(), now, cause, bucket)
 }
 
 // watcher tells those who follow what the guard decided.
@@ -337,10 +334,13 @@ func (s *state) reconcile(ctx context.Context, period time.Duration) {
 }
 
 // close ends the background and writes what is left.
-func (s *state) close() {
+func (s *state) close(g *guard.Guard) {
 	if s.stop != nil {
 		s.stop()
 		s.work.Wait()
+	}
+	if g != nil {
+		g.Tick(time.Now().Add(time.Hour)) // nothing is repeated any more
 	}
 	s.book.SaveAll(time.Now())
 	s.flush()

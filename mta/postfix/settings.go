@@ -11,6 +11,7 @@ import (
 // parameters are all that relayguard reads of Postfix. What an older Postfix
 // does not know is empty.
 var parameters = []string{
+	"always_bcc", "sender_bcc_maps",
 	"bounce_queue_lifetime", "empty_address_recipient", "hash_queue_depth", "hash_queue_names", "maximal_queue_lifetime",
 	"command_directory", "config_directory", "content_filter", "cleanup_service_name", "data_directory",
 	"header_checks", "inet_interfaces", "mail_name", "mail_owner", "mail_version", "master_service_disable",
@@ -283,4 +284,17 @@ func splitWords(line string) ([]string, error) {
 		rest = rest[end:]
 	}
 	return words, nil
+}
+
+// Copies is how many recipients Postfix itself may add to each message: those of
+// always_bcc and sender_bcc_maps. recipient_bcc_maps, which add one for each
+// recipient, are not among them.
+func (i *Instance) Copies() int {
+	n := 0
+	for _, name := range []string{"always_bcc", "sender_bcc_maps"} {
+		if i.main[name] != "" {
+			n++
+		}
+	}
+	return n
 }

@@ -208,7 +208,7 @@ var limits = section[Limit]{"limit", limitDoc(), newLimit, defaultLimits, []fiel
 }}
 
 // maxLimits bounds the work on each message.
-const maxLimits = 100
+const maxLimits = 60 // policy/limit takes 64 charges in one step
 
 func (r *report) checkLimits(all []Limit, tables []*table) {
 	if len(tables) > maxLimits {

@@ -45,12 +45,14 @@ type Desk struct {
 	Room    *holds.Room
 	Buckets limit.Store
 
-	// Inside tells which addresses are ours, UID the number of a Unix account,
-	// UserName its name, Shared whether many sites send as it.
-	Inside   func(addr string) bool
+	// UID tells the number of a Unix account, UserName its name, Shared whether
+	// many sites send as it.
 	UID      func(name string) (int, error)
 	UserName func(uid int) string
 	Shared   func(uid int) bool
+
+	// Tell adds to the time lines of an account's incidents.
+	Tell func(now time.Time, account, text string)
 
 	// Limits are the names of the limits in force.
 	Limits func() []string

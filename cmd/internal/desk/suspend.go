@@ -68,6 +68,7 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 			out.Remarks = append(out.Remarks, "sendmail(1) still takes its mail, which is held instead: "+err.Error())
 		}
 	}
+	d.tell(now, out.Account, "suspended by "+by.Name)
 	out.Held, err = d.holdQueued(ctx, now, by, out.Account, policy.RuleSuspended, "suspended: "+s.Reason)
 	if err != nil {
 		out.Remarks = append(out.Remarks, "its mail in the queue is not held: "+err.Error())
@@ -196,6 +197,9 @@ type Resumed struct {
 // Resume lets an account send again, on probation, and opens what an abuse limit
 // shut. What of its mail is held stays held: an admin looks at it first.
 func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (Resumed, error) {
+	if kind, _, _ := strings.Cut(r.Account, ":"); slices.Contains(onlyBuckets, kind) {
+		return d.resumeBucket(ctx, now, by, r), nil
+	}
 	subject, value, err := d.Account(r.Account)
 	if err != nil {
 		return Resumed{}, err
@@ -226,13 +230,36 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 		}
 		out.Probation = "half of each limit " + until(p)
 	}
+	d.tell(now, out.Account, "resumed by "+by.Name)
 	held, err := d.find(ctx, now, Filter{Account: out.Account})
 	out.Held = len(held)
 	return out, err
 }
 
+func (d *Desk) tell(now time.Time, account, text string) {
+	if d.Tell != nil {
+		d.Tell(now, account, text)
+	}
+}
+
+// onlyBuckets are keys of limits that are nobody's account: an abuse limit can
+// shut their buckets, and only a resume opens them.
+var onlyBuckets = []string{"machine", "sender_domain", "server"}
+
+func (d *Desk) resumeBucket(ctx context.Context, now time.Time, by By, r Resumption) Resumed {
+	d.append(d.audit(now, by, "resume", r.Account, r.Cause, ""))
+	return Resumed{Account: r.Account, Opened: d.openLatched(ctx, now, r.Account)}
+}
+
 // bucketOf is the value of an account's buckets.
 func bucketOf(s *policy.Switch) string { return s.About() }
+
+// Bucket is the value of the buckets of an account as people write it.
+func (d *Desk) Bucket(account string) (string, error) {
+	subject, value, err := d.Account(account)
+	s := policy.Switch{Subject: subject, Value: value}
+	return s.About(), err
+}
 
 // openLatched opens every bucket of an account, and names those limits.
 func (d *Desk) openLatched(ctx context.Context, now time.Time, value string) (opened []string) {

@@ -33,9 +33,9 @@ type Options struct {
 	Held     func(queueID string, at time.Time)
 	Requeued func(oldID, newID string, at time.Time)
 
-	// Copies is how many recipients the MTA adds to each message by itself
+	// Copies tells how many recipients the MTA adds to each message by itself
 	// (always_bcc and the like): they are nobody's doing.
-	Copies int
+	Copies func() int // nil: none
 }
 
 // Trail keeps what was accepted lately. Safe for concurrent use.
@@ -94,9 +94,12 @@ func (t *Trail) Accepted(queueID string, charges []limit.Charge, recipients int)
 	if queueID == "" {
 		return
 	}
+	if t.o.Copies != nil {
+		recipients += t.o.Copies()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.passed.put(strings.Clone(queueID), &message{root: strings.Clone(queueID), charges: charges, recipients: recipients + t.o.Copies})
+	t.passed.put(strings.Clone(queueID), &message{root: strings.Clone(queueID), charges: charges, recipients: recipients})
 }
 
 // Event learns of a line of the MTA's log.

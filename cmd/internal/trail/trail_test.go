@@ -132,7 +132,7 @@ func TestWhatAliasesAddIsCharged(t *testing.T) {
 		{"removed twice", 0, []maillog.Event{queued(0, "A", 3), removed("A"), removed("A"), queued(0, "A", 3)}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPost(func(o *trail.Options) { o.Copies = c.copies })
+			p := newPost(func(o *trail.Options) { o.Copies = func() int { return c.copies } })
 			who := "login:taro@example.jp"
 			charges := []limit.Charge{charge(who, 2)}
 			p.Accepted("A", charges, 2)

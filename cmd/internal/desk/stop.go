@@ -27,9 +27,7 @@ func (d *Desk) Stop(ctx context.Context, now time.Time, by By, reason string) (S
 	if _, err := d.Switches.Set(policy.Switch{Kind: policy.Stop, Reason: reason, By: by.Name, Since: now}); err != nil {
 		out.Caveats = append(out.Caveats, err.Error())
 	}
-	d.acting.Lock()
-	defer d.acting.Unlock()
-	did, err := d.Queue.Stop(ctx)
+	did, err := d.Queue.Stop(ctx) // waits for no other act: seconds count
 	if err != nil {
 		return out, fmt.Errorf("new mail is held, but what is in the queue goes on: %w", err)
 	}
@@ -83,19 +81,50 @@ func (d *Desk) Start(ctx context.Context, now time.Time, by By, reason string, k
 		out.Remarks = append(out.Remarks, err.Error())
 	}
 	out.Was = len(gone) > 0
-	did, err := d.Queue.Start(ctx, true) // what it held is released with the rest
+	did, err := d.Queue.Start(ctx, keep)
 	if err != nil && !errors.Is(err, postfix.ErrNotStopped) {
 		return out, fmt.Errorf("new mail is taken again, but the MTA's deliveries are still stopped: %w", err)
 	}
 	out.Remarks = append(out.Remarks, did.Caveats...)
 	out.Was = out.Was || err == nil
 	f := Filter{Rule: policy.RuleStopped}
+	if err := d.released(ctx, now, by, reason, f, did.Released, &out); err != nil {
+		return out, err
+	}
 	if keep {
 		held, err := d.find(ctx, now, f)
 		out.Kept = len(held)
 		return out, err
 	}
 	r, err := d.Release(ctx, now, by, Order{Filter: f, Reason: reason})
-	out.Released = r.Counts
+	for outcome, n := range r.Counts {
+		out.Released[outcome] += n
+	}
 	return out, err
+}
+
+// released journals what the MTA's side released by itself. That it does so,
+// whatever the journal knows of it, leaves nothing behind when an entry is missing.
+func (d *Desk) released(ctx context.Context, now time.Time, by By, reason string, f Filter, results []postfix.Result, out *Started) error {
+	out.Released = map[string]int{}
+	if len(results) == 0 {
+		return nil
+	}
+	holds, err := d.find(ctx, now, f)
+	if err != nil {
+		return err
+	}
+	byID := map[string]int{}
+	for i, h := range holds {
+		byID[h.QueueID] = i
+	}
+	var done []Done
+	for _, r := range results {
+		out.Released[r.Fate.String()]++
+		if i, ok := byID[r.ID]; ok && r.Fate == postfix.Done {
+			done = append(done, Done{Held: heldOf(&holds[i]), Outcome: "done", NewID: r.NewID})
+		}
+	}
+	d.settled(now, by, reason, journal.StateReleased, done)
+	return nil
 }

@@ -118,10 +118,10 @@ type ChannelCounts struct {
 	Name      string
 	Waiting   int
 	Delivered int64
-	Failed    int64 // attempts
-	Joined    int64 // became one with an alert that waited
-	Kept      int64 // not delivered: rate limit, full queue, or failed too often
-	LastError string
+	Failed    int64  // attempts
+	Joined    int64  // became one with an alert that waited
+	Kept      int64  // not delivered: rate limit, full queue, or failed too often
+	LastError string // of the last attempt; "" if that went well
 }
 
 // Counts tells of each channel how it does.
@@ -268,6 +268,7 @@ func (l *lane) work() time.Duration {
 		l.pause, l.telling = 0, 0
 		l.mu.Lock()
 		l.counts.Delivered++
+		l.counts.LastError = ""
 		l.mu.Unlock()
 	}
 	return 0

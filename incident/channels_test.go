@@ -205,6 +205,9 @@ func TestChannelsRetryOne(t *testing.T) {
 		if gap := f.at[1].Sub(f.at[0]); gap < 30*time.Second {
 			t.Errorf("tried again after %v", gap)
 		}
+		if n := c.Counts()[0]; n.Failed != 2 || n.Delivered != 1 || n.LastError != "" {
+			t.Errorf("it goes again, and counts %+v", n)
+		}
 		c.Close()
 	})
 }

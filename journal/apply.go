@@ -169,7 +169,8 @@ func (a *applier) decision(d *Decision) error {
 	if !d.opensHold() {
 		return nil
 	}
-	_, err = a.exec(insertHold, d.QueueID, d.ID, d.Account, d.Rule, d.Reason, d.MailFrom, at, at, d.Size, d.Recipients,
+	const notSeen = 0 // its arrival, before somebody looks into the queue
+	_, err = a.exec(insertHold, d.QueueID, d.ID, d.Account, d.Rule, d.Reason, d.MailFrom, notSeen, at, d.Size, d.Recipients,
 		domains, at)
 	return err
 }
@@ -224,9 +225,12 @@ func (a *applier) held(h *Held) error {
 }
 
 func (a *applier) holdChange(c *HoldChange) error {
-	n, _, queueID, err := a.find(c.QueueID, c.DecisionID)
+	n, state, queueID, err := a.find(c.QueueID, c.DecisionID)
 	if err != nil || n == 0 {
 		return err
+	}
+	if done := state == StateReleased || state == StateDeleted; done && c.State != state {
+		return nil // what became of it is known; who came later found nothing
 	}
 	if queueID == "" {
 		queueID = c.QueueID

@@ -40,22 +40,18 @@ func (j *Journal) Health() Health {
 	return j.health
 }
 
-// setLogHealth remembers how writing the log went, and tells of a change.
+// setLogHealth remembers how writing the log went, and tells when it begins to
+// fail and when it is over, not each time that the cause is worded another way.
 func (j *Journal) setLogHealth(err error) {
 	j.healthMu.Lock()
 	defer j.healthMu.Unlock()
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
 	j.failing.Store(err != nil)
-	if text == j.health.Log {
-		return
-	}
-	j.health.Log = text
-	if err != nil {
-		j.log.Error("journal log cannot be written: stops, holds and admin actions wait in memory", "error", text)
-	} else {
+	was := j.health.Log
+	j.health.Log = oneLine(err)
+	switch {
+	case was == "" && err != nil:
+		j.log.Error("journal log cannot be written: stops, holds and admin actions wait in memory", "error", j.health.Log)
+	case was != "" && err == nil:
 		j.log.Info("journal log is written again")
 	}
 }
@@ -64,19 +60,23 @@ func (j *Journal) setLogHealth(err error) {
 func (j *Journal) setDatabaseHealth(err error) {
 	j.healthMu.Lock()
 	defer j.healthMu.Unlock()
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	if text == j.health.Database {
-		return
-	}
-	j.health.Database = text
-	if err != nil {
-		j.log.Error("journal database takes no rows: they wait in the log", "error", text)
-	} else {
+	was := j.health.Database
+	j.health.Database = oneLine(err)
+	switch {
+	case was == "" && err != nil:
+		j.log.Error("journal database takes no rows: they wait in the log", "error", j.health.Database)
+	case was != "" && err == nil:
 		j.log.Info("journal database takes rows again")
 	}
+}
+
+// oneLine is an error's text, empty without one; several that were joined stand
+// behind each other.
+func oneLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }
 
 func (j *Journal) tellReset(text string, cause error) {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -15,8 +15,9 @@ import (
 // that the next daemon fills its database from. While it is open no daemon
 // starts, so close it soon. Not safe for concurrent use.
 type Offline struct {
-	dir  string
-	lock *os.File
+	dir   string
+	place *os.Root
+	lock  *os.File // of place
 
 	reader *Reader
 	stale  bool     // something was appended since reader was opened
@@ -27,23 +28,26 @@ type Offline struct {
 // or somebody else who does without one, has it.
 func OpenOffline(dir string) (*Offline, error) {
 	set(&dir, DefaultDir)
-	lock, err := os.Open(dir)
+	place, err := openPlace(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		lock.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = ErrInUse
-		}
+	o := &Offline{dir: dir, place: place}
+	if o.lock, err = place.Open("."); err == nil {
+		err = syscall.Flock(int(o.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = ErrInUse
+	}
+	if err != nil {
+		o.Close()
 		return nil, fmt.Errorf("open journal %s: %w", dir, err)
 	}
-	r, err := OpenReader(dir)
-	if err != nil {
-		lock.Close()
+	if o.reader, err = OpenReader(dir); err != nil {
+		o.Close()
 		return nil, err
 	}
-	return &Offline{dir: dir, lock: lock, reader: r}, nil
+	return o, nil
 }
 
 // Remarks say what is missing or damaged, for an admin.
@@ -78,15 +82,16 @@ func (o *Offline) open() error {
 	if o.file != nil {
 		return nil
 	}
-	dir := filepath.Join(o.dir, logDirectory)
-	err := os.Mkdir(dir, 0o700)
-	if err == nil {
-		err = o.handOver(dir)
-	}
-	if err != nil && !errors.Is(err, os.ErrExist) {
+	log, err := o.openLog()
+	if err != nil {
 		return err
 	}
-	segments, err := listSegments(dir)
+	defer log.Close()
+	entries, err := fs.ReadDir(log.FS(), ".")
+	if err != nil {
+		return err
+	}
+	segments, err := segmentsOf(entries)
 	if err != nil {
 		return err
 	}
@@ -94,17 +99,47 @@ func (o *Offline) open() error {
 	if len(segments) > 0 {
 		number = max(number, segments[len(segments)-1].number+1)
 	}
-	name := filepath.Join(dir, segmentName(number))
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := log.OpenFile(segmentName(number), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(o.handOver(name), syncDirectory(dir)); err != nil {
+	if err := errors.Join(o.handOver(file), syncPlace(log)); err != nil {
 		file.Close()
 		return err
 	}
 	o.file = file
 	return nil
+}
+
+// openLog opens the log's directory, and makes it where there is none.
+func (o *Offline) openLog() (*os.Root, error) {
+	made := o.place.Mkdir(logDirectory, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return nil, made
+	}
+	log, err := o.place.OpenRoot(logDirectory) // and nothing outside of place
+	if err != nil {
+		return nil, err
+	}
+	if made == nil {
+		var dir *os.File
+		if dir, err = log.Open("."); err == nil {
+			err = errors.Join(o.handOver(dir), dir.Close())
+		}
+	}
+	if err != nil {
+		log.Close()
+		return nil, err
+	}
+	return log, nil
+}
+
+func syncPlace(place *os.Root) error {
+	dir, err := place.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // filled is the last segment that the database has something of.
@@ -115,8 +150,9 @@ func (r *Reader) filled() (number int64) {
 	return number
 }
 
-// handOver gives what root made to the daemon's account.
-func (o *Offline) handOver(name string) error {
+// handOver gives what root made to the daemon's account. It is what was opened,
+// whatever has its name by now.
+func (o *Offline) handOver(made *os.File) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
@@ -128,7 +164,7 @@ func (o *Offline) handOver(name string) error {
 	if !ok {
 		return nil
 	}
-	return os.Lchown(name, int(s.Uid), int(s.Gid))
+	return made.Chown(int(s.Uid), int(s.Gid))
 }
 
 // read is a reader that has seen what was appended.
@@ -177,9 +213,15 @@ func (o *Offline) AcceptedQueueIDs(ctx context.Context, account string, since ti
 
 // Close ends it; a daemon may start then.
 func (o *Offline) Close() error {
-	var err error
+	var errs []error
 	if o.file != nil {
-		err = o.file.Close()
+		errs = append(errs, o.file.Close())
 	}
-	return errors.Join(err, o.reader.Close(), o.lock.Close())
+	if o.reader != nil {
+		errs = append(errs, o.reader.Close())
+	}
+	if o.lock != nil {
+		errs = append(errs, o.lock.Close())
+	}
+	return errors.Join(append(errs, o.place.Close())...)
 }

@@ -60,7 +60,7 @@ type Hold struct {
 	Rule         string
 	Reason       string
 	MailFrom     string
-	Arrival      time.Time
+	Arrival      time.Time // in the queue; zero: nobody has looked yet
 	HeldAt       time.Time
 	Size         int64
 	Recipients   int
@@ -70,14 +70,6 @@ type Hold struct {
 	ChangedBy    string
 	ChangeReason string
 	NewQueueID   string
-}
-
-// HoldTotal is what is held of one account under one rule.
-type HoldTotal struct {
-	Account  string
-	Rule     string
-	Messages int64
-	Bytes    int64
 }
 
 // Delivered counts the log lines about a message's recipients by their outcome.
@@ -99,17 +91,11 @@ type Explanation struct {
 type Passed struct {
 	QueueID    string
 	DecisionID string
-	Time       time.Time
+	Time       time.Time // when it was let pass
+	Arrival    time.Time // in the queue; zero: not known
 	MailFrom   string
 	Size       int64
 	Recipients int
-}
-
-// Owner says whose a message was.
-type Owner struct {
-	Account    string
-	DecisionID string
-	Time       time.Time
 }
 
 // Total counts an account's answers of one day (UTC). A message counts with its
@@ -418,30 +404,22 @@ func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	return found, nil
 }
 
-func (s store) holdTotals(ctx context.Context) ([]HoldTotal, error) {
-	var totals []HoldTotal
-	err := s.each(ctx, "SELECT account, rule, count(*), sum(size) FROM hold WHERE "+openStates+" GROUP BY account, rule ORDER BY account, rule", nil,
-		func(rows *sql.Rows) error {
-			var t HoldTotal
-			err := rows.Scan(&t.Account, &t.Rule, &t.Messages, &t.Bytes)
-			totals = append(totals, t)
-			return err
-		})
-	if err != nil {
-		return nil, fmt.Errorf("count holds: %w", err)
-	}
-	return totals, nil
-}
-
 func (s store) passed(ctx context.Context, account string, since time.Time) ([]Passed, error) {
 	var found []Passed
-	err := s.each(ctx, `SELECT queue_id, id, time, mail_from, size, recipients FROM decision WHERE account = ? AND time >= ?
-		AND stage = 'message' AND verdict IN ('accept', 'tell') AND queue_id <> '' ORDER BY time DESC, id DESC LIMIT ?`,
+	// Beside what passed at once: what was held and let go, under its old id or the
+	// one that it got.
+	err := s.each(ctx, `SELECT * FROM (
+		SELECT queue_id, id, time AS at, 0, mail_from, size, recipients FROM decision WHERE account = ?1 AND time >= ?2
+			AND stage = 'message' AND verdict IN ('accept', 'tell') AND queue_id <> ''
+		UNION ALL
+		SELECT iif(new_queue_id <> '', new_queue_id, queue_id), decision_id, changed, arrival, mail_from, size, recipients FROM hold
+			WHERE account = ?1 AND changed >= ?2 AND state = 'released'
+		) ORDER BY at DESC, id DESC LIMIT ?3`,
 		[]any{account, micros(since), MaxLimit}, func(rows *sql.Rows) error {
 			var p Passed
-			var at int64
-			err := rows.Scan(&p.QueueID, &p.DecisionID, &at, &p.MailFrom, &p.Size, &p.Recipients)
-			p.Time = moment(at)
+			var at, arrival int64
+			err := rows.Scan(&p.QueueID, &p.DecisionID, &at, &arrival, &p.MailFrom, &p.Size, &p.Recipients)
+			p.Time, p.Arrival = moment(at), moment(arrival)
 			found = append(found, p)
 			return err
 		})
@@ -449,26 +427,6 @@ func (s store) passed(ctx context.Context, account string, since time.Time) ([]P
 		return nil, fmt.Errorf("search accepted mail of %s: %w", account, err)
 	}
 	return found, nil
-}
-
-func (s store) owner(ctx context.Context, queueID string, around time.Time) (Owner, bool, error) {
-	var o Owner
-	var at int64
-	err := s.db.QueryRowContext(ctx, `SELECT account, id, time FROM (
-		SELECT account, id, time FROM decision WHERE queue_id = ?1 AND queue_id <> '' AND time <= ?2
-		UNION ALL
-		SELECT account, decision_id, changed FROM hold WHERE new_queue_id = ?1 AND new_queue_id <> '' AND changed <= ?2
-		UNION ALL
-		SELECT account, decision_id, held_at FROM hold WHERE queue_id = ?1 AND held_at <= ?2 AND decision_id = '' AND account <> ''
-		) ORDER BY time DESC, id DESC LIMIT 1`, queueID, notAfter(around)).Scan(&o.Account, &o.DecisionID, &at)
-	switch {
-	case queueID == "" || errors.Is(err, sql.ErrNoRows):
-		return Owner{}, false, nil
-	case err != nil:
-		return Owner{}, false, fmt.Errorf("find owner of %s: %w", queueID, err)
-	}
-	o.Time = moment(at)
-	return o, true, nil
 }
 
 func (s store) actions(ctx context.Context, limit int) ([]AdminAction, error) {

@@ -78,7 +78,11 @@ func (r *Reader) open(ctx context.Context, dir string) error {
 // on a read-only disk, nobody writes it either: then it is read as it is
 // without its WAL, and the log has the rest.
 func openExisting(path string) (*sql.DB, error) {
-	if _, err := os.Stat(path); err != nil {
+	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		err = notPlain(path, info) // SQLite would follow a link, and wait for a FIFO
+	}
+	if err != nil {
 		return nil, err
 	}
 	var errs []error
@@ -292,11 +296,6 @@ func mergeBy[T any](a, b []T, name func(T) string) []T {
 // Holds is Journal.Holds.
 func (r *Reader) Holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	return r.memory.holds(ctx, q)
-}
-
-// HoldTotals is Journal.HoldTotals.
-func (r *Reader) HoldTotals(ctx context.Context) ([]HoldTotal, error) {
-	return r.memory.holdTotals(ctx)
 }
 
 // AdminActions is Journal.AdminActions.

@@ -97,7 +97,7 @@ func (b *batch) octets(from position) int64 {
 func (s *scanner) open(p, end position) (ok bool, err error) {
 	if s.reader == nil || s.at != p {
 		s.close()
-		file, err := os.Open(filepath.Join(s.dir, segmentName(p.segment)))
+		file, err := openPlain(filepath.Join(s.dir, segmentName(p.segment)))
 		if errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		}

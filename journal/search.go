@@ -67,25 +67,10 @@ func (j *Journal) Holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	return search(ctx, j, func(s store) ([]Hold, error) { return s.holds(ctx, q) })
 }
 
-// HoldTotals counts open holds by account and rule.
-func (j *Journal) HoldTotals(ctx context.Context) ([]HoldTotal, error) {
-	return search(ctx, j, func(s store) ([]HoldTotal, error) { return s.holdTotals(ctx) })
-}
-
 // AcceptedQueueIDs gives an account's accepted messages since then, newest
 // first, at most MaxLimit.
 func (j *Journal) AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]Passed, error) {
 	return search(ctx, j, func(s store) ([]Passed, error) { return s.passed(ctx, account, since) })
-}
-
-// AccountOf says whose message had a queue id at that time; a zero time asks
-// for the newest.
-func (j *Journal) AccountOf(ctx context.Context, queueID string, around time.Time) (owner Owner, found bool, err error) {
-	owner, err = search(ctx, j, func(s store) (o Owner, err error) {
-		o, found, err = s.owner(ctx, queueID, around)
-		return o, err
-	})
-	return owner, found, err
 }
 
 // AdminActions gives the newest.

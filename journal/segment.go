@@ -47,6 +47,11 @@ func listSegments(dir string) ([]segment, error) {
 	if err != nil {
 		return nil, err
 	}
+	return segmentsOf(entries)
+}
+
+// segmentsOf finds the segments in a directory, oldest first.
+func segmentsOf(entries []fs.DirEntry) ([]segment, error) {
 	var segments []segment
 	for _, e := range entries {
 		digits, ok := strings.CutSuffix(e.Name(), segmentSuffix)

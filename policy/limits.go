@@ -42,7 +42,8 @@ type limitRule struct {
 }
 
 // newLimitRule softens a rule. One that only tells still counts as if it acted:
-// what it would have stopped is not charged to it. But it shuts nothing.
+// what it would have stopped is not charged to it. But it shuts nothing, nor does
+// any in the phase observe: enforce is not to begin with shut buckets.
 func newLimitRule(phase Phase, r LimitRule) limitRule {
 	l := limitRule{LimitRule: r, whole: r.Limit, tells: r.Observe || r.Then == Tell}
 	switch {
@@ -52,6 +53,8 @@ func newLimitRule(phase Phase, r LimitRule) limitRule {
 		l.Limit = r.Softened()
 		l.whole = l.Limit
 		l.tells = !slices.ContainsFunc(l.Windows, func(w limit.Window) bool { return !w.Soft })
+	case phase == Observe:
+		l.whole.Kind = limit.Volume
 	}
 	l.half = l.whole.Halved()
 	return l
@@ -191,8 +194,9 @@ func senderDomain(m *Message) string {
 }
 
 // spend charges the message to its buckets, all or none, and judges it by them.
-// It comes last: what another rule stops is not charged.
-func (p *Policy) spend(ctx context.Context, now time.Time, s *Switches, m *Message, d *Decision) {
+// It comes last: what another rule stops is not charged. Held: what passes the
+// limits goes into the hold queue, until start.
+func (p *Policy) spend(ctx context.Context, now time.Time, s *Switches, m *Message, d *Decision, held bool) {
 	l := p.Limits
 	if kind, _ := d.Origin.Account(); l == nil || kind == origin.KindUnknown {
 		return
@@ -208,6 +212,12 @@ func (p *Policy) spend(ctx context.Context, now time.Time, s *Switches, m *Messa
 	}
 	try := l.retries.Begin(now, d.Origin.Stable(), m.MessageID, m.QueueID, m.Digest, charged)
 	defer try.Cancel() // does nothing after Keep
+	keep := func() {
+		try.Keep()
+		if held && ctx.Err() == nil { // the queue has it: who repeats it sends another
+			l.retries.Queued(m.QueueID)
+		}
+	}
 	recipients, messages := try.Charged(), 1
 	d.Retry = len(charged) - recipients
 	if recipients == 0 {
@@ -216,7 +226,7 @@ func (p *Policy) spend(ctx context.Context, now time.Time, s *Switches, m *Messa
 	var t taking
 	l.charges(&t, s, now, m, &d.Origin, messages, recipients)
 	if len(t.charges) == 0 {
-		try.Keep()
+		keep()
 		return
 	}
 	ask := l.buckets.Spend
@@ -239,7 +249,7 @@ func (p *Policy) spend(ctx context.Context, now time.Time, s *Switches, m *Messa
 		stopped = stopped || f.Verdict.Stops()
 	}
 	if !stopped {
-		try.Keep()
+		keep()
 		d.Charges = taken
 	}
 }
@@ -292,7 +302,9 @@ func (t *taking) grows(taken []limit.Charge, i int) []limit.Charge {
 
 // full refuses a recipient if the message is refused whatever follows: one
 // recipient is too many already, and the limit refuses, or there is no more
-// room for what it would hold.
+// room for what it would hold. It may still be a free retry, for which there is
+// no need of room: that can wait, but is not rejected before its end is there,
+// unless the bucket is shut for it, too.
 func (p *Policy) full(ctx context.Context, now time.Time, m *Message, d *Decision) *Finding {
 	l := p.Limits
 	if kind, _ := d.Origin.Account(); l == nil || l.observe || kind == origin.KindUnknown {
@@ -317,7 +329,7 @@ func (p *Policy) full(ctx context.Context, now time.Time, m *Message, d *Decisio
 			f.Verdict = Hold // as at the end: a null sender's mail is never rejected
 		}
 		switch {
-		case f.Verdict == Defer || f.Verdict == Reject:
+		case f.Verdict == Defer, f.Verdict == Reject && t.shut(&out, f.Rule):
 			l.tell(d, &t, &out)
 			return &f
 		case f.Verdict == Hold && noRoom:
@@ -326,6 +338,12 @@ func (p *Policy) full(ctx context.Context, now time.Time, m *Message, d *Decisio
 		}
 	}
 	return nil
+}
+
+// shut reports whether a rule's bucket was shut before, if out is the answer to
+// a charge of one: every window has room for one sooner or later.
+func (t *taking) shut(out *limit.Outcome, rule string) bool {
+	return slices.ContainsFunc(out.Uses, func(u limit.Use) bool { return u.Never && t.rules[u.Charge].Name == rule })
 }
 
 // tell notes what each window held.

@@ -223,11 +223,6 @@ func TestWhatIsNotCharged(t *testing.T) {
 			}
 		})
 	}
-	h := newHouse(policy.Enforce, hour)
-	h.order(order(policy.Stop, "", ""))
-	if d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(3)...)); d.Verdict != policy.Hold || h.buckets.Len() != 0 {
-		t.Errorf("the red switch: %v, %d buckets", d.Verdict, h.buckets.Len())
-	}
 }
 
 func TestPhasesOfALimit(t *testing.T) {
@@ -334,6 +329,35 @@ func TestRuleThatTellsShutsNothing(t *testing.T) {
 	}
 	if d := send(2 * time.Hour); d.Verdict != policy.Accept {
 		t.Errorf("two hours later %v: %s", d.Verdict, d.Reason)
+	}
+}
+
+// The first day of enforce must not find the server shut.
+func TestObserveShutsNothing(t *testing.T) {
+	abuse := limited("abuse", limit.Server, policy.Hold, window(1, time.Hour))
+	abuse.Kind = limit.Abuse
+	h := newHouse(policy.Observe, abuse)
+	for i := range 3 {
+		d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...))
+		if want := map[bool]policy.Verdict{true: policy.Accept, false: policy.Tell}[i == 0]; d.Verdict != want || d.Counters[0].Latched || d.Counters[0].Kind != "abuse" {
+			t.Errorf("message %d: %v, %+v", i, d.Verdict, d.Counters)
+		}
+	}
+	for _, phase := range []policy.Phase{policy.Learning, policy.Enforce} {
+		h.use(phase, abuse)
+		if h.Limits.Over(t.Context(), now.Add(3*time.Hour), "abuse", "server") {
+			t.Errorf("%v begins with a shut bucket", phase)
+		}
+	}
+	if d := h.Message(t.Context(), now.Add(3*time.Hour), h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Accept {
+		t.Errorf("%v: %s", d.Verdict, d.Reason)
+	}
+	if d := h.Message(t.Context(), now.Add(3*time.Hour), h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Hold || !d.Counters[0].Latched {
+		t.Errorf("in enforce it shuts: %v, %+v", d.Verdict, d.Counters)
+	}
+	h.use(policy.Observe, abuse) // and is not opened by observing
+	if d := h.Message(t.Context(), now.Add(9*time.Hour), h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Tell || !d.Counters[0].Latched {
+		t.Errorf("observing what is shut: %v, %+v", d.Verdict, d.Counters)
 	}
 }
 
@@ -458,7 +482,7 @@ func TestFullBucketAtRCPT(t *testing.T) {
 	}{
 		{"defer", policy.Defer, 9, taro, "friend@example.net", policy.Defer, "hour", 451},
 		{"defer inside", policy.Defer, 9, taro, "hanako@example.jp", policy.Defer, "hour", 451},
-		{"reject", policy.Reject, 9, taro, "friend@example.net", policy.Reject, "hour", 550},
+		{"reject", policy.Reject, 9, taro, "friend@example.net", policy.Accept, "", 0}, // at the end: it may be a free retry
 		{"hold", policy.Hold, 9, taro, "friend@example.net", policy.Accept, "", 0},
 		{"hold without room", policy.Hold, 0, taro, "friend@example.net", policy.Defer, policy.RuleHoldCap, 452},
 		{"tell", policy.Tell, 0, taro, "friend@example.net", policy.Accept, "", 0},
@@ -497,6 +521,33 @@ func TestFullBucketAtRCPT(t *testing.T) {
 	h.Message(t.Context(), now, h.mail(taro, to(9)...))
 	if d := h.Recipient(t.Context(), now, h.mail(taro), "friend@example.net"); d.Verdict != policy.Accept {
 		t.Errorf("with room for one: %v", d.Verdict)
+	}
+}
+
+// What comes again needs no room, so nobody is rejected before the end of the
+// message is there; but a bucket that is shut is shut for it, too.
+func TestRejectAtRCPTOnlyWhatNoRetryPasses(t *testing.T) {
+	for _, kind := range []limit.Kind{limit.Volume, limit.Abuse} {
+		hour := limited("hour", limit.Login, policy.Reject, window(2, time.Hour))
+		hour.Kind = kind
+		h := newHouse(policy.Enforce, hour)
+		first := h.mail("taro@example.jp", to(2)...)
+		h.Message(t.Context(), now, first)
+		first.QueueID = "again"
+		if d := h.Recipient(t.Context(), now, first, "friend0@example.net"); d.Verdict != policy.Accept {
+			t.Errorf("%v: a free retry at RCPT: %v %v", kind, d.Verdict, d.Reply)
+		}
+		if d := h.Message(t.Context(), now, first); d.Verdict != policy.Accept || d.Retry != 2 {
+			t.Errorf("%v: a free retry: %v: %s", kind, d.Verdict, d.Reason)
+		}
+		next := h.mail("taro@example.jp", to(1)...)
+		if d := h.Message(t.Context(), now, next); d.Verdict != policy.Reject || d.Rule != "hour" || d.Reply.Code != 550 {
+			t.Errorf("%v: another message: %v %v", kind, d.Verdict, d.Reply)
+		}
+		want := map[limit.Kind]policy.Verdict{limit.Volume: policy.Accept, limit.Abuse: policy.Reject}[kind] // it is shut by now
+		if d := h.Recipient(t.Context(), now, next, "friend0@example.net"); d.Verdict != want || want == policy.Reject && (d.Rule != "hour" || d.Reply.Code != 550) {
+			t.Errorf("%v: then at RCPT: %v by %q, want %v", kind, d.Verdict, d.Rule, want)
+		}
 	}
 }
 

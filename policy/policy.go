@@ -59,6 +59,8 @@ type HoldRoom interface {
 	Full(account string) bool
 	// Take reports whether one more message may be held, and counts it.
 	Take(account string, size int64) bool
+	// Give takes back a Take of a message that is not held after all.
+	Give(account string, size int64)
 }
 
 // Inside is the set of exactly the domains that are ours, in the form of
@@ -103,6 +105,7 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 	}
 	p.judge(&d, denied(switches.Denied(now, m, &d.Origin, to)))
 	p.judge(&d, p.auth(m, &d.Origin, to))
+	p.judge(&d, p.noRoomFor(switches.Stopped(now), m, &d.Origin, to))
 	if d.Verdict.Stops() || m.Role == Egress {
 		return d
 	}
@@ -157,12 +160,8 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		p.judge(&d, p.lifted(switches, now, &d.Origin, p.envelope(ctx, m, &d.Origin)))
 		p.judge(&d, p.lifted(switches, now, &d.Origin, p.headerFrom(ctx, m, &d.Origin, froms, readable)))
 	}
-	if s := switches.Stopped(now); s != nil && p.leaves(m) {
-		p.judge(&d, &Finding{RuleStopped, Hold, "all mail to the outside is stopped: " + s.Reason})
-	}
-	if !p.stops(&d) && m.Role != Egress && !p.own(m) {
-		p.spend(ctx, now, switches, m, &d)
-	}
+	place := place{room: p.Room, size: m.Size}
+	p.stopOrSpend(ctx, now, switches, m, &d, &place)
 	if d.Verdict == Reject && m.MailFrom == "" { // Sendmail loses a null sender's mail that is refused
 		d.Verdict, d.Reply = Hold, Reply{}
 		if d.Rule == RuleAuth || d.Rule == RuleDenied && !m.Local() { // a stranger's is not to fill the hold queue either
@@ -172,10 +171,33 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	if (d.Verdict == Hold || d.Verdict == Defer) && d.Rule != RuleAuth && d.Rule != RuleDenied && p.exempt(m) {
 		d.Verdict, d.Rule, d.Reason, d.Reply = Accept, "", "", Reply{}
 	}
-	if d.Verdict == Hold {
-		p.makeRoom(m, &d)
+	switch {
+	case d.Verdict != Hold:
+		place.give(&d)
+	case !place.take(&d):
+		p.noRoom(m, &d)
 	}
 	return d
+}
+
+// stopOrSpend judges by the red switch and by the limits. Mail that the switch
+// alone stops goes out after start, so its limits count now: what fits is charged
+// and held as stopped, what does not is held as over its limit and stays so. It
+// is charged only if there is room to hold it.
+func (p *Policy) stopOrSpend(ctx context.Context, now time.Time, s *Switches, m *Message, d *Decision, place *place) {
+	stop := p.stopped(s.Stopped(now), m)
+	if !p.stops(d) && m.Role != Egress && !p.own(m) && (stop == nil || place.take(d)) {
+		p.spend(ctx, now, s, m, d, stop != nil)
+	}
+	p.judge(d, stop)
+}
+
+// stopped is what the red switch finds: it is for what leaves.
+func (p *Policy) stopped(s *Switch, m *Message) *Finding {
+	if s == nil || !p.leaves(m) {
+		return nil
+	}
+	return &Finding{RuleStopped, Hold, "all mail to the outside is stopped: " + s.Reason}
 }
 
 // suspended is what a suspension finds.
@@ -222,14 +244,52 @@ func (p *Policy) leaves(m *Message) bool {
 	return !p.own(m) && (m.RcptMore > 0 || !p.Inside.all(m.RcptTo))
 }
 
-// makeRoom turns a hold for which there is no room into a refusal at the source.
-func (p *Policy) makeRoom(m *Message, d *Decision) {
-	if p.Room == nil || p.Room.Take(d.Origin.Name(), m.Size) {
-		return
+// noRoomFor is what the red switch finds at RCPT: what goes to this recipient
+// would be held, and there is no more room for it. Those inside still get theirs.
+func (p *Policy) noRoomFor(s *Switch, m *Message, o *origin.Origin, to string) *Finding {
+	if s == nil || p.own(m) || p.Inside.Has(to) || p.Room == nil || !p.Room.Full(o.Name()) {
+		return nil
 	}
+	return &Finding{RuleHoldCap, Defer, fmt.Sprintf("%s: all mail to the outside is stopped: %s; and as much as may be held is held already", RuleStopped, s.Reason)}
+}
+
+// place is room for one message that is held. It is asked for at most once.
+type place struct {
+	room  HoldRoom // nil: there is always room
+	size  int64
+	asked bool
+	taken bool
+}
+
+// take reports whether the message may be held.
+func (l *place) take(d *Decision) bool {
+	if !l.asked {
+		l.asked, l.taken = true, l.room == nil || l.room.Take(d.Origin.Name(), l.size)
+	}
+	return l.taken
+}
+
+// give takes the place back, if there is one.
+func (l *place) give(d *Decision) {
+	if l.taken && l.room != nil {
+		l.room.Give(d.Origin.Name(), l.size)
+	}
+	l.taken = false
+}
+
+// noRoom turns a hold for which there is no room into a refusal at the source.
+//
+// Local mail is bounced, also while all mail is stopped and its sender has done
+// nothing: a refusal that passes would leave it in maildrop, where no cap counts
+// it, no list shows it, and every run of pickup(8) reads all of it again. The
+// bounce does not get lost behind the red switch: to an inside sender it is
+// delivered, to one outside it waits in Postfix's queue for start. Where bounces
+// come by the guard (internal_mail_filter_classes) they have the null sender,
+// and are deferred: bounce(8) tries again.
+func (p *Policy) noRoom(m *Message, d *Decision) {
 	d.Reason = fmt.Sprintf("%s: %s; and as much as may be held is held already", d.Rule, d.Reason)
 	d.Rule, d.Verdict = RuleHoldCap, Defer
-	if m.Local() && m.MailFrom != "" { // a refusal that passes would stay in maildrop and come back for ever
+	if m.Local() && m.MailFrom != "" {
 		d.Verdict = Reject
 	}
 	d.Reply = replyTo(d.Rule, d.Verdict)

@@ -350,9 +350,14 @@ type room struct{ left int }
 func (r *room) Full(string) bool { return r.left <= 0 }
 
 func (r *room) Take(string, int64) bool {
+	if r.left <= 0 {
+		return false
+	}
 	r.left--
-	return r.left >= 0
+	return true
 }
+
+func (r *room) Give(string, int64) { r.left++ }
 
 func TestSuspendedLocalMailIsHeldUpToTheCap(t *testing.T) {
 	for _, phase := range []policy.Phase{policy.Observe, policy.Learning, policy.Enforce} {

@@ -5,15 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -27,13 +22,16 @@ func newCheck() *cobra.Command {
 	var asJSON, noProbe bool
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "inspect configuration and Postfix, name ways round the guard",
+		Short: "inspect configuration, Postfix and surroundings, name ways round the guard",
 		Long: strings.TrimSpace(`
 Reads the configuration and everything that it names, then Postfix's settings
 as they are in force, and names what lets mail go round the guard: services
 without it, a default action that accepts, local mail that it does not see,
-sockets that others reach, an open relay. Each finding says what it lets happen
-and what to do.
+sockets that others reach, an open relay. Then it looks at what the daemon needs:
+that it runs, the root helper's socket, the journal's directory, room for held
+mail, the MTA's log, the groups in control, the alert command. Each finding says
+what it lets happen and what to do. Run it as root: others may not look at
+everything.
 
 To find an open relay it connects to each SMTP service of this machine and asks
 for a recipient outside, without ever sending a message; --no-probe leaves that
@@ -66,7 +64,9 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 			if !noProbe {
 				inspection.Probe = postfix.SMTPProbe{}
 			}
-			findings := append(unread, postfix.Inspect(cmd.Context(), inspection)...)
+			around := surroundings{config: c, account: accountNamed(guardUser()), queueDir: mta.Setting("queue_directory"), setting: mta.Setting}
+			findings := slices.Concat(unread, postfix.Inspect(cmd.Context(), inspection), around.inspect(cmd.Context()))
+			slices.SortStableFunc(findings, func(a, b postfix.Finding) int { return int(b.Severity) - int(a.Severity) })
 			if asJSON {
 				err = writeFindingsJSON(cmd.OutOrStdout(), path, findings)
 			} else {
@@ -109,9 +109,9 @@ func checkNamed(cmd *cobra.Command, c *config.Config, path string) ([]postfix.Fi
 	if errors.As(err, &cause) {
 		code = cause.code
 	}
-	if guard, err := user.Lookup(guardUser()); err == nil && os.Geteuid() == 0 {
+	if guard := accountNamed(guardUser()); guard != nil && isRoot() {
 		for _, file := range append([]string{path}, c.Address.Files...) {
-			if !mayRead(guard, file) {
+			if !guard.may(reading, file) {
 				code = exitUsage
 				errs = append(errs, fmt.Errorf("%s: the daemon's account %s may not read it; chgrp %s, chmod 0640", file, guard.Username, guard.Username))
 			}
@@ -127,36 +127,6 @@ func checkNamed(cmd *cobra.Command, c *config.Config, path string) ([]postfix.Fi
 		return nil, &exitError{code, err}
 	}
 	return findings, nil
-}
-
-// mayRead reports whether an account that is not root may read a file, by the
-// modes of the file and of the directories above it. What is not there may be
-// read: that is somebody else's finding. Access lists are not looked at.
-func mayRead(u *user.User, path string) bool {
-	groups, _ := u.GroupIds()
-	bit := fs.FileMode(4)
-	for {
-		info, err := os.Stat(path)
-		if err != nil {
-			return true
-		}
-		mode := info.Mode().Perm()
-		if s, ok := info.Sys().(*syscall.Stat_t); ok {
-			switch {
-			case u.Uid == strconv.Itoa(int(s.Uid)):
-				mode >>= 6
-			case slices.Contains(groups, strconv.Itoa(int(s.Gid))):
-				mode >>= 3
-			}
-		}
-		if mode&bit == 0 {
-			return false
-		}
-		if path == filepath.Dir(path) {
-			return true
-		}
-		path, bit = filepath.Dir(path), 1
-	}
 }
 
 // guardUser is the account of the packaged service; empty where there is none.

@@ -135,8 +135,9 @@ func TestStatusNamesOpenIncidentsFirst(t *testing.T) {
 	d.always("GET /v1/status", s)
 	term := newTerminal(t, 80)
 	code, shown, stderr := term.run(t, "", "status", "--config", d.config)
-	want := "ORIGIN                 CAUSE      SINCE  STOPS  EXPLAIN\n" +
-		"login:taro@example.jp  login-...  1h        17  relayguard explain 0d5kqw3m8x7ya\n\nphase:    learning: bursts and abuse limits act, what else is wrong is told\n"
+	want := "ORIGIN                 CAUSE         SINCE  STOPS  EXPLAIN\n" +
+		"login:taro@example.jp  login-volume  1h        17  0d5kqw3m8x7ya\n" +
+		"why: relayguard explain 0d5kqw3m8x7ya\n\nphase:    learning: bursts and abuse limits act, what else is wrong is told\n"
 	if code != exitFinding || !strings.HasPrefix(shown, want) || stderr != "" {
 		t.Errorf("exit %d, stderr %q, shown:\n%s\nwant:\n%s", code, stderr, shown, want)
 	}
@@ -153,13 +154,16 @@ func TestStatusExits1ForWhatAnAdminShouldSee(t *testing.T) {
 		code   int
 		says   string
 	}{
-		"quiet":        {func(*status) {}, exitFine, "no open incident\n"},
-		"incident":     {func(s *status) { s.Incidents = []incident.Incident{someIncident("login:a")} }, exitFinding, "login:a"},
-		"red switch":   {func(s *status) { s.Stopped = &policy.Switch{Reason: "spam run", By: "root", Since: noon} }, exitFinding, "by root: spam run"},
-		"journal":      {func(s *status) { s.Journal = journalStatus{Text: "log: disk full", Backlog: 7} }, exitFinding, "log: disk full; 7 records in memory only"},
-		"hold queue":   {func(s *status) { s.Queue = "root helper not reachable" }, exitFinding, "root helper not reachable"},
-		"suspension":   {func(s *status) { s.Suspended = []policy.Switch{{Subject: "login", Value: "taro", By: "root"}} }, exitFine, "login:taro until it is resumed"},
-		"gap":          {func(s *status) { s.Log.Gaps = 2 }, exitFine, "2 gaps; deliveries may be missing from explain"},
+		"quiet":      {func(*status) {}, exitFine, "no open incident\n"},
+		"incident":   {func(s *status) { s.Incidents = []incident.Incident{someIncident("login:a")} }, exitFinding, "login:a"},
+		"red switch": {func(s *status) { s.Stopped = &policy.Switch{Reason: "spam run", By: "root", Since: noon} }, exitFinding, "by root: spam run"},
+		"journal":    {func(s *status) { s.Journal = journalStatus{Text: "log: disk full", Backlog: 7} }, exitFinding, "log: disk full; 7 records in memory only"},
+		"hold queue": {func(s *status) { s.Queue = "root helper not reachable" }, exitFinding, "root helper not reachable"},
+		"suspension": {func(s *status) { s.Suspended = []policy.Switch{{Subject: "login", Value: "taro", By: "root"}} }, exitFine, "login:taro until it is resumed"},
+		"gap":        {func(s *status) { s.Log.Gaps = 2 }, exitFine, "2 gaps; deliveries may be missing from explain"},
+		"no log": {func(s *status) {
+			s.Log = logStatus{Source: "/var/log/mail.log", Problem: "open /var/log/mail.log: no such file"}
+		}, exitFine, "cannot be read, so what becomes of mail is not known: open /var/log/mail.log: no such file"},
 		"log not read": {func(s *status) { s.Log = logStatus{Source: "none"} }, exitFine, "what becomes of mail is not known"},
 	} {
 		d := newFakeDaemon(t)

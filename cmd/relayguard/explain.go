@@ -126,7 +126,11 @@ func writeExplanation(b *bytes.Buffer, page render.Page, now time.Time, e *desk.
 	}
 	for i := range e.Held {
 		b.WriteByte('\n')
-		if err := writeHold(b, page, now, &e.Held[i]); err != nil {
+		h := e.Held[i]
+		if d != nil && h.Rule == d.Rule && h.Reason == d.Reason { // it stands above
+			h.Rule, h.Reason = "", ""
+		}
+		if err := writeHold(b, page, now, &h); err != nil {
 			return err
 		}
 	}
@@ -182,7 +186,11 @@ func (l *pairList) who(d *desk.Decision) {
 	}
 	l.known("network", d.Network)
 	var client []string
-	for _, part := range []struct{ label, text string }{{"", d.ClientIP}, {"name ", d.ClientName}, {"said HELO ", d.Helo}} {
+	name := d.ClientName
+	if name == "unknown" || name == "["+d.ClientIP+"]" { // the MTA's words for none
+		name = ""
+	}
+	for _, part := range []struct{ label, text string }{{"", d.ClientIP}, {"name ", name}, {"said HELO ", d.Helo}} {
 		if part.text != "" {
 			client = append(client, part.label+part.text)
 		}
@@ -227,7 +235,7 @@ func writeLimits(b *bytes.Buffer, page render.Page, now time.Time, all []desk.Co
 	}
 	b.WriteString("\nlimits, as they stood before it:\n")
 	t := &render.Table{Columns: []render.Column{{Title: "LIMIT", Min: 12}, {Title: "KEY", Min: 10}, {Title: "WINDOW", Whole: true}, {Title: "USED", Right: true, Whole: true},
-		{Title: "IT TAKES", Right: true, Whole: true}, {Title: "STATE", Whole: true}, {Title: "FREE AGAIN", Whole: true}}}
+		{Title: "IT TAKES", Right: true, Whole: true}, {Title: "STATE", Whole: true}, {Title: "FREE", Whole: true}}}
 	for _, c := range all {
 		state, free := "fits", ""
 		switch {

@@ -31,6 +31,9 @@ type hands interface {
 	List(ctx context.Context, f desk.Filter) (desk.List, error)
 	Release(ctx context.Context, o desk.Order) (desk.Report, error)
 	Delete(ctx context.Context, o desk.Order) (desk.Report, error)
+	DeleteForGood(ctx context.Context, o desk.Order) (desk.Report, error)
+	Deleted(ctx context.Context) ([]desk.Deleted, error)
+	Restore(ctx context.Context, r desk.Restoration) (desk.Report, error)
 	Inspect(ctx context.Context, l desk.Look) (desk.Inspected, error)
 	Stop(ctx context.Context, o stopOrder) (desk.Stopped, error)
 	Start(ctx context.Context, o stopOrder) (desk.Started, error)
@@ -52,6 +55,21 @@ func (h daemonHands) Release(ctx context.Context, o desk.Order) (out desk.Report
 
 func (h daemonHands) Delete(ctx context.Context, o desk.Order) (out desk.Report, err error) {
 	err = h.client.Post(ctx, "/v1/held/delete", o, &out)
+	return out, err
+}
+
+func (h daemonHands) DeleteForGood(ctx context.Context, o desk.Order) (out desk.Report, err error) {
+	err = h.client.Post(ctx, "/v1/held/delete-for-good", o, &out)
+	return out, err
+}
+
+func (h daemonHands) Deleted(ctx context.Context) (out []desk.Deleted, err error) {
+	err = h.client.Get(ctx, "/v1/held/deleted", nil, &out)
+	return out, err
+}
+
+func (h daemonHands) Restore(ctx context.Context, r desk.Restoration) (out desk.Report, err error) {
+	err = h.client.Post(ctx, "/v1/held/restore", r, &out)
 	return out, err
 }
 
@@ -129,6 +147,20 @@ func (h *ownHands) Release(ctx context.Context, o desk.Order) (desk.Report, erro
 func (h *ownHands) Delete(ctx context.Context, o desk.Order) (desk.Report, error) {
 	defer undisturbed()()
 	return h.desk.Delete(ctx, time.Now(), h.by, o)
+}
+
+func (h *ownHands) DeleteForGood(ctx context.Context, o desk.Order) (desk.Report, error) {
+	defer undisturbed()()
+	return h.desk.DeleteForGood(ctx, time.Now(), h.by, o)
+}
+
+func (h *ownHands) Deleted(ctx context.Context) ([]desk.Deleted, error) {
+	return h.desk.Deleted(ctx)
+}
+
+func (h *ownHands) Restore(ctx context.Context, r desk.Restoration) (desk.Report, error) {
+	defer undisturbed()()
+	return h.desk.Restore(ctx, time.Now(), h.by, r)
 }
 
 func (h *ownHands) Inspect(ctx context.Context, l desk.Look) (desk.Inspected, error) {

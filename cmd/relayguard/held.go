@@ -15,20 +15,25 @@ import (
 )
 
 func newHeld() *cobra.Command {
-	return group("held", "list, look at, release and delete held mail", `
+	return group("held", "list, look at, release, delete and restore held mail", `
 Held mail waits in the MTA's own hold queue. These commands find it by id or by
 whatever it is known by, and touch only what relayguard held: what others put on
 hold is listed as such and left alone.
 
 While the daemon is dead root does all of this without it.`,
 		newHeldList(), newHeldShow(),
-		newHeldAct("release", "let held mail go its way", `
+		newHeldAct(heldAct{verb: "release", do: hands.Release},
+			"let held mail go its way", `
 Releases held mail: it is delivered, past every limit, for an admin wants it so.
 What is older than the MTA's patience is queued anew and gets another queue id,
-which is told.`, hands.Release),
-		newHeldAct("delete", "delete held mail", `
+which is told.`),
+		newHeldAct(heldAct{verb: "delete", do: hands.Delete, forGood: hands.DeleteForGood},
+			"delete held mail", `
 Deletes held mail. A copy of each stays in a folder of root's alone, for as long
-as hold.grace says. Nobody is told: senders do not get it back.`, hands.Delete))
+as hold.grace says; relayguard held restore brings it back. On a full disk there
+is no room for copies, so nothing is deleted but with --no-copy: that is for good.
+Nobody is told: senders do not get it back.`),
+		newHeldDeleted(), newHeldRestore())
 }
 
 // heldFlags choose among held mail.
@@ -48,7 +53,7 @@ func (f *heldFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.from, "from", "", "with this envelope sender's `address`")
 	flags.Var(&f.olderThan, "older-than", "held for longer than this `time`: 90m, 2h, 3d")
 	flags.Var(&f.newerThan, "newer-than", "held for less than this `time`")
-	flags.IntVar(&f.limit, "limit", 0, "at most so many, the ones held last")
+	flags.IntVar(&f.limit, "limit", 0, "at most so many, the ones held longest")
 }
 
 // filter is what was chosen; ids are arguments.
@@ -146,7 +151,7 @@ func tellTotals(cmd *cobra.Command, l *desk.List) {
 }
 
 // heldTable has a line for each message. Columns that say the same of all are
-// left out.
+// left out; senders, too, where there is no room for account and rule else.
 func heldTable(page render.Page, now time.Time, all []desk.Held) *render.Table {
 	others, states := false, false
 	for _, h := range all {
@@ -154,7 +159,7 @@ func heldTable(page render.Page, now time.Time, all []desk.Held) *render.Table {
 		states = states || h.State != string(journal.StateHeld)
 	}
 	t := &render.Table{Columns: []render.Column{{Title: "QUEUE ID", Whole: true}, {Title: "HELD", Whole: true}, {Title: "ACCOUNT", Weight: 3, Min: 10}, {Title: "RULE", Weight: 2, Min: 8},
-		{Title: "RCPTS", Right: true, Whole: true}, {Title: "SIZE", Right: true, Whole: true}, {Title: "FROM", Weight: 2}}}
+		{Title: "RCPTS", Right: true, Whole: true}, {Title: "SIZE", Right: true, Whole: true}}}
 	more := func(on bool, c render.Column) bool {
 		if on {
 			t.Columns = append(t.Columns, c)
@@ -163,6 +168,7 @@ func heldTable(page render.Page, now time.Time, all []desk.Held) *render.Table {
 	}
 	more(states, render.Column{Title: "STATE", Whole: true})
 	more(others, render.Column{Title: "HELD BY", Whole: true})
+	from := more(roomy(page), render.Column{Title: "FROM", Weight: 2})
 	ids := more(roomy(page), render.Column{Title: "ID", Whole: true})
 	for _, h := range all {
 		held := render.Ago(now, h.HeldAt)
@@ -170,12 +176,15 @@ func heldTable(page render.Page, now time.Time, all []desk.Held) *render.Table {
 		if !page.Cut {
 			held, size = when(page, h.HeldAt), number(h.Size)
 		}
-		row := []string{h.QueueID, held, h.Account, h.Rule, number(h.Recipients), size, sender(h.MailFrom)}
+		row := []string{h.QueueID, held, h.Account, h.Rule, number(h.Recipients), size}
 		if states {
 			row = append(row, h.State)
 		}
 		if others {
 			row = append(row, h.HeldBy)
+		}
+		if from {
+			row = append(row, sender(h.MailFrom))
 		}
 		if ids {
 			row = append(row, h.ID)

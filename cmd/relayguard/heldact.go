@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,20 +20,20 @@ type operate func(hands, context.Context, desk.Order) (desk.Report, error)
 
 // heldAct is held release or held delete.
 type heldAct struct {
-	verb                string
-	do                  operate
-	choose              heldFlags
-	dryRun, yes, asJSON bool
-	reason              string
+	verb        string
+	do, forGood operate // forGood: what --no-copy does; nil: there is no such flag
+
+	choose                      heldFlags
+	noCopy, dryRun, yes, asJSON bool
+	reason                      string
 }
 
 // past is the verb when it is done.
 func (a *heldAct) past() string { return a.verb + "d" }
 
-func newHeldAct(verb, short, long string, do operate) *cobra.Command {
-	a := heldAct{verb: verb, do: do}
+func newHeldAct(a heldAct, short, long string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   verb + " [ID...]",
+		Use:   a.verb + " [ID...]",
 		Short: short,
 		Long: strings.TrimSpace(long) + fmt.Sprintf(`
 
@@ -44,14 +45,17 @@ be %[1]sd.
 Messages that are not %[1]sd, and new queue ids, are listed.
 
 Exit status: 0; 1 something was not %[1]sd, or nothing is held under an ID; 2
-usage; 3 cannot tell, or not allowed.`, verb),
-		Example: fmt.Sprintf("  relayguard held %[1]s 4ZJ1k82Vz1y\n  relayguard held %[1]s --login taro@example.jp --rule login-volume --dry-run\n  relayguard held %[1]s --account local_user:www-data --older-than 3d --reason 'spam run'", verb),
+usage; 3 cannot tell, or not allowed.`, a.verb),
+		Example: fmt.Sprintf("  relayguard held %[1]s 4ZJ1k82Vz1y\n  relayguard held %[1]s --login taro@example.jp --rule login-volume --dry-run\n  relayguard held %[1]s --account local_user:www-data --older-than 3d --reason 'spam run'", a.verb),
 		RunE:    a.run,
 	}
 	a.choose.add(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&a.choose.all, "all", false, "everything that relayguard holds")
 	flags.BoolVar(&a.dryRun, "dry-run", false, "only show what it would be")
+	if a.forGood != nil {
+		flags.BoolVar(&a.noCopy, "no-copy", false, "keep no copy: it cannot be restored")
+	}
 	flags.BoolVar(&a.yes, "yes", false, "do not ask")
 	flags.StringVar(&a.reason, "reason", "", "`text` for the journal")
 	jsonFlag(cmd, &a.asJSON)
@@ -73,6 +77,9 @@ func (a *heldAct) run(cmd *cobra.Command, ids []string) error {
 		return err
 	}
 	defer h.Close()
+	if a.noCopy {
+		a.do = a.forGood
+	}
 	order := desk.Order{Filter: filter, DryRun: a.dryRun, Reason: a.reason}
 	if !a.dryRun && !a.yes && len(ids) == 0 {
 		if order, err = a.agree(cmd, h, order); err != nil {
@@ -102,7 +109,11 @@ func (a *heldAct) agree(cmd *cobra.Command, h hands, order desk.Order) (desk.Ord
 				return order, &exitError{exitCannotTell, err}
 			}
 		}
-		if err := confirm(cmd, fmt.Sprintf("%s %s (%s)", a.verb, counted(len(r.Messages), "message"), render.Bytes(r.Bytes))); err != nil {
+		what := fmt.Sprintf("%s %s (%s)", a.verb, counted(len(r.Messages), "message"), render.Bytes(r.Bytes))
+		if a.noCopy {
+			what += " and keep no copy"
+		}
+		if err := confirm(cmd, what); err != nil {
 			return order, err
 		}
 	}
@@ -204,6 +215,9 @@ func (a *heldAct) summary(cmd *cobra.Command, r *desk.Report) {
 		}
 	}
 	remark(cmd, "%s", line)
+	if a.forGood != nil && !a.noCopy && slices.ContainsFunc(r.Messages, func(m desk.Done) bool { return strings.Contains(m.Error, syscall.ENOSPC.Error()) }) {
+		remark(cmd, "the disk is full, so there is no room for copies; with --no-copy they are deleted for good")
+	}
 }
 
 // outcomeTable lists what did not go as usual.

@@ -74,18 +74,19 @@ func sortIncidents(all []incident.Incident) {
 }
 
 func incidentList(page render.Page, now time.Time, all []incident.Incident) *render.Table {
-	t := &render.Table{Columns: []render.Column{{Title: "ID", Whole: true}, {Title: "ORIGIN", Weight: 2, Min: 14}, {Title: "CAUSE", Min: 8}, {Title: "OPENED", Whole: true}, {Title: "LAST STOP", Whole: true}, {Title: "STOPS", Right: true, Whole: true}, {Title: "STATE", Whole: true}}}
+	t := &render.Table{Columns: []render.Column{{Title: "ID", Whole: true}, {Title: "ORIGIN", Weight: 2, Min: 14}, {Title: "CAUSE", Min: 8}, {Title: "SINCE", Whole: true}, {Title: "LAST STOP", Whole: true}, {Title: "STOPS", Right: true, Whole: true}, {Title: "STATE", Whole: true}}}
 	for _, i := range all {
 		state := "open"
 		if !i.Open() {
 			state = "closed"
 		}
-		t.Rows = append(t.Rows, []string{i.ID, i.Origin, i.Cause, when(page, i.Opened), lastStop(page, now, i.Updated), number(i.Stops), state})
+		t.Rows = append(t.Rows, []string{i.ID, i.Origin, i.Cause, agoOrWhen(page, now, i.Opened), agoOrWhen(page, now, i.Updated), number(i.Stops), state})
 	}
 	return t
 }
 
-func lastStop(page render.Page, now, t time.Time) string {
+// agoOrWhen is a time for people in few columns, and for programs in full.
+func agoOrWhen(page render.Page, now, t time.Time) string {
 	if page.Cut {
 		return render.Ago(now, t)
 	}

@@ -95,8 +95,12 @@ func newRoot() *cobra.Command {
 		Short: "abuse guard for shared mail relays",
 		Long: strings.TrimSpace(`
 relayguard sits on the milter socket of a mail relay that many people and web
-sites share. It lets out only mail whose sender is known, and says why it
-stopped what it stopped.
+sites share. It lets out only mail whose sender is known and sends no more than
+its limits allow; the rest waits in the MTA's hold queue or is refused. Of each
+stop it says why; of what waits an admin says what becomes of it.
+
+At 3 a.m.: status, explain ID, held list, suspend ACCOUNT, and if all else fails
+stop.
 
 Data goes to standard output, remarks to standard error.
 Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
@@ -114,7 +118,6 @@ Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
 	root.AddCommand(newServe(), newCheck(), newSetup(), newMan(),
 		newStatus(), newExplain(), newDecisions(), newHeld(), newSuspend(), newResume(), newStop(), newStart(),
 		newDeny(), newAllow(), newLimits(), newIncident(), newJournal(), newQueueHelper())
-	root.AddCommand(newQueueHelper())
 	return root
 }
 

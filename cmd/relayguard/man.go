@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -35,11 +37,28 @@ commands' help and the parser of the configuration.`),
 
 func writeManuals(root *cobra.Command, dir string) error {
 	root.InitDefaultCompletionCmd()
-	header := &doc.GenManHeader{Section: "8", Source: "relayguard " + version, Manual: "relayguard"}
+	made, err := made()
+	if err != nil {
+		return err
+	}
+	header := &doc.GenManHeader{Date: &made, Section: "8", Source: "relayguard " + version, Manual: "relayguard"}
 	if err := writePages(root, header, dir); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "relayguard.toml.5"), []byte(configManual()), 0o644)
+	return os.WriteFile(filepath.Join(dir, "relayguard.toml.5"), []byte(configManual(*header.Date)), 0o644)
+}
+
+// made is the date in the pages: now, unless a reproducible build says another.
+func made() (time.Time, error) {
+	epoch := os.Getenv("SOURCE_DATE_EPOCH")
+	if epoch == "" {
+		return time.Now(), nil
+	}
+	seconds, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH: %w", err)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
 }
 
 // filesManual is what relayguard(8) says beside the command's help.
@@ -60,6 +79,10 @@ otherwise.
 /var/lib/relayguard/
 The journal, and the switches that are pulled.
 .TP
+/run/relayguard\-queue/queue.sock
+The socket of the root helper, see
+.BR relayguard\-queue\-helper (8).
+.TP
 /var/lib/relayguard\-queue/
 What the root helper keeps: of the red switch, and deleted mail for hold.grace.
 .TP
@@ -72,10 +95,13 @@ replaced, for \-\-undo.
 // option is a flag's name on a line, then its text behind a tab.
 var option = regexp.MustCompile(`(?m)^(?:\.PP\n)?(\\fB-.*)\n\t`)
 
+// unitCommand is hidden, for nobody types it; its unit has a page to point to.
+const unitCommand = "queue-helper"
+
 // writePages writes the page of a command and those of all below it.
 func writePages(cmd *cobra.Command, header *doc.GenManHeader, dir string) error {
 	for _, c := range cmd.Commands() {
-		if !c.IsAvailableCommand() || c.IsAdditionalHelpTopicCommand() {
+		if c.IsAdditionalHelpTopicCommand() || !c.IsAvailableCommand() && c.Name() != unitCommand {
 			continue
 		}
 		if err := writePages(c, header, dir); err != nil {
@@ -90,9 +116,10 @@ func writePages(cmd *cobra.Command, header *doc.GenManHeader, dir string) error 
 	// cobra writes switches as --name[=false], sets options as running text, and
 	// knows its own pages only.
 	text := option.ReplaceAllString(strings.ReplaceAll(page.String(), "[=false]", ""), ".TP\n$1\n")
-	files := ""
+	text = strings.Replace(text, own.Date.Format(`"Jan 2006"`), own.Date.Format(`"2006-01-02"`), 1) // man(7) wants a day
+	files, helper := "", ""
 	if !cmd.HasParent() {
-		files = filesManual
+		files, helper = filesManual, ".BR relayguard\\-"+strings.ReplaceAll(unitCommand, "-", "\\-")+" (8),\n"
 	}
 	before, seeAlso, found := strings.Cut(text, ".SH SEE ALSO\n")
 	if !found {
@@ -100,14 +127,14 @@ func writePages(cmd *cobra.Command, header *doc.GenManHeader, dir string) error 
 	} else {
 		seeAlso = strings.TrimRight(seeAlso, "\n") + ",\n"
 	}
-	text = strings.TrimRight(before, "\n") + "\n" + files + ".SH SEE ALSO\n" + seeAlso + ".BR relayguard.toml (5)\n"
+	text = strings.TrimRight(before, "\n") + "\n" + files + ".SH SEE ALSO\n" + seeAlso + helper + ".BR relayguard.toml (5)\n"
 	return os.WriteFile(filepath.Join(dir, strings.ReplaceAll(cmd.CommandPath(), " ", "-")+".8"), []byte(text), 0o644)
 }
 
 // configManual is relayguard.toml(5) in man(7) macros.
-func configManual() string {
+func configManual(made time.Time) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, ".TH RELAYGUARD.TOML 5 \"\" \"relayguard %s\" relayguard\n", roff(version))
+	fmt.Fprintf(&b, ".TH RELAYGUARD.TOML 5 %s \"relayguard %s\" relayguard\n", made.Format(time.DateOnly), roff(version))
 	b.WriteString(".SH NAME\nrelayguard.toml \\- configuration of relayguard\n.SH SYNOPSIS\n.B " + roff(config.DefaultPath) + "\n.SH DESCRIPTION\n" +
 		"One strict TOML file. An unknown key, a wrong type, a value out of bounds and keys that contradict each other are errors, all reported at once with line and remedy.\n" +
 		"A missing key or section means its default. Zero never means off: delete the key.\n" +

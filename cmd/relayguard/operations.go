@@ -81,6 +81,15 @@ func (d *daemon) operations() *control.Mux {
 	control.Handle(m, "POST /v1/held/delete", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Order) (desk.Report, error) {
 		return asked(s.desk.Delete(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
 	})
+	control.Handle(m, "POST /v1/held/delete-for-good", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Order) (desk.Report, error) {
+		return asked(s.desk.DeleteForGood(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
+	})
+	control.Handle(m, "GET /v1/held/deleted", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, _ nothing) ([]desk.Deleted, error) {
+		return asked(s.desk.Deleted(ctx))
+	})
+	control.Handle(m, "POST /v1/held/restore", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Restoration) (desk.Report, error) {
+		return asked(s.desk.Restore(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
+	})
 	control.Handle(m, "POST /v1/held/inspect", control.Inspect, func(ctx context.Context, _ *http.Request, p control.Peer, l desk.Look) (desk.Inspected, error) {
 		return asked(s.desk.Inspect(ctx, time.Now(), byPeer(p), l))
 	})
@@ -219,6 +228,7 @@ type status struct {
 	Open      int64               `json:"connections"`
 	Journal   journalStatus       `json:"journal"`
 	Log       logStatus           `json:"mta_log"`
+	Alerts    []alertStatus       `json:"alerts"` // by channel
 	Queue     string              `json:"queue_error,omitempty"`
 	Buckets   int                 `json:"buckets"`
 }
@@ -232,8 +242,19 @@ type journalStatus struct {
 	Lost            int64  `json:"lost"`
 }
 
+// alertStatus is how a channel of alerts does.
+type alertStatus struct {
+	Channel   string `json:"channel"`
+	Delivered int64  `json:"delivered"`
+	Waiting   int    `json:"waiting"`
+	Kept      int64  `json:"kept_back"`
+	Failed    int64  `json:"failed_attempts"`
+	Problem   string `json:"problem,omitempty"` // of the last attempt
+}
+
 type logStatus struct {
 	Source     string `json:"source"`
+	Problem    string `json:"problem,omitempty"` // why it cannot be read
 	Events     int64  `json:"events"`
 	Gaps       int64  `json:"gaps"`
 	Unreadable int64  `json:"unreadable"`
@@ -241,6 +262,7 @@ type logStatus struct {
 	Deferred   int64  `json:"deferred"`
 	Bounced    int64  `json:"bounced"`
 	Expanded   int64  `json:"expanded"`
+	Beyond     int64  `json:"expanded_uncharged"` // recipients of one message beyond what is charged afterwards
 	AuthFailed int64  `json:"auth_failed"`
 }
 
@@ -265,10 +287,17 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 	h, js := s.journal.Health(), s.journal.Stats()
 	out.Journal = journalStatus{h.OK(), h.String(), js.Backlog, js.Lag, js.DroppedAccepted, js.Lost}
 	t := s.trail.Counts()
-	out.Log = logStatus{Source: c.MTA.Log, Delivered: t.Delivered, Deferred: t.Deferred, Bounced: t.Bounced, Expanded: t.Expanded, AuthFailed: t.AuthFailed}
+	out.Log = logStatus{Source: c.MTA.Log, Delivered: t.Delivered, Deferred: t.Deferred, Bounced: t.Bounced, Expanded: t.Expanded, Beyond: t.Beyond, AuthFailed: t.AuthFailed}
+	if c.MTA.Log != config.LogNone && c.MTA.Log != config.LogJournal {
+		out.Log.Problem = unreadable(c.MTA.Log)
+	}
 	if s.follower != nil {
 		fc := s.follower.Counts()
 		out.Log.Events, out.Log.Gaps, out.Log.Unreadable = fc.Events, fc.Gaps, fc.Unreadable
+	}
+	out.Alerts = []alertStatus{}
+	for _, n := range s.channels.Counts() {
+		out.Alerts = append(out.Alerts, alertStatus{n.Name, n.Delivered, n.Waiting, n.Kept, n.Failed, n.LastError})
 	}
 	out.Foreign, out.Queue = s.desk.Looked()
 	return out

@@ -31,6 +31,9 @@ work; 2 usage; 3 cannot tell, or not allowed.`),
 			if err := needed(cmd, "cause", cause, "say what had been wrong, and is mended"); err != nil {
 				return err
 			}
+			if err := certain(cmd, args[0]); err != nil {
+				return err
+			}
 			out, err := post[desk.Resumed](cmd, "/v1/resume", desk.Resumption{Account: args[0], Cause: cause})
 			if err != nil {
 				return err

@@ -139,7 +139,7 @@ func (d *daemon) start(ctx context.Context) error {
 		d.rules.close()
 		return err
 	}
-	d.state.run(d.guard, d.config, d.rules.queueDir)
+	d.state.run(d.guard, d.config)
 	d.serveControl()
 	d.failures = make(chan error, len(listeners))
 	for _, l := range listeners {
@@ -234,7 +234,9 @@ func (d *daemon) drain(ends <-chan os.Signal, why ...any) error {
 	if err != nil {
 		d.log.Warn("drain", "error", err)
 	}
-	d.control.Close()
+	if d.control != nil { // it could not be opened
+		d.control.Close()
+	}
 	d.count("stopped")
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,8 @@ type state struct {
 
 	rules  atomic.Pointer[rules] // in force
 	config atomic.Pointer[config.Config]
+	again  bool      // there was a journal, well or not
+	began  time.Time // zero, or what the MTA logged before tells of holds only
 	stop   context.CancelFunc
 	work   sync.WaitGroup
 }
@@ -61,6 +64,10 @@ func switchesFile(c *config.Config) string {
 	return filepath.Join(filepath.Dir(c.Journal.Directory), "switches.json")
 }
 
+// holdLookBack is how far back the MTA's log is read for holds if the journal was
+// there and does not know how far it was read.
+const holdLookBack = 14 * 24 * time.Hour
+
 // logPosition is the journal's name for how far the MTA's log was read.
 const logPosition = "maillog"
 
@@ -69,6 +76,9 @@ const logPosition = "maillog"
 func openState(ctx context.Context, c *config.Config, users *local.Users, log *slog.Logger) (*state, error) {
 	s := &state{board: &policy.Board{}, buckets: limit.NewMemory(), retries: limit.NewRetries(limit.DefaultUnits), room: holds.NewRoom(caps(c)), log: log}
 	var err error
+	if left, err := os.ReadDir(c.Journal.Directory); err == nil {
+		s.again = len(left) > 0
+	}
 	s.journal, err = journal.Open(ctx, journal.Options{
 		Dir: c.Journal.Directory, Log: log, AcceptedPerSecond: c.Journal.AcceptedPerSecond, MaxLogBytes: c.Journal.MaxLog,
 		Retention: journal.Retention{Addresses: c.Journal.KeepAddresses, Totals: c.Journal.KeepTotals, Actions: c.Journal.KeepAdmin},
@@ -85,6 +95,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 		UID:      userID,
 		UserName: users.Name,
 		Shared:   func(uid int) bool { return s.rules.Load().shared[uid] },
+		Dropped:  func() int64 { return s.journal.Stats().DroppedAccepted },
 		Limits:   func() []string { return s.rules.Load().limitNames },
 	}
 	s.trail = trail.New(trail.Options{
@@ -106,6 +117,7 @@ func caps(c *config.Config) holds.Caps {
 
 // loadBuckets puts the counters back to where they were.
 func (s *state) loadBuckets(ctx context.Context) {
+	s.catchUp(ctx)
 	n := 0
 	err := s.journal.Buckets(ctx, func(b journal.Bucket) error {
 		var state limit.State
@@ -130,6 +142,17 @@ func (s *state) loadBuckets(ctx context.Context) {
 	s.log.Info("counters read", "buckets", n)
 }
 
+// catchUp waits until the database has what the log has of an earlier run: after
+// kill -9 the newest, after the loss of the database all of it.
+func (s *state) catchUp(ctx context.Context) {
+	const longest = 15 * time.Second // Postfix waits 30 s for a milter
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	if err := s.journal.Sync(ctx); err != nil {
+		s.log.Error("the journal's database does not have all of its log; counters may be too low", "error", err)
+	}
+}
+
 // openLog prepares the reader of the MTA's log.
 func (s *state) openLog(ctx context.Context, c *config.Config) error {
 	o := maillog.Options{Log: s.log, Path: c.MTA.Log}
@@ -144,18 +167,36 @@ func (s *state) openLog(ctx context.Context, c *config.Config) error {
 				o.UIDs = append(o.UIDs, uid)
 			}
 		}
+	default:
+		if problem := unreadable(c.MTA.Log); problem != "" {
+			s.log.Warn("mta.log: what becomes of mail is not known until it can be read", "error", problem)
+		}
 	}
 	at, _, err := s.journal.Value(ctx, logPosition)
 	if err != nil {
 		s.log.Warn("how far the MTA's log was read is not known; it is read from its end", "error", err)
 	}
 	o.Checkpoint = at
+	if at == "" && s.again { // so that what an earlier guard held is not taken for somebody else's
+		s.began = time.Now()
+		o.From = s.began.Add(-holdLookBack)
+	}
 	if s.follower, err = maillog.New(o); err != nil && at != "" { // of an older version, say
 		s.log.Warn("how far the MTA's log was read cannot be understood; it is read from its end", "error", err)
 		o.Checkpoint = ""
 		s.follower, err = maillog.New(o)
 	}
 	return err
+}
+
+// unreadable says why this process cannot read a file; "" if it can.
+func unreadable(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	f.Close()
+	return ""
 }
 
 func (s *state) openIncidents(ctx context.Context, c *config.Config) {
@@ -207,6 +248,9 @@ type watcher struct{ *state }
 // Stopped implements guard.Watcher.
 func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
 	w.book.Observe(now, incident.Stop{Origin: d.Origin.Name(), Cause: d.Rule, Verdict: d.Verdict, Recipients: max(len(m.RcptTo)+m.RcptMore, 1), ID: d.ID, QueueID: m.QueueID})
+	if d.Rule == policy.RuleStopped && d.Verdict == policy.Hold { // it was charged, and goes on after start
+		w.Accepted(now, m, d)
+	}
 }
 
 // Accepted implements guard.Watcher.
@@ -218,18 +262,19 @@ func (w watcher) Accepted(_ time.Time, m *policy.Message, d *policy.Decision) {
 
 var _ guard.Watcher = watcher{}
 
-// How often what is done in the background is done. Charges are on disk within
-// 100 ms.
+// How often what is done in the background is done. Charges are in the journal's
+// log within 100 ms: it takes its own 50 ms to write what is noted.
 const (
-	flushEvery  = 100 * time.Millisecond
+	flushEvery  = 40 * time.Millisecond
 	tickEvery   = time.Second
 	diskEvery   = 5 * time.Second
 	sweepEvery  = time.Minute
 	maxPerFlush = 10_000
 )
 
-// run starts what goes on in the background.
-func (s *state) run(g *guard.Guard, c *config.Config, queueDir string) {
+// run starts what goes on in the background. Where the MTA's queue is, the rules
+// in force say each time: a reload may be the first to know.
+func (s *state) run(g *guard.Guard, c *config.Config) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	every := func(period time.Duration, do func(now time.Time)) {
@@ -249,20 +294,24 @@ func (s *state) run(g *guard.Guard, c *config.Config, queueDir string) {
 	every(flushEvery, func(time.Time) { s.flush() })
 	every(tickEvery, func(now time.Time) {
 		g.Tick(now)
-		s.desk.Expire(ctx, now)
 		s.notePosition()
 	})
-	every(sweepEvery, func(now time.Time) { s.buckets.Sweep(now) })
-	if queueDir != "" {
-		s.lookAtDisk(queueDir)
-		every(diskEvery, func(time.Time) { s.lookAtDisk(queueDir) })
-	}
+	every(tickEvery, func(now time.Time) { s.desk.Expire(ctx, now) }) // waits for the root helper
+	dropped := int64(0)
+	every(sweepEvery, func(now time.Time) {
+		s.buckets.Sweep(now)
+		dropped = s.tellDropped(dropped)
+	})
+	queueDir := s.lookAtDisk("")
+	every(diskEvery, func(time.Time) { queueDir = s.lookAtDisk(queueDir) })
 	s.work.Go(func() { s.reconcile(ctx, c.Hold.ReconcileEvery) })
 	s.work.Go(func() { s.book.Run(ctx) })
 	if s.follower != nil {
 		s.work.Go(func() {
 			err := s.follower.Run(ctx, func(e maillog.Event, _ maillog.Position) error {
-				s.trail.Event(ctx, time.Now(), e)
+				if e.Kind == maillog.Held || !e.Time.Before(s.began) {
+					s.trail.Event(ctx, time.Now(), e)
+				}
 				return nil
 			})
 			if err != nil && !errors.Is(err, context.Canceled) {
@@ -275,17 +324,71 @@ func (s *state) run(g *guard.Guard, c *config.Config, queueDir string) {
 // flush hands changed counters to the journal.
 func (s *state) flush() {
 	s.buckets.Dirty(maxPerFlush, func(b limit.State) {
-		text, err := json.Marshal(b)
-		if err != nil {
-			s.log.Error("keep counter", "limit", b.Key.Limit, "key", b.Key.Value, "error", err)
-			return
+		if r, ok := s.counter(b); ok {
+			s.journal.Note(r)
 		}
-		if b.Gone() {
-			text = nil
-		}
-		s.journal.Note(journal.Bucket{Limit: b.Key.Limit, Value: b.Key.Value, State: text})
 	})
 }
+
+// counter is a counter as the journal keeps it.
+func (s *state) counter(b limit.State) (r journal.Bucket, ok bool) {
+	text, err := json.Marshal(b)
+	if err != nil {
+		s.log.Error("keep counter", "limit", b.Key.Limit, "key", b.Key.Value, "error", err)
+		return r, false
+	}
+	if b.Gone() {
+		text = nil
+	}
+	return journal.Bucket{Limit: b.Key.Limit, Value: b.Key.Value, State: text}, true
+}
+
+// tellDropped says that the journal had no room for counters, or for the like
+// of them, since there were so many. What of them changes again is kept then, all
+// at the end: only a crash before loses what they had counted.
+func (s *state) tellDropped(before int64) int64 {
+	dropped := s.journal.Stats().Dropped
+	if dropped > before {
+		s.log.Warn("the journal has no room for all counters; a crash would set some back", "records", dropped-before)
+	}
+	return dropped
+}
+
+// keepCounters writes all counters that are not in the journal, however many,
+// and waits for the disk: this is their last chance.
+func (s *state) keepCounters() {
+	var batch []journal.Record
+	var lost error
+	keep := func() {
+		if err := s.journal.Append(batch...); err != nil {
+			lost = err
+		}
+		batch = batch[:0]
+	}
+	add := func(b limit.State) {
+		if r, ok := s.counter(b); ok {
+			batch = append(batch, r)
+		}
+	}
+	for s.buckets.Dirty(maxPerAppend, add) > 0 {
+		keep()
+	}
+	if s.journal.Stats().Dropped > 0 { // nobody knows which
+		s.buckets.Each(func(b limit.State) {
+			if add(b); len(batch) >= maxPerAppend {
+				keep()
+			}
+		})
+		keep()
+	}
+	if lost != nil {
+		why, _, _ := strings.Cut(lost.Error(), "\n") // one a record
+		s.log.Error("some counters cannot be kept; after a restart they begin lower than they are", "error", why)
+	}
+}
+
+// maxPerAppend is how many counters are written at once: some 100 kB.
+const maxPerAppend = 500
 
 // notePosition remembers how far the MTA's log was read; what was noted before
 // of it is written before.
@@ -298,7 +401,15 @@ func (s *state) notePosition() {
 	}
 }
 
-func (s *state) lookAtDisk(queueDir string) {
+// lookAtDisk asks whether the disk that has the queue takes more, and returns
+// where the queue is. Rules that do not know that leave it where it was.
+func (s *state) lookAtDisk(before string) (queueDir string) {
+	if queueDir = s.rules.Load().queueDir; queueDir == "" {
+		queueDir = before
+	}
+	if queueDir == "" {
+		return ""
+	}
 	full, changed, err := s.room.Look(queueDir)
 	switch {
 	case err != nil:
@@ -308,30 +419,44 @@ func (s *state) lookAtDisk(queueDir string) {
 	case changed:
 		s.log.Info("mail can be held again")
 	}
+	return queueDir
 }
 
-// reconcile compares journal and queue, at start and every few minutes. A root
-// helper that is not there is told once until it is back.
+// reconcile compares journal and queue, at start and every few minutes. A queue
+// that cannot be looked at is told once until it can, and looked at sooner: at
+// boot the daemon is there before the MTA.
 func (s *state) reconcile(ctx context.Context, period time.Duration) {
-	told := ""
+	told, again := "", firstAgain
 	for {
+		wait := period
 		switch err := s.desk.Reconcile(ctx, time.Now()); {
 		case ctx.Err() != nil:
 			return
-		case err != nil && err.Error() != told:
-			told = err.Error()
-			s.log.Error("the hold queue cannot be looked at; held mail cannot be listed, released or deleted", "error", err)
-		case err == nil && told != "":
+		case err != nil:
+			if err.Error() != told {
+				told = err.Error()
+				s.log.Error("the hold queue cannot be looked at; held mail cannot be listed, released or deleted", "error", err)
+			}
+			wait = min(again, period)
+			again = min(2*again, period)
+		case told != "":
 			told = ""
 			s.log.Info("the hold queue can be looked at again")
+			fallthrough
+		default:
+			again = firstAgain
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(period):
+		case <-time.After(wait):
 		}
 	}
 }
+
+// firstAgain is how soon a queue that could not be looked at is looked at again,
+// twice as long after each further time, up to hold.reconcile_every.
+const firstAgain = 2 * time.Second
 
 // close ends the background and writes what is left.
 func (s *state) close(g *guard.Guard) {
@@ -343,7 +468,7 @@ func (s *state) close(g *guard.Guard) {
 		g.Tick(time.Now().Add(time.Hour)) // nothing is repeated any more
 	}
 	s.book.SaveAll(time.Now())
-	s.flush()
+	s.keepCounters()
 	s.notePosition()
 	s.channels.Close()
 	if err := s.journal.Close(); err != nil {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,12 +26,13 @@ func newStatus() *cobra.Command {
 		Short: "say what is happening now",
 		Long: strings.TrimSpace(`
 Says whether somebody abuses the server now, and who: first the open incidents,
-one a line, with the command that explains each; then the red switch and the
+one a line, and the command that explains them; then the red switch and the
 suspensions, the phase, what is held, what was decided since the daemon started,
-and whether journal and MTA log are well.
+and whether journal, MTA log and alerts are well.
 
 Exit status: 0 all is quiet; 1 an incident is open, the red switch is pulled, or
-the journal or the hold queue is not well; 3 the daemon does not run.`),
+the journal, the hold queue or a channel of alerts is not well; 3 the daemon does
+not run.`),
 		Example: "  relayguard status\n  relayguard status --json | jq '.incidents[].origin'",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +55,7 @@ the journal or the hold queue is not well; 3 the daemon does not run.`),
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
-			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || s.Queue != "" {
+			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || s.Queue != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
 				return &exitError{code: exitFinding}
 			}
 			return nil
@@ -94,6 +97,13 @@ func writeStatus(w io.Writer, page render.Page, s *status) error {
 	if err := incidentTable(page, s.Now, s.Incidents).Write(w, page); err != nil {
 		return err
 	}
+	if len(s.Incidents) > 0 {
+		others := ""
+		if len(s.Incidents) > 1 {
+			others = " (or another of these ids)"
+		}
+		fmt.Fprintf(w, "why: relayguard explain %s%s\n", shellWord(s.Incidents[0].Last, "ID"), others)
+	}
 	fmt.Fprintln(w)
 	var pairs []render.Pair
 	if s.Stopped != nil {
@@ -104,7 +114,7 @@ func writeStatus(w io.Writer, page render.Page, s *status) error {
 		if i == 0 {
 			label = "suspended"
 		}
-		pairs = append(pairs, render.Pair{Label: label, Text: fmt.Sprintf("%s %s, by %s: %s", sw.About(), untilWhen(s.Now, sw.Until, "until it is resumed"), sw.By, sw.Reason)})
+		pairs = append(pairs, render.Pair{Label: label, Text: fmt.Sprintf("%s %s, by %s: %s", accountName(&sw), untilWhen(s.Now, sw.Until, "until it is resumed"), sw.By, sw.Reason)})
 	}
 	return page.Pairs(w, append(pairs, s.pairs()...))
 }
@@ -117,7 +127,7 @@ func incidentTable(page render.Page, now time.Time, all []incident.Incident) *re
 		if !page.Cut {
 			since = when(page, i.Opened)
 		}
-		t.Rows = append(t.Rows, []string{i.Origin, i.Cause, since, number(i.Stops), "relayguard explain " + i.Last})
+		t.Rows = append(t.Rows, []string{i.Origin, i.Cause, since, number(i.Stops), i.Last})
 	}
 	return t
 }
@@ -137,7 +147,39 @@ func (s *status) pairs() []render.Pair {
 		render.Pair{Label: "denied", Text: fmt.Sprintf("%s in force; relayguard deny list", counted(s.Denied, "denial"))},
 		render.Pair{Label: "journal", Text: s.Journal.line()},
 		render.Pair{Label: "mta log", Text: s.Log.line()},
+		render.Pair{Label: "alerts", Text: alertLine(s.Alerts)},
 		render.Pair{Label: "daemon", Text: fmt.Sprintf("version %s, since %s, %s from the MTA", s.Version, stamp(s.Now, s.Since), counted(s.Open, "connection"))})
+}
+
+// accountName is whom a switch is about, a Unix account by its name.
+func accountName(s *policy.Switch) string {
+	uid, err := strconv.Atoi(s.Value)
+	if s.Subject != policy.SubjectLocalUser || err != nil {
+		return s.About()
+	}
+	return "local_user:" + cmp.Or(userName(uid), "uid:"+s.Value)
+}
+
+// alertLine is how the channels of alerts do.
+func alertLine(all []alertStatus) string {
+	if len(all) == 0 {
+		return "nobody is told: alert.syslog and alert.command are not set"
+	}
+	var channels []string
+	for _, a := range all {
+		line := fmt.Sprintf("%s: %d sent", a.Channel, a.Delivered)
+		if a.Waiting > 0 {
+			line += fmt.Sprintf(", %d waiting", a.Waiting)
+		}
+		if a.Kept > 0 {
+			line += fmt.Sprintf(", %d kept back", a.Kept)
+		}
+		if a.Problem != "" {
+			line += ", the last attempt failed: " + a.Problem
+		}
+		channels = append(channels, line)
+	}
+	return strings.Join(channels, "; ")
 }
 
 // messageLine is how many messages were decided how, by verdicts.
@@ -194,7 +236,9 @@ func (l *logStatus) line() string {
 		return "not read (mta.log): what becomes of mail is not known"
 	}
 	parts := []string{l.Source}
-	if l.Events == 0 {
+	if l.Problem != "" {
+		parts = []string{"cannot be read, so what becomes of mail is not known: " + l.Problem}
+	} else if l.Events == 0 {
 		parts = append(parts, "nothing of the MTA in it so far")
 	} else {
 		parts = append(parts, fmt.Sprintf("%d sent, %d deferred, %d bounced", l.Delivered, l.Deferred, l.Bounced))

@@ -45,7 +45,7 @@ or not allowed.`),
 				err = render.JSON(cmd.OutOrStdout(), out)
 			} else {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "all mail to the outside is stopped\n%s in the queue held with it\n", counted(out.Held, "message"))
-				remark(cmd, "relayguard start lets it go again; relayguard start --keep leaves what is held to you")
+				remark(cmd, "relayguard start lets it go again, start --keep all but what is held by then")
 			}
 			return done(cmd, err, out.Caveats)
 		},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os/user"
 	"strings"
 	"time"
 
@@ -13,7 +14,20 @@ import (
 
 // accountHelp says how accounts are written.
 const accountHelp = `ACCOUNT is login:NAME, local_user:NAME (a Unix account) or network:NAME (a trusted
-network); a name alone is a login.`
+network); a name alone is a login, unless a Unix account has the same: then say
+which is meant.`
+
+// certain refuses a name alone that is a Unix account's: to stop the login of
+// that name would stop nothing of what the account sends.
+func certain(cmd *cobra.Command, account string) error {
+	if strings.Contains(account, ":") {
+		return nil
+	}
+	if _, err := user.Lookup(account); err != nil {
+		return nil // then it can only be a login
+	}
+	return usage(cmd, "%s is a Unix account here: say local_user:%s, or login:%s if the login of that name is meant", account, account, account)
+}
 
 func newSuspend() *cobra.Command {
 	var term span
@@ -36,6 +50,9 @@ cannot tell, or not allowed.`),
 		Args:    exactly("ACCOUNT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := needed(cmd, "reason", reason, "say why, for the journal and for who asks later"); err != nil {
+				return err
+			}
+			if err := certain(cmd, args[0]); err != nil {
 				return err
 			}
 			out, err := post[desk.Suspended](cmd, "/v1/suspend", desk.Suspension{Account: args[0], Term: time.Duration(term), Reason: reason})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -64,16 +65,31 @@ func (f *Follower) runJournal(ctx context.Context, fn func(Event, Position) erro
 }
 
 // journalArgs ask for all mail entries from the position on. The entry of the
-// cursor itself comes first: that it does shows that nothing was lost.
+// cursor itself comes first: that it does shows that nothing was lost. With
+// --follow alone, whatever else is asked for, journalctl shows nothing from before
+// the last boot; with --merge it does, and what other machines sent here, too.
 func (f *Follower) journalArgs() []string {
 	args := []string{"--output=json", "--output-fields=" + journalFields, "--all", "--quiet", "--no-pager",
-		"--follow", "--no-tail"}
+		"--follow", "--no-tail", "--merge"}
 	if f.pos.cursor != "" {
 		args = append(args, "--cursor="+f.pos.cursor)
 	} else {
 		args = append(args, fmt.Sprintf("--since=@%d", f.pos.At.Unix()))
 	}
+	if id := machineID(); id != "" {
+		args = append(args, "_MACHINE_ID="+id)
+	}
 	return append(args, "SYSLOG_FACILITY=2")
+}
+
+// machineID is machine-id(5); empty where there is none.
+func machineID() string {
+	text, err := os.ReadFile("/etc/machine-id")
+	id := strings.TrimSpace(string(text))
+	if err != nil || len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
+		return ""
+	}
+	return id
 }
 
 // journalctl runs it once, and returns how many entries came.

@@ -41,6 +41,14 @@ type Kept struct {
 	Size    int64 // of the file, octets
 }
 
+// ValidKept reports whether a file of the grace folder can have that name.
+func ValidKept(name string) bool {
+	_, _, ok := keptName(name)
+	return ok && len(name) <= maxKeptName
+}
+
+const maxKeptName = 100
+
 // List tells what is in the folder, the longest deleted first. A folder that
 // is not there is empty.
 func (g *Grace) List() ([]Kept, error) {
@@ -352,14 +360,20 @@ func (i *Instance) keepAll(ctx context.Context, box *graceBox, look look, target
 // it, and takes it out of the grace folder. It has a new id; envelope, content
 // and arrival time are as they were. ErrGone: nothing of that name.
 func (i *Instance) Restore(ctx context.Context, grace *Grace, name string) (newID string, err error) {
-	if _, _, ok := keptName(name); !ok {
+	if !ValidKept(name) {
 		return "", fmt.Errorf("restore mail: got name %q, want one that is in the grace folder", clip(name))
 	}
 	root, err := grace.open(false)
-	var from *os.File
+	var dir, from *os.File
 	if err == nil {
 		defer root.Close()
-		from, err = root.Open(name)
+		dir, err = root.Open(".")
+	}
+	if err == nil {
+		defer dir.Close()
+		if err = lock(ctx, dir); err == nil { // else two could both restore it
+			from, err = root.Open(name)
+		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		err = ErrGone

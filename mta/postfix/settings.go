@@ -14,7 +14,7 @@ var parameters = []string{
 	"always_bcc", "sender_bcc_maps",
 	"bounce_queue_lifetime", "empty_address_recipient", "hash_queue_depth", "hash_queue_names", "maximal_queue_lifetime",
 	"command_directory", "config_directory", "content_filter", "cleanup_service_name", "data_directory",
-	"header_checks", "inet_interfaces", "mail_name", "mail_owner", "mail_version", "master_service_disable",
+	"header_checks", "inet_interfaces", "info_log_addr_form", "mail_name", "mail_owner", "mail_version", "maillog_file", "master_service_disable",
 	"milter_command_timeout", "milter_connect_timeout", "milter_content_timeout", "milter_default_action",
 	"milter_header_checks", "milter_macro_daemon_name", "milter_protocol",
 	"mydestination", "mydomain", "myhostname", "mynetworks", "myorigin",

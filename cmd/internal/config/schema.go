@@ -193,7 +193,7 @@ var journalFields = []field[Config]{
 	key("directory", absolutePath("a directory"), func(c *Config) *string { return &c.Journal.Directory },
 		`Where it is: the daemon's own directory, on a local disk. Moving it needs a restart.`),
 	key("keep_addresses", duration(day, 3650*day), func(c *Config) *time.Duration { return &c.Journal.KeepAddresses },
-		`How long it knows senders' addresses, client addresses and Message-IDs. Then the row stays without them.`),
+		`How long it knows senders' addresses, client addresses and Message-IDs. Then only totals are left, by account and day.`),
 	key("keep_totals", duration(day, 3650*day), func(c *Config) *time.Duration { return &c.Journal.KeepTotals },
 		`How long it knows who sent how much. At least keep_addresses.`),
 	key("keep_admin", duration(day, 3650*day), func(c *Config) *time.Duration { return &c.Journal.KeepAdmin },

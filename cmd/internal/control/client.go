@@ -60,6 +60,8 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, out a
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody answers on %s", ErrDead, c.path)
+	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("ask the daemon on %s: it hung up: it ends just now, or this account has too many connections to it", c.path)
 	case err != nil:
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {

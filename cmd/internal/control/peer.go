@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/user"
 	"slices"
@@ -31,10 +30,14 @@ type Peer struct {
 // Groups name those who have rights beside root; "" for nobody.
 type Groups struct{ Admin, Read, Inspect string }
 
+// ours reports whether an account may all, whatever the groups say: root, and
+// the daemon's own.
+func ours(uid int) bool { return uid == 0 || uid == os.Getuid() }
+
 // Rights of an account: root and the daemon's own may all; groups give single
 // ones. Being in the admin group gives no look into mail.
 func (g Groups) Rights(uid int) Rights {
-	if uid == 0 || uid == os.Getuid() {
+	if ours(uid) {
 		return Rights{true, true, true}
 	}
 	in := func(name string) bool { return name != "" && memberOf(uid, name) }
@@ -56,19 +59,9 @@ func memberOf(uid int, group string) bool {
 	return err == nil && (u.Gid == g.Gid || slices.Contains(ids, g.Gid))
 }
 
-// peerOf asks the kernel who is at the other end.
-func peerOf(c net.Conn, g Groups) (Peer, error) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return Peer{}, fmt.Errorf("control connection is no Unix socket: %T", c)
-	}
-	cred, err := local.PeerCred(u)
-	if err != nil {
-		return Peer{}, err
-	}
-	p := Peer{UID: int(cred.UID), Name: accountName(int(cred.UID)), LoginUID: loginUID(int(cred.PID))}
-	p.Rights = g.Rights(p.UID)
-	return p, nil
+// peerOf says what the other end may do.
+func peerOf(cred local.Cred, loginUID int, g Groups) Peer {
+	return Peer{UID: cred.UID, Name: accountName(cred.UID), LoginUID: loginUID, Rights: g.Rights(cred.UID)}
 }
 
 // Self is who runs this process, for what is done without the daemon.
@@ -109,6 +102,9 @@ type peerKey struct{}
 
 // PeerFrom is the peer of a request that a Server serves.
 func PeerFrom(ctx context.Context) Peer {
-	p, _ := ctx.Value(peerKey{}).(Peer)
-	return p
+	who, ok := ctx.Value(peerKey{}).(func() Peer)
+	if !ok {
+		return Peer{}
+	}
+	return who()
 }

@@ -1,7 +1,8 @@
 // Package control is the daemon's socket for commands: HTTP and JSON over a Unix
 // socket, where the kernel says who asks. It knows who may do what, not what is
 // done. Trap: the socket file is open to every account, so that a refusal can
-// say why; each request is judged by its peer.
+// say why; each request is judged by its peer, and no account gets so many
+// connections that root finds none left.
 package control
 
 import (
@@ -23,7 +24,6 @@ import (
 // every message.
 const (
 	maxRequest  = 16 << 20
-	maxClients  = 64
 	readTimeout = 10 * time.Second
 	idleTimeout = 2 * time.Minute
 )
@@ -132,34 +132,45 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// NewServer serves until Close; groups is asked at each connection.
+// NewServer serves until Close; groups is asked once a connection.
 func NewServer(l net.Listener, m *Mux, groups func() Groups, log *slog.Logger) *Server {
 	s := &Server{listener: l}
 	s.http = http.Server{
-		Handler:           m,
+		Handler:           brief(m),
 		ReadHeaderTimeout: readTimeout,
 		ReadTimeout:       time.Minute,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+
+		DisableGeneralOptionsHandler: true, // it would answer past brief
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if b, ok := c.(*bounded); ok {
-				c = b.Conn
+			peer := Peer{UID: -1, Name: "somebody unknown", LoginUID: -1}
+			who := func() Peer { return peer }
+			if a, ok := c.(*admitted); ok {
+				// Who may what is asked by the connection's own goroutine: that
+				// may take long, and nobody else waits for it.
+				who = sync.OnceValue(func() Peer { return peerOf(a.cred, a.loginUID, groups()) })
 			}
-			peer, err := peerOf(c, groups())
-			if err != nil {
-				log.Warn("who asks on the control socket is not known", "error", err)
-				peer = Peer{UID: -1, Name: "somebody unknown", LoginUID: -1}
-			}
-			return context.WithValue(ctx, peerKey{}, peer)
+			return context.WithValue(ctx, peerKey{}, who)
 		},
 	}
 	go func() {
-		if err := s.http.Serve(&limited{l, make(chan struct{}, maxClients)}); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(&limited{Listener: l, log: log, open: map[int]int{}}); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			log.Error("control socket", "error", err)
 		}
 	}()
 	return s
+}
+
+// brief gives who may nothing an answer, and no place to stay.
+func brief(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if PeerFrom(r.Context()).Rights == (Rights{}) {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Close stops serving; what is under way has a moment to finish.
@@ -170,37 +181,4 @@ func (s *Server) Close() error {
 		return s.http.Close()
 	}
 	return nil
-}
-
-// limited bounds the connections at a time: every account may connect.
-type limited struct {
-	net.Listener
-	slots chan struct{}
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case l.slots <- struct{}{}:
-		return &bounded{Conn: c, slots: l.slots}, nil
-	default:
-		c.Close()
-		return l.Accept()
-	}
-}
-
-// bounded gives its slot back once, whoever closes it first.
-type bounded struct {
-	net.Conn
-	slots chan struct{}
-	once  sync.Once
-}
-
-func (b *bounded) Close() error {
-	err := b.Conn.Close()
-	b.once.Do(func() { <-b.slots })
-	return err
 }

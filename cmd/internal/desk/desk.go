@@ -54,6 +54,9 @@ type Desk struct {
 	// Tell adds to the time lines of an account's incidents.
 	Tell func(now time.Time, account, text string)
 
+	// Dropped counts rows about accepted mail that the journal does not have.
+	Dropped func() int64
+
 	// Limits are the names of the limits in force.
 	Limits func() []string
 
@@ -65,6 +68,9 @@ type Desk struct {
 	lookedAt time.Time
 	lookErr  error
 	byMilter map[string]time.Time // queue ids that the MTA's log says a milter held
+	missing  map[holdName]bool    // holds that the last look did not find in the queue
+	requeued []requeue            // new queue ids that the log told of
+	told     map[string]bool      // ends of suspensions that could not be carried out
 }
 
 // maxForeign bounds what is kept of other people's holds.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/cmd/internal/queue"
 	"relayguard/journal"
 	"relayguard/mta/postfix"
 )
@@ -123,6 +124,8 @@ type Done struct {
 	Outcome string `json:"outcome"`          // would, done, gone, changed, failed
 	NewID   string `json:"new_id,omitempty"` // of a requeued message
 	Error   string `json:"error,omitempty"`
+	unsure  bool   // it may have been done: nobody said
+	settled bool   // by somebody else, whose word stands
 }
 
 // Report is what became of an order.
@@ -150,9 +153,15 @@ func (d *Desk) act(ctx context.Context, now time.Time, by By, o Order, verb stri
 	if !o.Filter.chooses() && !o.Filter.All {
 		return Report{}, ErrEverything
 	}
+	if err := d.upToDate(ctx); err != nil {
+		d.Log.Warn("held "+verb+": the journal is not up to date, what was held last may be left out", "error", err)
+	}
 	chosen, err := d.find(ctx, now, o.Filter)
 	if err != nil {
 		return Report{}, err
+	}
+	if len(o.Filter.IDs) == 0 { // that a milter held it is not that we did: only who names it may touch it
+		chosen = slices.DeleteFunc(chosen, func(h journal.Hold) bool { return lost(&h) })
 	}
 	r := Report{Verb: verb, DryRun: o.DryRun, Counts: map[string]int{}, Messages: []Done{}}
 	r.Unknown = unknown(o.Filter.IDs, chosen)
@@ -166,7 +175,7 @@ func (d *Desk) act(ctx context.Context, now time.Time, by By, o Order, verb stri
 		return r, nil
 	}
 	d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(chosen)), o.Reason, ""))
-	done, err := d.settle(ctx, now, by, o.Reason, verb, chosen)
+	done, err := d.settle(ctx, now, by, o.Reason, verb, chosen, nil)
 	for _, m := range done {
 		r.add(m)
 	}
@@ -179,6 +188,9 @@ func (r *Report) add(m Done) {
 	r.Bytes += m.Size
 }
 
+// lost reports whether nothing but the MTA's log says that the guard held it.
+func lost(h *journal.Hold) bool { return h.DecisionID == "" && h.Rule == "" }
+
 // unknown are the ids that chose nothing.
 func unknown(ids []string, chosen []journal.Hold) []string {
 	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
@@ -190,16 +202,45 @@ func unknown(ids []string, chosen []journal.Hold) []string {
 var transit = map[string]struct{ asked, done journal.State }{
 	"release": {journal.StateReleasing, journal.StateReleased},
 	"delete":  {journal.StateDeleting, journal.StateDeleted},
+	forGood:   {journal.StateDeleting, journal.StateDeleted},
 }
 
-// settle does it: what is asked for stands in the journal before, so that it is
-// done again after a crash, and what came of it after.
-func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold) ([]Done, error) {
+// maxAtOnce is how many messages one act may keep others waiting for: a
+// suspension does not wait for the release of 20,000.
+const maxAtOnce = 5000
+
+// coming is how long the MTA may take from the guard's answer to the hold queue.
+// An order that comes between is carried out by the next reconciliation.
+const coming = 2 * time.Second
+
+// settle does it, a few thousand messages at a time. Spare, which may be nil,
+// leaves out what is not to be touched after all.
+func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold, spare func([]journal.Hold) []journal.Hold) (all []Done, err error) {
+	for part := range slices.Chunk(chosen, maxAtOnce) {
+		done, err := d.settleSome(ctx, now, by, reason, verb, part, spare)
+		all = append(all, done...)
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// settleSome does it: what is asked for stands in the journal before, so that it
+// is done again after a crash, and what came of it after.
+func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold, spare func([]journal.Hold) []journal.Hold) ([]Done, error) {
 	d.acting.Lock()
 	defer d.acting.Unlock()
-	entries, err := d.heldQueue(ctx)
-	if err != nil {
+	entries, err := d.lookAtHeld(ctx)
+	partial := isPartial(err)
+	if err = d.skipped(err); err != nil {
 		return nil, fmt.Errorf("held %s: %w", verb, err)
+	}
+	if chosen, err = d.again(ctx, chosen); err != nil {
+		return nil, fmt.Errorf("held %s: %w", verb, err)
+	}
+	if spare != nil {
+		chosen = spare(chosen)
 	}
 	state := transit[verb]
 	done := make([]Done, len(chosen))
@@ -208,23 +249,35 @@ func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb st
 	var asked []journal.Record
 	for i, h := range chosen {
 		done[i] = Done{Held: heldOf(&h)}
-		e, ok := entries[h.QueueID]
-		if !ok {
-			done[i].Outcome = "gone"
+		if !h.State.Open() { // somebody was quicker
+			done[i].Outcome, done[i].settled = postfix.Gone.String(), true
 			continue
 		}
-		if !matches(h, e) {
-			done[i].Outcome = "changed"
+		e, there := entries[h.QueueID]
+		switch {
+		case there && matches(h, e):
+			targets, index = append(targets, e.Target()), append(index, i)
+		case !there && (partial || h.State == journal.StateHeld && now.Sub(h.HeldAt) < coming):
+			done[i].Outcome, done[i].Error, done[i].unsure = postfix.Failed.String(), "it is not to be seen in the queue yet; it is done as soon as it is", true
+			if h.State != journal.StateHeld {
+				continue // what was asked for before may be done
+			}
+		default:
+			done[i].Outcome = left(h, e, state.asked)
 			continue
 		}
-		targets, index = append(targets, e.Target()), append(index, i)
 		asked = append(asked, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, State: state.asked, By: by.Name, Reason: reason, Arrival: e.Arrival})
 	}
-	if len(targets) > 0 {
+	if len(asked) > 0 {
 		d.append(asked...)
+	}
+	if len(targets) > 0 {
 		operate := d.Queue.Release
-		if verb == "delete" {
+		switch verb {
+		case "delete":
 			operate = d.Queue.Delete
+		case forGood:
+			operate = d.Queue.DeleteForGood
 		}
 		results, err := operate(ctx, targets)
 		if err != nil && results != nil { // it was done, but for what the error says
@@ -238,6 +291,7 @@ func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb st
 			done[i].Outcome, done[i].NewID = "failed", results[n].NewID
 			if results[n].Err != nil {
 				done[i].Error = results[n].Err.Error()
+				done[i].unsure = errors.Is(results[n].Err, queue.ErrUnsure)
 			}
 			if results[n].Fate != postfix.Failed {
 				done[i].Outcome = results[n].Fate.String()
@@ -246,6 +300,45 @@ func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb st
 	}
 	d.settled(now, by, reason, state.done, done)
 	return done, nil
+}
+
+// again reads the holds once more, under the lock: another act may have ended
+// them since they were chosen.
+func (d *Desk) again(ctx context.Context, chosen []journal.Hold) ([]journal.Hold, error) {
+	type name struct{ queueID, decisionID string }
+	ids, now := make([]string, len(chosen)), map[name]journal.Hold{}
+	for i, h := range chosen {
+		ids[i] = h.QueueID
+	}
+	_ = d.upToDate(ctx) // if it cannot be: the MTA's side looks once more, and the journal keeps the first outcome
+	all, err := d.Journal.Holds(ctx, journal.HoldQuery{IDs: ids})
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range all {
+		now[name{h.QueueID, h.DecisionID}] = h
+	}
+	fresh := slices.Clone(chosen)
+	for i, h := range chosen {
+		if n, open := now[name{h.QueueID, h.DecisionID}]; open {
+			fresh[i] = n
+		} else {
+			fresh[i].State = journal.StateGone
+		}
+	}
+	return fresh, nil
+}
+
+// left is the outcome for a message that is not in the hold queue. One that had
+// been asked for before went as it was told to, but nobody heard of it.
+func left(h journal.Hold, other postfix.QueueFile, asked journal.State) string {
+	switch {
+	case h.State == asked:
+		return postfix.Done.String()
+	case other.ID != "":
+		return postfix.Changed.String()
+	}
+	return postfix.Gone.String()
 }
 
 // unasked takes back what was asked for and, as nothing was done, will not be.
@@ -266,12 +359,18 @@ func (d *Desk) unasked(now time.Time, by By, chosen []journal.Hold, index []int,
 func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State, done []Done) {
 	var records []journal.Record
 	for _, m := range done {
+		if m.unsure || m.settled {
+			continue // what was asked for stands: reconciliation does it, or finds it done
+		}
 		c := journal.HoldChange{QueueID: m.QueueID, DecisionID: m.ID, Time: now, By: by.Name, Reason: reason, NewQueueID: m.NewID}
 		switch m.Outcome {
 		case "done":
 			c.State = ended
 		case "gone", "changed":
 			c.State, c.Reason = journal.StateGone, "it was no longer in the queue"
+			if was := endOf(journal.State(m.State)); was != journal.StateGone { // an act before this one, of which nobody heard
+				c.State, c.By, c.Reason = was, m.By, m.Why
+			}
 		default:
 			c.State, c.Reason = journal.StateHeld, m.Error
 		}
@@ -287,6 +386,13 @@ func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State,
 
 // heldQueue reads the hold queue by id.
 func (d *Desk) heldQueue(ctx context.Context) (map[string]postfix.QueueFile, error) {
+	entries, err := d.lookAtHeld(ctx)
+	return entries, d.skipped(err)
+}
+
+// lookAtHeld reads the hold queue by id; a *postfix.SkippedError says that there
+// is more.
+func (d *Desk) lookAtHeld(ctx context.Context) (map[string]postfix.QueueFile, error) {
 	entries := map[string]postfix.QueueFile{}
 	err := d.Queue.List(ctx, func(q postfix.QueueFile) error {
 		if q.Queue == "hold" {
@@ -294,13 +400,18 @@ func (d *Desk) heldQueue(ctx context.Context) (map[string]postfix.QueueFile, err
 		}
 		return nil
 	})
-	return entries, d.skipped(err)
+	return entries, err
+}
+
+// isPartial reports whether a look met entries that it could not read.
+func isPartial(err error) bool {
+	var some *postfix.SkippedError
+	return errors.As(err, &some)
 }
 
 // skipped tells of queue entries that could not be read, and lives with them.
 func (d *Desk) skipped(err error) error {
-	var some *postfix.SkippedError
-	if errors.As(err, &some) {
+	if isPartial(err) {
 		d.Log.Warn("the queue has entries that cannot be read", "error", err)
 		return nil
 	}
@@ -309,13 +420,18 @@ func (d *Desk) skipped(err error) error {
 
 // matches reports whether a queue file is the message that was held. While a
 // message is there nobody else has its id, so one that came before the decision
-// is it; Postfix counts its arrival from MAIL.
+// is it; Postfix counts its arrival from MAIL, in whole seconds. Postfix may have
+// rewritten its sender, so another one says nothing; the same one makes up for a
+// clock that was set back a little. Once the arrival was read, it must be that.
 func matches(h journal.Hold, q postfix.QueueFile) bool {
-	if !h.Arrival.IsZero() && h.Arrival.Unix() == q.Arrival.Unix() {
-		return true
+	if !h.Arrival.IsZero() {
+		return h.Arrival.Unix() == q.Arrival.Unix()
 	}
-	const clockBack, slowest = 2 * time.Second, 24 * time.Hour
-	return !q.Arrival.After(h.HeldAt.Add(clockBack)) && !q.Arrival.Before(h.HeldAt.Add(-slowest))
+	const slowest = 24 * time.Hour
+	if q.Arrival.Before(h.HeldAt.Add(-slowest)) {
+		return false
+	}
+	return !q.Arrival.After(h.HeldAt) || postfix.Target{ID: q.ID, Sender: h.MailFrom, Arrival: h.HeldAt}.Matches(q)
 }
 
 // Look says what one look into a held message needs.
@@ -328,6 +444,9 @@ type Look struct {
 // Inspect returns headers or content of a held message. It is journaled before
 // anything is read: who looked, at what, why.
 func (d *Desk) Inspect(ctx context.Context, now time.Time, by By, l Look) (Inspected, error) {
+	if l.Part != "headers" && l.Part != "content" || strings.TrimSpace(l.Reason) == "" {
+		return Inspected{}, fmt.Errorf("%w: a look into mail is into its headers or its content, and has a reason", ErrUsage)
+	}
 	all, err := d.find(ctx, now, Filter{IDs: []string{l.ID}})
 	if err != nil {
 		return Inspected{}, err

@@ -2,6 +2,8 @@ package desk
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,113 +28,230 @@ const young = time.Minute
 
 // Reconcile looks at the hold queue and puts the journal right: what is asked
 // for and not done is done again, what left is closed, what is held without an
-// entry gets one. Other people's holds are counted and left alone.
+// entry gets one. Other people's holds are counted and left alone. What it
+// concludes rests on a journal that is up to date and, before anything is closed,
+// on two looks: a queue that changes while it is read may hide a message.
 func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
-	entries, holdsNow, err := d.compare(ctx)
+	redo, err := d.reconcile(ctx, now)
+	if err != nil && ctx.Err() != nil {
+		return err // who asked has left: that says nothing of the queue
+	}
 	d.mu.Lock()
 	d.lookErr = err
 	d.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	var records []journal.Record
-	var redo = map[string][]journal.Hold{}
-	totals := map[string]holds.Total{}
-	ours := map[string]bool{}
-	for _, h := range holdsNow {
-		e, there := entries[h.QueueID]
-		there = there && matches(h, e)
-		switch {
-		case there:
-			ours[h.QueueID] = true
-			t := totals[h.Account]
-			totals[h.Account] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + h.Size}
-			if h.State == journal.StateReleasing {
-				redo["release"] = append(redo["release"], h)
-			} else if h.State == journal.StateDeleting {
-				redo["delete"] = append(redo["delete"], h)
-			}
-			if h.Arrival.Unix() != e.Arrival.Unix() && h.State == journal.StateHeld {
-				records = append(records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, State: journal.StateHeld, By: guardItself.Name, Arrival: e.Arrival})
-			}
-		case now.Sub(h.HeldAt) < young:
-			t := totals[h.Account] // on its way into the queue
-			totals[h.Account] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + h.Size}
-		default:
-			records = append(records, ended(now, h))
-		}
-	}
-	foreign, others := d.strangers(now, entries, ours, &records, totals)
-	if len(records) > 0 {
-		d.append(records...)
-	}
-	if d.Room != nil {
-		d.Room.Set(totals)
-	}
-	d.mu.Lock()
-	d.foreign, d.others, d.lookedAt = foreign, others, now
-	d.mu.Unlock()
 	for verb, again := range redo {
 		d.Log.Info("an act on held mail that was cut off is done again", "verb", verb, "messages", len(again))
-		if _, err := d.settle(ctx, now, guardItself, "again, after it was cut off", verb, again); err != nil {
+		if _, err := d.settle(ctx, now, guardItself, "again, after it was cut off", verb, again, func(part []journal.Hold) []journal.Hold {
+			if verb == "release" {
+				part, _ = d.withhold(ctx, now, part)
+			}
+			return part
+		}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// compare reads the queue before the journal: what the queue has was journaled
-// before it came there, so an entry that is not found is not there.
-func (d *Desk) compare(ctx context.Context) (map[string]postfix.QueueFile, []journal.Hold, error) {
+// comparison is one look at queue and journal.
+type comparison struct {
+	now     time.Time
+	entries map[string]postfix.QueueFile // of the hold queue
+	partial bool                         // and there are some that could not be read
+	ours    map[string]bool              // ids of entries that have a hold
+	totals  map[string]holds.Total
+	records []journal.Record
+	redo    map[string][]journal.Hold // by verb
+	missing map[holdName]bool         // holds that this look did not find
+}
+
+type holdName struct{ queueID, decisionID string }
+
+func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]journal.Hold, err error) {
 	d.acting.Lock() // an act is between two states
 	defer d.acting.Unlock()
-	entries, err := d.heldQueue(ctx)
+	c, all, err := d.compare(ctx, now)
 	if err != nil {
+		return nil, err
+	}
+	for _, h := range all {
+		d.compareHold(c, h)
+	}
+	foreign := d.strangers(ctx, c)
+	if len(c.records) > 0 {
+		d.append(c.records...)
+	}
+	if d.Room != nil {
+		d.Room.Set(c.totals)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.missing, d.others, d.lookedAt = c.missing, len(foreign), now
+	d.foreign = foreign[:min(len(foreign), maxForeign)]
+	return c.redo, nil
+}
+
+// syncWait bounds how long the journal's database may be behind its log. A
+// reconciliation that would rest on less is left out.
+const syncWait = 10 * time.Second
+
+// compare reads the queue before the journal: what the queue has was journaled
+// before it came there, so an entry that is not found is not there.
+func (d *Desk) compare(ctx context.Context, now time.Time) (*comparison, []journal.Hold, error) {
+	c := &comparison{now: now, ours: map[string]bool{}, totals: map[string]holds.Total{}, redo: map[string][]journal.Hold{}, missing: map[holdName]bool{}}
+	var err error
+	c.entries, err = d.lookAtHeld(ctx)
+	c.partial = isPartial(err)
+	if err = d.skipped(err); err != nil {
 		return nil, nil, err
 	}
+	if err := d.upToDate(ctx); err != nil {
+		return nil, nil, fmt.Errorf("compare the queue with the journal, which is not up to date: %w", err)
+	}
 	all, err := d.Journal.Holds(ctx, journal.HoldQuery{})
-	return entries, all, err
+	return c, all, err
+}
+
+// upToDate waits until the journal finds all that was appended to it.
+func (d *Desk) upToDate(ctx context.Context) error {
+	j, ok := d.Journal.(interface{ Sync(context.Context) error })
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, syncWait)
+	defer cancel()
+	return j.Sync(ctx)
+}
+
+func (c *comparison) count(account string, size int64) {
+	t := c.totals[account]
+	c.totals[account] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + size}
+}
+
+// compareHold looks for an open hold in the queue.
+func (d *Desk) compareHold(c *comparison, h journal.Hold) {
+	e, there := c.entries[h.QueueID]
+	name := holdName{h.QueueID, h.DecisionID}
+	d.mu.Lock()
+	missed := d.missing[name]
+	d.mu.Unlock()
+	switch {
+	case there && matches(h, e):
+		c.ours[h.QueueID] = true
+		c.count(h.Account, h.Size)
+		if h.State == journal.StateReleasing {
+			c.redo["release"] = append(c.redo["release"], h)
+		} else if h.State == journal.StateDeleting {
+			c.redo["delete"] = append(c.redo["delete"], h)
+		} else if h.Arrival.Unix() != e.Arrival.Unix() {
+			c.records = append(c.records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Arrival: e.Arrival})
+		}
+	case h.State == journal.StateHeld && c.now.Sub(h.HeldAt) < young:
+		c.count(h.Account, h.Size) // on its way into the queue
+	case !missed || c.partial:
+		c.missing[name] = missed || !c.partial
+		c.count(h.Account, h.Size)
+	default:
+		c.records = append(c.records, ended(c.now, h))
+	}
 }
 
 // ended closes a hold whose message left the queue.
 func ended(now time.Time, h journal.Hold) journal.HoldChange {
-	c := journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, By: guardItself.Name}
-	switch h.State {
-	case journal.StateReleasing:
-		c.State = journal.StateReleased
-	case journal.StateDeleting:
-		c.State = journal.StateDeleted
-	default:
-		c.State, c.Reason = journal.StateGone, reasonGone
+	c := journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, By: guardItself.Name, State: endOf(h.State)}
+	if c.State == journal.StateGone {
+		c.Reason = reasonGone
 	}
 	return c
 }
 
-// strangers are held messages without an entry: ours, if the MTA's log says that
-// a milter held them, and else somebody else's.
-func (d *Desk) strangers(now time.Time, entries map[string]postfix.QueueFile, ours map[string]bool, records *[]journal.Record, totals map[string]holds.Total) (foreign []postfix.QueueFile, others int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id, e := range entries {
-		switch at, milter := d.byMilter[id]; {
-		case ours[id]:
-		case milter && !e.Arrival.After(at.Add(time.Second)):
-			*records = append(*records, journal.Held{QueueID: id, Account: "unknown", Rule: "", Reason: reasonLost, MailFrom: e.Sender,
-				Arrival: e.Arrival, HeldAt: at, Size: e.Size, Recipients: len(e.Recipients) + e.More, Domains: domains(e.Recipients)})
-			t := totals["unknown"]
-			totals["unknown"] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + e.Size}
-		default:
-			if others++; len(foreign) < maxForeign {
-				foreign = append(foreign, e)
+// endOf is the state of a hold whose message left the queue: what was asked for
+// was done.
+func endOf(s journal.State) journal.State {
+	switch s {
+	case journal.StateReleasing:
+		return journal.StateReleased
+	case journal.StateDeleting:
+		return journal.StateDeleted
+	}
+	return journal.StateGone
+}
+
+// strangers are held messages without an open hold: ours, if one was closed too
+// early, or if the MTA's log says that a milter held them and the journal does
+// not say that it was not us; and else somebody else's, which are returned.
+func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []postfix.QueueFile) {
+	var ids []string
+	for id := range c.entries {
+		if !c.ours[id] {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	slices.Sort(ids)
+	closed := map[string]journal.Hold{}
+	if all, err := d.Journal.Holds(ctx, journal.HoldQuery{IDs: ids, States: []journal.State{journal.StateGone}}); err == nil {
+		for _, h := range all { // newest first
+			if _, known := closed[h.QueueID]; !known && matches(h, c.entries[h.QueueID]) {
+				closed[h.QueueID] = h
 			}
 		}
 	}
+	for _, id := range ids {
+		e := c.entries[id]
+		if h, ok := closed[id]; ok {
+			c.records = append(c.records, journal.HoldChange{QueueID: id, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: "it is in the hold queue after all", Arrival: e.Arrival})
+			c.count(h.Account, h.Size)
+			continue
+		}
+		if at, ours := d.heldByUs(ctx, c.now, e); ours {
+			c.records = append(c.records, journal.Held{QueueID: id, Account: "unknown", Reason: reasonLost, MailFrom: e.Sender,
+				Arrival: e.Arrival, HeldAt: at, Size: e.Size, Recipients: len(e.Recipients) + e.More, Domains: domains(e.Recipients)})
+			c.count("unknown", e.Size)
+			continue
+		}
+		foreign = append(foreign, e)
+	}
+	d.forgetMilter(c)
+	return foreign
+}
+
+// heldByUs reports whether the MTA's log says that a milter held the message, and
+// the journal knows of no decision to let it pass: then another milter did. The
+// log is evidence, not proof; what rests on it alone no bulk verb touches.
+func (d *Desk) heldByUs(ctx context.Context, now time.Time, e postfix.QueueFile) (at time.Time, ours bool) {
+	d.mu.Lock()
+	at, ours = d.byMilter[e.ID]
+	d.mu.Unlock()
+	if !ours || e.Arrival.After(at.Add(time.Second)) || now.Sub(at) < young {
+		return at, false
+	}
+	known, err := d.Journal.Explain(ctx, e.ID)
+	if err != nil {
+		return at, false
+	}
+	for _, k := range known {
+		if k.Decision.ID != "" && matches(journal.Hold{HeldAt: k.Decision.Time, MailFrom: k.Decision.MailFrom}, e) {
+			return at, false
+		}
+	}
+	return at, true
+}
+
+// forgetMilter drops what the log told of messages that have left.
+func (d *Desk) forgetMilter(c *comparison) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for id, at := range d.byMilter {
-		if _, there := entries[id]; !there && now.Sub(at) > young {
+		if _, there := c.entries[id]; !there && c.now.Sub(at) > young {
 			delete(d.byMilter, id)
 		}
 	}
-	return foreign, others
 }
 
 // HeldByMilter learns from the MTA's log that a milter held a message.
@@ -161,15 +280,58 @@ func domains(rcpts []string) map[string]int {
 	return all
 }
 
-// Requeued learns from the MTA's log that a message which was held has another
-// queue id now.
+// Requeued learns from the MTA's log that a message has another queue id now. It
+// does not wait for the journal: Expire follows.
 func (d *Desk) Requeued(oldID, newID string, at time.Time) {
-	all, err := d.Journal.Explain(context.Background(), oldID)
-	if err != nil || len(all) == 0 || len(all[0].Holds) == 0 || all[0].Holds[0].State == journal.StateHeld {
-		return // not ours, or not our doing
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.requeued) < maxRequeued {
+		d.requeued = append(d.requeued, requeue{oldID, newID, at})
 	}
-	h := all[0].Holds[0]
-	d.append(journal.HoldChange{QueueID: oldID, DecisionID: h.DecisionID, Time: at, State: h.State, By: h.ChangedBy, NewQueueID: newID})
+}
+
+// maxRequeued bounds what waits for Expire: postsuper -r ALL is not ours to follow
+// for ever.
+const maxRequeued = 10_000
+
+type requeue struct {
+	oldID, newID string
+	at           time.Time
+}
+
+// followRequeued journals the new ids of messages that were held.
+func (d *Desk) followRequeued(ctx context.Context) {
+	d.mu.Lock()
+	all := d.requeued
+	d.requeued = nil
+	d.mu.Unlock()
+	if len(all) == 0 {
+		return
+	}
+	newID, ids := map[string]requeue{}, make([]string, len(all))
+	for i, r := range all {
+		newID[r.oldID], ids[i] = r, r.oldID
+	}
+	holds, err := d.Journal.Holds(ctx, journal.HoldQuery{IDs: ids, States: []journal.State{journal.StateReleasing, journal.StateReleased}})
+	if err != nil {
+		d.tellOnce("requeued", "new queue ids of released mail are not journaled; it is tried again", "error", err)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		all = append(all, d.requeued...)
+		d.requeued = all[:min(len(all), maxRequeued)]
+		return
+	}
+	d.mended("requeued")
+	var records []journal.Record
+	for _, h := range holds { // newest first: an id may have been used before
+		if r, ok := newID[h.QueueID]; ok && h.NewQueueID == "" {
+			records = append(records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: r.at, State: h.State, By: h.ChangedBy, Reason: h.ChangeReason, NewQueueID: r.newID})
+			delete(newID, h.QueueID)
+		}
+	}
+	if len(records) > 0 {
+		d.append(records...)
+	}
 }
 
 // Looked tells how many messages others hold, and what was wrong with the last

@@ -28,46 +28,77 @@ func (d *Desk) Stop(ctx context.Context, now time.Time, by By, reason string) (S
 		out.Caveats = append(out.Caveats, err.Error())
 	}
 	did, err := d.Queue.Stop(ctx) // waits for no other act: seconds count
-	if err != nil {
-		return out, fmt.Errorf("new mail is held, but what is in the queue goes on: %w", err)
-	}
 	out.Caveats = append(out.Caveats, did.Caveats...)
 	for _, f := range did.Failed {
 		out.Caveats = append(out.Caveats, fmt.Sprintf("%s is not on hold, only deferred: %v", f.ID, f.Err))
 	}
-	var entries []journal.Record
-	for _, q := range did.Held {
-		account, decision := d.owner(ctx, q.ID, q.Arrival)
-		entries = append(entries, journal.Held{QueueID: q.ID, DecisionID: decision, Account: account, Rule: policy.RuleStopped, Reason: "all mail to the outside is stopped: " + reason,
-			MailFrom: q.Sender, Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)})
-		if d.Room != nil {
-			d.Room.Add(account, q.Size)
-		}
-	}
-	if out.Held = len(entries); out.Held > 0 {
-		d.append(entries...)
+	out.Held = len(did.Held)
+	d.adopt(ctx, now, reasonStopped+reason, did.Held)
+	if err != nil {
+		return out, fmt.Errorf("new mail is held, but what is in the queue may go on: %w", err)
 	}
 	return out, nil
 }
 
-// owner finds the decision about a message in the queue.
-func (d *Desk) owner(ctx context.Context, queueID string, arrival time.Time) (account, decision string) {
+const reasonStopped = "all mail to the outside is stopped: "
+
+// adopt journals what the MTA's side holds for the red switch: at once, and then
+// whose each message is.
+func (d *Desk) adopt(ctx context.Context, now time.Time, reason string, files []postfix.QueueFile) {
+	if len(files) == 0 {
+		return
+	}
+	entry := func(q *postfix.QueueFile, account, decision string) journal.Held {
+		return journal.Held{QueueID: q.ID, DecisionID: decision, Account: account, Rule: policy.RuleStopped, Reason: reason,
+			MailFrom: q.Sender, Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
+	}
+	entries := make([]journal.Record, len(files))
+	for i := range files {
+		entries[i] = entry(&files[i], "unknown", "")
+	}
+	d.append(entries...)
+	ctx, cancel := context.WithTimeout(ctx, ownersWait)
+	defer cancel()
+	entries = entries[:0]
+	for i := range files {
+		account := d.owner(ctx, files[i].ID, files[i].Arrival)
+		if account != "unknown" {
+			entries = append(entries, entry(&files[i], account, ""))
+		}
+		if d.Room != nil {
+			d.Room.Add(account, files[i].Size)
+		}
+	}
+	if len(entries) > 0 {
+		d.append(entries...)
+	}
+}
+
+// ownersWait bounds how long the accounts of stopped mail are looked for.
+const ownersWait = 10 * time.Second
+
+// owner finds the account of a message in the queue.
+func (d *Desk) owner(ctx context.Context, queueID string, arrival time.Time) string {
+	if ctx.Err() != nil {
+		return "unknown"
+	}
 	all, err := d.Journal.Explain(ctx, queueID)
 	if err == nil {
 		for _, e := range all {
-			if !arrival.After(e.Decision.Time.Add(2*time.Second)) && e.Decision.Time.Sub(arrival) < 24*time.Hour {
-				return e.Decision.Account, e.Decision.ID
+			if e.Decision.ID != "" && !arrival.After(e.Decision.Time.Add(2*time.Second)) && e.Decision.Time.Sub(arrival) < 24*time.Hour {
+				return e.Decision.Account
 			}
 		}
 	}
-	return "unknown", ""
+	return "unknown"
 }
 
 // Started is what taking the red switch back did.
 type Started struct {
 	Was      bool           `json:"was"` // stopped
 	Released map[string]int `json:"released,omitempty"`
-	Kept     int            `json:"kept"` // messages that stay held
+	Kept     int            `json:"kept"`     // messages that stay held
+	Withheld int            `json:"withheld"` // of them, those of suspended accounts
 	Remarks  []string       `json:"remarks,omitempty"`
 }
 
@@ -81,50 +112,105 @@ func (d *Desk) Start(ctx context.Context, now time.Time, by By, reason string, k
 		out.Remarks = append(out.Remarks, err.Error())
 	}
 	out.Was = len(gone) > 0
-	did, err := d.Queue.Start(ctx, keep)
+	did, err := d.Queue.Start(ctx, true) // nothing goes before it is known whose it is
 	if err != nil && !errors.Is(err, postfix.ErrNotStopped) {
 		return out, fmt.Errorf("new mail is taken again, but the MTA's deliveries are still stopped: %w", err)
 	}
 	out.Remarks = append(out.Remarks, did.Caveats...)
 	out.Was = out.Was || err == nil
-	f := Filter{Rule: policy.RuleStopped}
-	if err := d.released(ctx, now, by, reason, f, did.Released, &out); err != nil {
+	if err := d.upToDate(ctx); err != nil {
+		out.Remarks = append(out.Remarks, "the journal is not up to date; some of the stopped mail may not be known yet: start once more: "+err.Error())
+	}
+	held, err := d.stoppedMail(ctx, now, reason, did.Kept)
+	if err != nil {
 		return out, err
 	}
 	if keep {
-		held, err := d.find(ctx, now, f)
 		out.Kept = len(held)
-		return out, err
+		return out, nil
 	}
-	r, err := d.Release(ctx, now, by, Order{Filter: f, Reason: reason})
-	for outcome, n := range r.Counts {
-		out.Released[outcome] += n
+	done, err := d.settle(ctx, now, by, reason, "release", held, func(part []journal.Hold) []journal.Hold {
+		free, n := d.withhold(ctx, now, part)
+		out.Withheld += n
+		return free
+	})
+	out.Kept = out.Withheld
+	out.Released = map[string]int{}
+	for _, m := range done {
+		out.Released[m.Outcome]++
 	}
 	return out, err
 }
 
-// released journals what the MTA's side released by itself. That it does so,
-// whatever the journal knows of it, leaves nothing behind when an entry is missing.
-func (d *Desk) released(ctx context.Context, now time.Time, by By, reason string, f Filter, results []postfix.Result, out *Started) error {
-	out.Released = map[string]int{}
-	if len(results) == 0 {
-		return nil
+// stoppedMail is what the red switch holds: by the guard, and by the MTA's side,
+// of which what has no entry gets one.
+func (d *Desk) stoppedMail(ctx context.Context, now time.Time, reason string, kept []postfix.Target) ([]journal.Hold, error) {
+	held, err := d.find(ctx, now, Filter{Rule: policy.RuleStopped})
+	if len(kept) == 0 {
+		return held, err
 	}
-	holds, err := d.find(ctx, now, f)
-	if err != nil {
-		return err
+	known := map[string]bool{}
+	for _, h := range held {
+		known[h.QueueID] = true
 	}
-	byID := map[string]int{}
-	for i, h := range holds {
-		byID[h.QueueID] = i
-	}
-	var done []Done
-	for _, r := range results {
-		out.Released[r.Fate.String()]++
-		if i, ok := byID[r.ID]; ok && r.Fate == postfix.Done {
-			done = append(done, Done{Held: heldOf(&holds[i]), Outcome: "done", NewID: r.NewID})
+	entries, lookErr := d.heldQueue(ctx)
+	var missing []postfix.QueueFile
+	for _, t := range kept {
+		switch q, ok := entries[t.ID]; {
+		case known[t.ID]:
+		case ok && t.Matches(q):
+			missing = append(missing, q)
+		case lookErr != nil: // the MTA's side tells it once: better an entry too many, which reconciliation closes
+			missing = append(missing, postfix.QueueFile{ID: t.ID, Sender: t.Sender, Arrival: t.Arrival})
 		}
 	}
-	d.settled(now, by, reason, journal.StateReleased, done)
-	return nil
+	d.adopt(ctx, now, reasonStopped+reason, missing)
+	if err = errors.Join(err, lookErr); err != nil || len(missing) == 0 {
+		return held, err
+	}
+	return d.find(ctx, now, Filter{Rule: policy.RuleStopped})
+}
+
+// withhold keeps back stopped mail of accounts that are suspended by now: it is
+// held for that from here on. It is asked while no other act is under way: a
+// suspension is in force before it waits for its turn, so what was let go before
+// is in the queue by the time that the suspension looks there.
+func (d *Desk) withhold(ctx context.Context, now time.Time, held []journal.Hold) (free []journal.Hold, withheld int) {
+	suspended := map[string]string{} // reason by account
+	for _, s := range d.Switches.All(now) {
+		if s.Kind == policy.Suspend {
+			suspended[d.name(&s)] = s.Reason
+		}
+	}
+	if len(suspended) == 0 {
+		return held, 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, ownersWait)
+	defer cancel()
+	var entries []journal.Record
+	for _, h := range held {
+		if h.Rule != policy.RuleStopped || !h.State.Open() {
+			free = append(free, h)
+			continue
+		}
+		account := h.Account
+		if account == "unknown" { // when it was stopped: perhaps the journal can tell by now
+			account = d.owner(ctx, h.QueueID, h.Arrival)
+		}
+		reason, is := suspended[account]
+		if !is {
+			free = append(free, h)
+			continue
+		}
+		if account != h.Account && d.Room != nil {
+			d.Room.Give(h.Account, h.Size)
+			d.Room.Add(account, h.Size)
+		}
+		entries = append(entries, journal.Held{QueueID: h.QueueID, DecisionID: h.DecisionID, Account: account, Rule: policy.RuleSuspended, Reason: "suspended: " + reason,
+			MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt, Size: h.Size, Recipients: h.Recipients, Domains: h.Domains})
+	}
+	if len(entries) > 0 {
+		d.append(entries...)
+	}
+	return free, len(entries)
 }

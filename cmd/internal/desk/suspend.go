@@ -1,6 +1,7 @@
 package desk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/cmd/internal/queue"
+	"relayguard/cmd/internal/switches"
 	"relayguard/journal"
 	"relayguard/mta/postfix"
 	"relayguard/policy"
@@ -43,6 +46,9 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 		return Suspended{}, err
 	}
 	sw := policy.Switch{Kind: policy.Suspend, Subject: subject, Value: value, Reason: s.Reason, By: by.Name, Since: now}
+	if s.Term < 0 {
+		return Suspended{}, fmt.Errorf("%w: a term of %v", ErrUsage, s.Term)
+	}
 	if s.Term != 0 {
 		sw.Until = now.Add(s.Term)
 	}
@@ -53,8 +59,11 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 	d.append(d.audit(now, by, "suspend", out.Account, s.Reason, until(sw)))
 	sw, err = d.Switches.Set(sw)
 	out.Switch = sw
-	if err != nil {
+	if errors.Is(err, switches.ErrFull) {
 		return out, err
+	}
+	if err != nil { // it is in force all the same
+		out.Remarks = append(out.Remarks, err.Error())
 	}
 	// A probation that an earlier resume began ends with what it was to prevent.
 	if _, err := d.Switches.Remove(func(o policy.Switch) bool {
@@ -69,9 +78,15 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 		}
 	}
 	d.tell(now, out.Account, "suspended by "+by.Name)
+	if err := d.upToDate(ctx); err != nil {
+		out.Remarks = append(out.Remarks, "the journal is not up to date; some of its mail in the queue may not be known yet: suspend it once more: "+err.Error())
+	}
 	out.Held, err = d.holdQueued(ctx, now, by, out.Account, policy.RuleSuspended, "suspended: "+s.Reason)
 	if err != nil {
-		out.Remarks = append(out.Remarks, "its mail in the queue is not held: "+err.Error())
+		out.Remarks = append(out.Remarks, "not all of its mail in the queue is held: "+err.Error())
+	}
+	if d.Dropped != nil && d.Dropped() > 0 {
+		out.Remarks = append(out.Remarks, "not all accepted mail is in the journal (journal.accepted_per_second); some of its mail may be in the queue yet: relayguard stop holds it")
 	}
 	return out, nil
 }
@@ -107,12 +122,13 @@ func (d *Desk) holdQueued(ctx context.Context, now time.Time, by By, account, ru
 	defer d.acting.Unlock()
 	const rounds = 2 // what was accepted just before the switch may be a moment late
 	for range rounds {
-		n, err := d.holdAccepted(ctx, now, by, account, rule, reason)
-		if held += n; err != nil {
-			return held, err
+		n, some := d.holdAccepted(ctx, now, by, account, rule, reason)
+		held, err = held+n, some
+		if n == 0 && err != nil {
+			break
 		}
 	}
-	return held, nil
+	return held, err
 }
 
 func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, rule, reason string) (held int, err error) {
@@ -132,7 +148,7 @@ func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, 
 			return nil
 		}
 		for _, a := range byID[q.ID] {
-			if matches(journal.Hold{HeldAt: a.Time}, q) {
+			if matches(journal.Hold{HeldAt: a.Time, Arrival: a.Arrival}, q) {
 				targets, files, ids = append(targets, q.Target()), append(files, q), append(ids, a.DecisionID)
 				break
 			}
@@ -159,18 +175,32 @@ func (d *Desk) hold(ctx context.Context, now time.Time, by By, account, rule, re
 		return 0, err
 	}
 	var back []journal.Record
+	var failed int
+	var first error
 	for i, r := range results {
-		if r.Fate == postfix.Done {
+		why := "it had left before it could be held"
+		switch {
+		case r.Fate == postfix.Done:
 			held++
 			if d.Room != nil {
 				d.Room.Add(account, files[i].Size)
 			}
 			continue
+		case r.Fate == postfix.Failed:
+			failed++
+			first = cmp.Or(first, r.Err)
+			if errors.Is(r.Err, queue.ErrUnsure) {
+				continue // reconciliation finds out
+			}
+			why = "it could not be held: " + fmt.Sprint(r.Err)
 		}
-		back = append(back, journal.HoldChange{QueueID: r.ID, DecisionID: ids[i], Time: now, State: journal.StateGone, By: by.Name, Reason: "it had left before it could be held"})
+		back = append(back, journal.HoldChange{QueueID: r.ID, DecisionID: ids[i], Time: now, State: journal.StateGone, By: by.Name, Reason: why})
 	}
 	if len(back) > 0 {
 		d.append(back...)
+	}
+	if failed > 0 {
+		return held, fmt.Errorf("%d messages: %w", failed, first)
 	}
 	return held, nil
 }
@@ -291,19 +321,61 @@ func (d *Desk) allowSubmit(ctx context.Context, uid string) error {
 }
 
 // Expire ends what ended by itself: a suspension's term is over for sendmail(1),
-// too.
+// too. What cannot be carried out now is tried again by the next call. It also
+// follows mail that got another queue id.
 func (d *Desk) Expire(ctx context.Context, now time.Time) {
-	gone, err := d.Switches.Sweep(now)
+	d.followRequeued(ctx)
+	keep := map[string]bool{} // by id
+	for _, s := range d.Switches.Over(now) {
+		if s.Kind != policy.Suspend || s.Subject != policy.SubjectLocalUser {
+			continue
+		}
+		err := d.allowSubmit(ctx, s.Value)
+		if err == nil && d.suspendedAgain(now, &s) { // meanwhile
+			_, err = d.forbidSubmit(ctx, s.Value)
+		}
+		if err != nil {
+			keep[s.ID] = true
+			d.tellOnce(s.ID, "a suspension is over, and sendmail(1) still refuses the account; it is tried again", "account", d.name(&s), "error", err)
+		}
+	}
+	gone, err := d.Switches.Sweep(now, func(s policy.Switch) bool { return keep[s.ID] })
 	if err != nil {
-		d.Log.Error("switches", "error", err)
+		d.tellOnce("switches", "switches", "error", err)
+	} else {
+		d.mended("switches")
 	}
 	for _, s := range gone {
 		d.append(d.audit(now, guardItself, "end of "+string(s.Kind), s.About(), s.Reason, ""))
-		if s.Kind == policy.Suspend && s.Subject == policy.SubjectLocalUser {
-			if err := d.allowSubmit(ctx, s.Value); err != nil {
-				d.Log.Error("a suspension is over, and sendmail(1) still refuses the account", "account", d.name(&s), "error", err)
-			}
-		}
+	}
+}
+
+// suspendedAgain reports whether another suspension of the same account is in
+// force.
+func (d *Desk) suspendedAgain(now time.Time, s *policy.Switch) bool {
+	return slices.ContainsFunc(d.Switches.All(now), func(o policy.Switch) bool {
+		return o.Kind == policy.Suspend && o.Subject == s.Subject && o.Value == s.Value
+	})
+}
+
+// mended lets tellOnce tell again.
+func (d *Desk) mended(about string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.told, about)
+}
+
+// tellOnce logs an error that comes again with every try.
+func (d *Desk) tellOnce(about, msg string, attrs ...any) {
+	d.mu.Lock()
+	known := d.told[about]
+	if d.told == nil {
+		d.told = map[string]bool{}
+	}
+	d.told[about] = true
+	d.mu.Unlock()
+	if !known {
+		d.Log.Error(msg, attrs...)
 	}
 }
 

@@ -104,6 +104,9 @@ func (g *Guard) Message(ctx context.Context, m *policy.Message) policy.Decision 
 // keep seals the decision, and has it kept before it is answered.
 func (g *Guard) keep(ctx context.Context, now time.Time, p *policy.Policy, m *policy.Message, d *policy.Decision, stage string) {
 	late := ctx.Err() != nil // the MTA was told milter.on_timeout instead
+	if late && d.Verdict == policy.Hold && p.Room != nil {
+		p.Room.Give(d.Origin.Name(), m.Size) // it is not held
+	}
 	kept, joined := g.seal(d, now, stage, late)
 	if late {
 		g.Counts.Late.Add(1)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"relayguard/cmd/internal/guard"
+	"relayguard/cmd/internal/holds"
 	"relayguard/milter"
 	"relayguard/policy"
 	"relayguard/policy/origin"
@@ -262,5 +263,34 @@ func TestLateDecisionIsNotCountedAsWhatBecameOfTheMail(t *testing.T) {
 	d := g.Message(ctx, m)
 	if n := g.Counts.Messages[d.Verdict].Load(); n != 0 || g.Counts.Late.Load() != 1 || !strings.Contains(log.text(), `"overdue":true`) {
 		t.Errorf("counted %d, late %d, log %s", n, g.Counts.Late.Load(), log.text())
+	}
+}
+
+func TestLateHoldLeavesItsPlace(t *testing.T) {
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		from string
+		want int64
+	}{
+		"in time":         {t.Context(), "ceo@example.org", 1},
+		"late":            {late, "ceo@example.org", 0}, // the MTA was told milter.on_timeout
+		"late and passed": {late, "taro@example.jp", 0},
+	} {
+		p := rules(policy.Enforce)
+		held := holds.NewRoom(holds.Caps{OriginMessages: 9, OriginBytes: 1 << 20, ServerMessages: 9})
+		p.Room = held
+		log := slog.New(slog.DiscardHandler)
+		g := guard.New(p, log, log)
+		g.Message(c.ctx, message("taro@example.jp", c.from, "friend@example.net"))
+		if got := held.Totals(); got.Messages != c.want || got.Bytes != 2310*c.want {
+			t.Errorf("%s: %+v are counted as held", name, got)
+		}
+	}
+	p := rules(policy.Enforce)
+	log := slog.New(slog.DiscardHandler)
+	if d := guard.New(p, log, log).Message(late, message("taro@example.jp", "ceo@example.org", "friend@example.net")); d.Verdict != policy.Hold {
+		t.Errorf("without caps: %v", d.Verdict)
 	}
 }

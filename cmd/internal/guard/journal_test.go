@@ -360,6 +360,7 @@ type full struct{}
 
 func (full) Full(string) bool        { return true }
 func (full) Take(string, int64) bool { return false }
+func (full) Give(string, int64)      {}
 
 func TestWhatIsDeferredIsNotToldAsRejected(t *testing.T) {
 	p := rules(policy.Enforce)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"time"
 
 	"relayguard/mta/postfix"
@@ -127,6 +126,10 @@ func (c *Client) Delete(ctx context.Context, targets []postfix.Target) ([]postfi
 	return c.act(ctx, verbDelete, targets)
 }
 
+func (c *Client) DeleteForGood(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+	return c.act(ctx, verbDestroy, targets)
+}
+
 func (c *Client) Requeue(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
 	return c.act(ctx, verbRequeue, targets)
 }
@@ -208,6 +211,33 @@ func (c *Client) actOnce(ctx context.Context, v verb, targets []postfix.Target) 
 		results = append(results, postfix.Result{ID: t.ID, Err: err})
 	}
 	return results, nil
+}
+
+func (c *Client) Kept(ctx context.Context) ([]postfix.Kept, error) {
+	var kept []postfix.Kept
+	err := c.ask(ctx, request{Verb: verbKept}, func(r response) error {
+		if r.Kept != nil {
+			kept = append(kept, *r.Kept)
+		}
+		return nil
+	})
+	return kept, err
+}
+
+func (c *Client) Restore(ctx context.Context, name string) (newID string, err error) {
+	if !postfix.ValidKept(name) {
+		return "", fmt.Errorf("restore mail: got name %q, want one of Kept", clip(name))
+	}
+	err = c.ask(ctx, request{Verb: verbRestore, Name: name}, func(r response) error {
+		if r.Result != nil {
+			newID = r.Result.NewID
+		}
+		return nil
+	})
+	if err == nil && newID == "" {
+		err = ErrUnsure
+	}
+	return newID, err
 }
 
 func (c *Client) Headers(ctx context.Context, t postfix.Target) ([]byte, error) {
@@ -292,22 +322,4 @@ func (c *Client) switchUser(ctx context.Context, v verb, user string) error {
 		return fmt.Errorf("%s %q: %w", v, clip(user), postfix.ErrNoSuchUser)
 	}
 	return c.ask(ctx, request{Verb: v, User: user}, func(response) error { return nil })
-}
-
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	var status *Status
-	err := c.ask(ctx, request{Verb: verbStatus}, func(r response) error {
-		if r.Status != nil {
-			status = r.Status
-		}
-		return nil
-	})
-	if err == nil && status == nil {
-		err = ErrUnsure
-	}
-	if err != nil {
-		return Status{}, err
-	}
-	status.Forbidden = slices.Clip(status.Forbidden)
-	return *status, nil
 }

@@ -90,12 +90,38 @@ func (d *Direct) Delete(ctx context.Context, targets []postfix.Target) ([]postfi
 	return i.DeleteMail(ctx, targets, d.Grace)
 }
 
+func (d *Direct) DeleteForGood(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+	i, err := d.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return i.DeleteMail(ctx, targets, nil)
+}
+
 func (d *Direct) Requeue(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
 	i, err := d.load(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return i.RequeueMail(ctx, targets)
+}
+
+func (d *Direct) Kept(context.Context) ([]postfix.Kept, error) {
+	if d.Grace == nil {
+		return nil, nil
+	}
+	return d.Grace.List()
+}
+
+func (d *Direct) Restore(ctx context.Context, name string) (newID string, err error) {
+	if d.Grace == nil {
+		return "", fmt.Errorf("restore %s: nothing is kept: %w", name, postfix.ErrGone)
+	}
+	i, err := d.load(ctx)
+	if err != nil {
+		return "", err
+	}
+	return i.Restore(ctx, d.Grace, name)
 }
 
 func (d *Direct) Headers(ctx context.Context, t postfix.Target) ([]byte, error) {
@@ -173,17 +199,4 @@ func (d *Direct) AllowSubmit(ctx context.Context, user string) error {
 		return err
 	}
 	return i.AllowSubmit(ctx, user)
-}
-
-func (d *Direct) Status(ctx context.Context) (Status, error) {
-	r, err := d.redSwitch(ctx)
-	if err != nil {
-		return Status{}, err
-	}
-	var s Status
-	if s.Outgoing, err = r.OutgoingStopped(ctx); err != nil {
-		return Status{}, err
-	}
-	s.Forbidden, err = r.Instance.Forbidden(ctx)
-	return s, err
 }

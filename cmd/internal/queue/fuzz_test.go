@@ -16,7 +16,7 @@ func FuzzRequest(f *testing.F) {
 		`{"verb":"start","keep":true}`,
 		`{"verb":"hold","targets":[{"id":"4F3A29C0","sender":"a@example.jp","arrival":1772438400000000,"exact":true}]}`,
 		`{"verb":"content","targets":[{"id":"3Z1zKz5fVTz2Sx","sender":"","arrival":0}]}`,
-		`{"verb":"suspend-local","user":"www-data"}`,
+		`{"verb":"suspend-local","user":"www-data"}`, `{"verb":"restore","name":"4F3A29C0.1772438400"}`, `{"verb":"restore","name":"../../etc/passwd.1"}`,
 		`{"verb":"delete","targets":[{"id":"ALL","sender":"\n","arrival":-1}]}`,
 		`{"verb":"list"} {"verb":"list"}`, `{"Verb":"LIST"}`, `null`, `{`,
 	} {
@@ -28,7 +28,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		rule, known := verbs[r.Verb]
-		if !known || len(r.Targets) > rule.targets || r.User != "" && !postfix.ValidUser(r.User) || r.Keep && !rule.keep {
+		if !known || len(r.Targets) > rule.targets || r.User != "" && !postfix.ValidUser(r.User) || r.Keep && !rule.keep || r.Name != "" && !postfix.ValidKept(r.Name) {
 			t.Fatalf("got %+v", r)
 		}
 		for _, w := range r.Targets {
@@ -54,7 +54,7 @@ func FuzzAnswer(f *testing.F) {
 		`{"result":{"id":"4F3A29C0","fate":"failed","error":"no"}}` + "\n" + `{"end":{"code":"skipped","skipped":3,"error":"odd"}}` + "\n",
 		`{"data":"aGVsbG8="}` + "\n" + `{"end":{"code":"cut","error":"only the beginning"}}` + "\n",
 		`{"stopped":{"Since":"2026-03-02T08:00:00Z"}}` + "\n" + `{"target":{"id":"4F3A29C0","sender":"","arrival":1}}` + "\n" + `{"started":{}}` + "\n" + `{"status":{}}` + "\n" + `{"end":null}` + "\n",
-		"\n", "{}\n", `{"end":{}`, "null\n",
+		"\n", `{"kept":{"Name":"4F3A29C0.1772438400","ID":"4F3A29C0"}}` + "\n" + `{"end":{}}` + "\n", "{}\n", `{"end":{}`, "null\n",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -31,9 +31,17 @@ type Operator interface {
 	// Release also requeues what is too old to be released. With results,
 	// postfix.ErrNotStarted says that they stand.
 	Release(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
-	// Delete keeps a copy in the grace folder, if there is one.
+	// Delete keeps a copy in the grace folder, if there is one; DeleteForGood
+	// keeps none, which is what a full disk needs.
 	Delete(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+	DeleteForGood(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
 	Requeue(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+
+	// Kept lists what is in the grace folder, the longest deleted first. Restore
+	// puts one of it, by its name there, back on hold under a new id;
+	// postfix.ErrGone: it is not there any more.
+	Kept(ctx context.Context) ([]postfix.Kept, error)
+	Restore(ctx context.Context, name string) (newID string, err error)
 
 	// Headers and Content return the raw text of a message in the hold queue.
 	// postfix.ErrCut comes with the beginning of a long one; postfix.ErrGone and
@@ -48,12 +56,4 @@ type Operator interface {
 	// ForbidSubmit takes sendmail(1) away from a Unix account.
 	ForbidSubmit(ctx context.Context, user string) error
 	AllowSubmit(ctx context.Context, user string) error
-
-	Status(ctx context.Context) (Status, error)
-}
-
-// Status says which switches are set.
-type Status struct {
-	Outgoing  postfix.StopStatus
-	Forbidden []string // Unix accounts that may not use sendmail(1)
 }

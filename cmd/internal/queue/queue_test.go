@@ -36,7 +36,7 @@ type fake struct {
 	results func(t postfix.Target) postfix.Result
 	text    []byte
 	err     error
-	wait    chan struct{} // until it is closed every verb but Status waits, or ctx ends
+	wait    chan struct{} // until it is closed every verb but Kept waits, or ctx ends
 	began   chan string   // is told of every verb
 	ended   chan error    // is told how a wait ended
 	boom    bool
@@ -133,9 +133,17 @@ func (f *fake) ForbidSubmit(ctx context.Context, user string) error {
 func (f *fake) AllowSubmit(ctx context.Context, user string) error {
 	return f.note(ctx, "allow "+user)
 }
-func (f *fake) Status(context.Context) (Status, error) {
-	return Status{Outgoing: postfix.StopStatus{Stopped: true, Since: then, Held: 4, Missing: []string{"x"}}, Forbidden: []string{"www-data"}}, f.err
+func (f *fake) DeleteForGood(ctx context.Context, t []postfix.Target) ([]postfix.Result, error) {
+	return f.act(ctx, "delete for good", t)
 }
+func (f *fake) Kept(context.Context) ([]postfix.Kept, error) {
+	return []postfix.Kept{{Name: keptName, ID: "4F3A29", Arrival: then, Deleted: then.Add(time.Hour), Size: 12}}, f.err
+}
+func (f *fake) Restore(ctx context.Context, name string) (string, error) {
+	return "4F3A2B", f.note(ctx, "restore "+name)
+}
+
+const keptName = "4F3A29.1772438400"
 
 func (f *fake) said() []string {
 	f.mu.Lock()
@@ -219,7 +227,7 @@ func TestEveryVerbOverTheSocket(t *testing.T) {
 	if err := c.List(ctx, func(q postfix.QueueFile) error { files = append(files, q); return nil }); err != nil || !reflect.DeepEqual(files, f.files) {
 		t.Errorf("list: got %+v, %v", files, err)
 	}
-	for name, act := range map[string]func(context.Context, []postfix.Target) ([]postfix.Result, error){"hold": c.Hold, "release": c.Release, "delete": c.Delete, "requeue": c.Requeue} {
+	for name, act := range map[string]func(context.Context, []postfix.Target) ([]postfix.Result, error){"hold": c.Hold, "release": c.Release, "delete": c.Delete, "delete for good": c.DeleteForGood, "requeue": c.Requeue} {
 		results, err := act(ctx, targetsOf(3))
 		if err != nil || len(results) != 3 || results[2] != (postfix.Result{ID: aTarget(2).ID, Fate: postfix.Done}) {
 			t.Errorf("%s: got %+v, %v", name, results, err)
@@ -244,19 +252,40 @@ func TestEveryVerbOverTheSocket(t *testing.T) {
 	if err := errors.Join(c.ForbidSubmit(ctx, "www-data"), c.AllowSubmit(ctx, "games")); err != nil {
 		t.Error(err)
 	}
-	status, err := c.Status(ctx)
-	if err != nil || !status.Outgoing.Stopped || status.Outgoing.Held != 4 || !slices.Equal(status.Forbidden, []string{"www-data"}) {
-		t.Errorf("status: got %+v, %v", status, err)
+	kept, err := c.Kept(ctx)
+	if want, _ := f.Kept(ctx); err != nil || !reflect.DeepEqual(kept, want) {
+		t.Errorf("kept: got %+v, %v", kept, err)
 	}
-	for _, want := range []string{"headers " + fmt.Sprintf("%+v", aTarget(7)), "start true", "forbid www-data", "allow games"} {
+	if id, err := c.Restore(ctx, keptName); err != nil || id != "4F3A2B" {
+		t.Errorf("restore: got %q, %v", id, err)
+	}
+	for _, want := range []string{"headers " + fmt.Sprintf("%+v", aTarget(7)), "start true", "forbid www-data", "allow games", "delete for good", "restore " + keptName} {
 		if !slices.Contains(f.said(), want) {
 			t.Errorf("nobody was asked %q", want)
 		}
 	}
-	for _, want := range []string{"verb=hold", "verb=delete", "messages=3", "verb=stop", "verb=suspend-local", "account=www-data"} {
+	for _, want := range []string{"verb=hold", "verb=delete", "messages=3", "verb=stop", "verb=suspend-local", "account=www-data", "verb=delete-for-good", "verb=restore", "name=" + keptName} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("nothing of %s in the log:\n%s", want, log)
 		}
+	}
+}
+
+// Review 1, finding 14: who looks into mail leaves a trace that the daemon cannot
+// wipe.
+func TestLooksIntoMailAreLogged(t *testing.T) {
+	c, log, _ := served(t, &fake{text: []byte("secret text")}, nil)
+	for verb, show := range map[string]func(context.Context, postfix.Target) ([]byte, error){"headers": c.Headers, "content": c.Content} {
+		if _, err := show(t.Context(), aTarget(7)); err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf(`msg="queue operation begins" verb=%s uid=%d pid=%d id=%s`, verb, os.Getuid(), os.Getpid(), aTarget(7).ID)
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %s in the log:\n%s", want, log)
+		}
+	}
+	if strings.Contains(log.String(), "secret") {
+		t.Error("the log has the text itself")
 	}
 }
 
@@ -343,6 +372,9 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 		"targets to stop":      `{"verb":"stop","targets":[{"id":"4F3A29","sender":"","arrival":1}]}`,
 		"keep with stop":       `{"verb":"stop","keep":true}`,
 		"a user with list":     `{"verb":"list","user":"www-data"}`,
+		"a path to restore":    `{"verb":"restore","name":"../../etc/passwd.1"}`,
+		"nothing to restore":   `{"verb":"restore"}`,
+		"a name with list":     `{"verb":"list","name":"4F3A29.1"}`,
 		"nobody":               `{"verb":"suspend-local"}`,
 		"a table as a user":    `{"verb":"suspend-local","user":"static:all"}`,
 		"a setting as a user":  `{"verb":"resume-local","user":"a = b"}`,
@@ -373,6 +405,9 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 	}
 	if err := c.ForbidSubmit(t.Context(), "static:all"); !errors.Is(err, postfix.ErrNoSuchUser) {
 		t.Errorf("got %v", err)
+	}
+	if _, err := c.Restore(t.Context(), "../passwd.1"); err == nil {
+		t.Error("the client takes a path for a name")
 	}
 	if _, err := c.Delete(t.Context(), []postfix.Target{{ID: "ALL", Arrival: then}}); err == nil {
 		t.Error("the client takes ALL for an id")
@@ -417,7 +452,7 @@ func TestOnlyRootAndTheDaemonGetIn(t *testing.T) {
 		}
 		file := os.NewFile(uintptr(fd), "socket")
 		defer file.Close()
-		file.Write([]byte(`{"verb":"status"}` + "\n")) // a refusal is seen below
+		file.Write([]byte(`{"verb":"kept"}` + "\n")) // a refusal is seen below
 		got, _ := readAnswer(file, func(response) error { return nil })
 		if got == nil {
 			return errors.New("no answer")
@@ -564,14 +599,14 @@ func TestPanicIsAnError(t *testing.T) {
 	if !strings.Contains(log.String(), "boom") {
 		t.Errorf("the log says\n%s", log)
 	}
-	if _, err := c.Status(t.Context()); err != nil {
+	if _, err := c.Kept(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestIdleServerEnds(t *testing.T) {
 	c, _, done := served(t, &fake{}, func(s *Server) { s.Idle = 50 * time.Millisecond })
-	if _, err := c.Status(t.Context()); err != nil {
+	if _, err := c.Kept(t.Context()); err != nil {
 		t.Error(err)
 	}
 	select {
@@ -584,7 +619,7 @@ func TestIdleServerEnds(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	c := &Client{Path: filepath.Join(t.TempDir(), "none")}
-	_, err := c.Status(t.Context())
+	_, err := c.Kept(t.Context())
 	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), c.Path) || !strings.Contains(err.Error(), "systemctl status relayguard-queue.socket") {
 		t.Errorf("got %v", err)
 	}
@@ -693,7 +728,7 @@ func TestPassedSocket(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&Client{Path: path}).Status(t.Context()); err != nil {
+	if _, err := (&Client{Path: path}).Kept(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if err := cmd.Wait(); err != nil {

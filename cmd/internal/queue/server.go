@@ -23,7 +23,7 @@ import (
 type Server struct {
 	Operator Operator
 	UIDs     []int         // who may connect beside root: the daemon's account
-	Log      *slog.Logger  // every request that changes something
+	Log      *slog.Logger  // every request that changes something, and every look into mail
 	Idle     time.Duration // Serve ends after so long without a connection; 0: never
 
 	turn sync.Mutex // of what acts on the queue
@@ -170,7 +170,13 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, cred local.Cred)
 		}()
 	}
 	log := s.Log.With("verb", string(r.Verb), "uid", cred.UID, "pid", cred.PID)
-	if rule.mutates {
+	switch { // which message, where it is one
+	case rule.targets == 1:
+		log = log.With("id", r.Targets[0].ID)
+	case rule.name:
+		log = log.With("name", r.Name)
+	}
+	if rule.logged {
 		log.Info("queue operation begins", "messages", len(r.Targets), "account", r.User)
 	}
 	began := time.Now()
@@ -182,7 +188,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, cred local.Cred)
 	switch {
 	case err != nil:
 		log.Warn("queue operation failed", "error", err)
-	case rule.mutates:
+	case rule.logged:
 		log.Info("queue operation ended")
 	}
 	a.end(err)
@@ -247,8 +253,23 @@ func (s *Server) do(ctx context.Context, a *answer, r request) error {
 		return results(s.Operator.Release(ctx, targets))
 	case verbDelete:
 		return results(s.Operator.Delete(ctx, targets))
+	case verbDestroy:
+		return results(s.Operator.DeleteForGood(ctx, targets))
 	case verbRequeue:
 		return results(s.Operator.Requeue(ctx, targets))
+	case verbKept:
+		kept, err := s.Operator.Kept(ctx)
+		for _, k := range kept {
+			a.send(response{Kept: &k})
+		}
+		return err
+	case verbRestore:
+		id, err := s.Operator.Restore(ctx, r.Name)
+		if id != "" { // then it is on hold, whatever the error says
+			a.done++
+			a.send(response{Result: resultToWire(postfix.Result{ID: r.Name, Fate: postfix.Done, NewID: id})})
+		}
+		return err
 	case verbHeaders:
 		return text(s.Operator.Headers(ctx, targets[0]))
 	case verbContent:
@@ -261,12 +282,6 @@ func (s *Server) do(ctx context.Context, a *answer, r request) error {
 		return s.Operator.ForbidSubmit(ctx, r.User)
 	case verbAllow:
 		return s.Operator.AllowSubmit(ctx, r.User)
-	case verbStatus:
-		status, err := s.Operator.Status(ctx)
-		if err == nil {
-			a.send(response{Status: &status})
-		}
-		return err
 	}
 	return fmt.Errorf("%w: verb %q is not served", errRequest, string(r.Verb))
 }

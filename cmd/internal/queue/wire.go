@@ -32,14 +32,16 @@ const (
 	verbHold    verb = "hold"
 	verbRelease verb = "release"
 	verbDelete  verb = "delete"
+	verbDestroy verb = "delete-for-good"
 	verbRequeue verb = "requeue"
+	verbKept    verb = "kept"
+	verbRestore verb = "restore"
 	verbHeaders verb = "headers"
 	verbContent verb = "content"
 	verbStop    verb = "stop"
 	verbStart   verb = "start"
 	verbForbid  verb = "suspend-local"
 	verbAllow   verb = "resume-local"
-	verbStatus  verb = "status"
 )
 
 // rules say of each verb what it takes and how it is run.
@@ -47,25 +49,28 @@ type rules struct {
 	targets int           // at most; at least one, where there are any
 	user    bool          // takes an account's name
 	keep    bool          // takes keep
+	name    bool          // takes the name of a deleted message
 	limit   time.Duration // of the operation
-	mutates bool          // logged
+	logged  bool          // it changes something, or shows what is private
 	queues  bool          // one such at a time
 	always  bool          // goes on when the client has left, and never waits for room
 }
 
 var verbs = map[verb]rules{
 	verbList:    {limit: 5 * time.Minute},
-	verbHold:    {targets: MaxTargets, limit: 10 * time.Minute, mutates: true, queues: true},
-	verbRelease: {targets: MaxTargets, limit: 10 * time.Minute, mutates: true, queues: true},
-	verbDelete:  {targets: MaxTargets, limit: 10 * time.Minute, mutates: true, queues: true},
-	verbRequeue: {targets: MaxTargets, limit: 10 * time.Minute, mutates: true, queues: true},
-	verbHeaders: {targets: 1, limit: 2 * time.Minute},
-	verbContent: {targets: 1, limit: 2 * time.Minute},
-	verbStop:    {limit: 10 * time.Minute, mutates: true, always: true},
-	verbStart:   {keep: true, limit: 10 * time.Minute, mutates: true, always: true},
-	verbForbid:  {user: true, limit: time.Minute, mutates: true, always: true},
-	verbAllow:   {user: true, limit: time.Minute, mutates: true, always: true},
-	verbStatus:  {limit: time.Minute},
+	verbHold:    {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbRelease: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbDelete:  {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbDestroy: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbRequeue: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbKept:    {limit: time.Minute},
+	verbRestore: {name: true, limit: 2 * time.Minute, logged: true, queues: true},
+	verbHeaders: {targets: 1, limit: 2 * time.Minute, logged: true},
+	verbContent: {targets: 1, limit: 2 * time.Minute, logged: true},
+	verbStop:    {limit: 10 * time.Minute, logged: true, always: true},
+	verbStart:   {keep: true, limit: 10 * time.Minute, logged: true, always: true},
+	verbForbid:  {user: true, limit: time.Minute, logged: true, always: true},
+	verbAllow:   {user: true, limit: time.Minute, logged: true, always: true},
 }
 
 type request struct {
@@ -73,6 +78,7 @@ type request struct {
 	Targets []target `json:"targets,omitempty"`
 	User    string   `json:"user,omitempty"`
 	Keep    bool     `json:"keep,omitempty"`
+	Name    string   `json:"name,omitempty"`
 }
 
 // target is a postfix.Target on the wire.
@@ -120,6 +126,10 @@ func decodeRequest(line []byte) (request, error) {
 		return request{}, fmt.Errorf("%w: %q is %w", errRequest, clip(r.User), postfix.ErrNoSuchUser)
 	case r.Keep && !rule.keep:
 		return request{}, fmt.Errorf("%w: %s with keep", errRequest, r.Verb)
+	case (r.Name != "") != rule.name:
+		return request{}, fmt.Errorf("%w: %s with name %q", errRequest, r.Verb, clip(r.Name))
+	case rule.name && !postfix.ValidKept(r.Name):
+		return request{}, fmt.Errorf("%w: no deleted message has the name %q", errRequest, clip(r.Name))
 	}
 	for _, t := range r.Targets {
 		if err := t.check(); err != nil {
@@ -158,7 +168,7 @@ type response struct {
 	Data    []byte             `json:"data,omitempty"`
 	Stopped *postfix.Stopped   `json:"stopped,omitempty"` // without messages, which have come before
 	Started *postfix.Started   `json:"started,omitempty"` // likewise
-	Status  *Status            `json:"status,omitempty"`
+	Kept    *postfix.Kept      `json:"kept,omitempty"`
 	End     *end               `json:"end,omitempty"`
 }
 

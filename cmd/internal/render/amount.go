@@ -6,16 +6,27 @@ import (
 )
 
 // Ago is how long before now t was: "40s", "3m", "2h", "5d", in whole units and
-// rounded down; "in 3m" for the future, "never" for the zero time.
+// rounded down; "in 3m" for the future, rounded to the nearest, so that a term of
+// 2h is not shown as 1h a moment later; "never" for the zero time.
 func Ago(now, t time.Time) string {
 	switch d := now.Sub(t); {
 	case t.IsZero():
 		return "never"
 	case d <= -time.Second:
-		return "in " + largest(-d)
+		return "in " + largest(nearest(-d))
 	default:
 		return largest(max(d, 0))
 	}
+}
+
+// nearest rounds to the unit that largest will show.
+func nearest(d time.Duration) time.Duration {
+	for _, unit := range []time.Duration{time.Second, time.Minute, time.Hour} {
+		if rounded := d.Round(unit); rounded < 60*unit {
+			return rounded
+		}
+	}
+	return d.Round(24 * time.Hour)
 }
 
 func largest(d time.Duration) string {

@@ -225,6 +225,7 @@ func TestAmounts(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", 59 * time.Second: "59s", time.Minute: "1m", 119 * time.Minute: "1h", 47 * time.Hour: "47h", 48 * time.Hour: "2d", 5 * 24 * time.Hour: "5d",
 		-300 * time.Millisecond: "0s", -3 * time.Minute: "in 3m",
+		-2*time.Hour + time.Millisecond: "in 2h", -10*time.Minute + time.Second: "in 10m", -time.Hour + 10*time.Second: "in 1h", -47*time.Hour - 50*time.Minute: "in 2d", -4*24*time.Hour + time.Hour: "in 4d",
 	} {
 		if got := render.Ago(now, now.Add(-d)); got != want {
 			t.Errorf("Ago %v = %q, want %q", d, got, want)

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"relayguard/policy"
@@ -53,7 +54,7 @@ func Open(path string, board *policy.Board, now time.Time) (*File, error) {
 	f := &File{path: path, board: board}
 	sweepTemporary(path)
 	all, err := read(path)
-	f.all = slices.DeleteFunc(unique(all), func(s policy.Switch) bool { return s.Over(now) })
+	f.all = unique(all) // what has ended meanwhile is for Sweep: somebody may have to act on it
 	board.Store(policy.NewSwitches(f.all))
 	if err != nil {
 		err = fmt.Errorf("read switches: %w; %d are in force, what else was ordered is not until it is ordered again", err, len(f.all))
@@ -115,16 +116,9 @@ func unique(all []policy.Switch) []policy.Switch {
 // read returns the switches that can be understood, and what is wrong with the
 // others.
 func read(path string) ([]policy.Switch, error) {
-	info, err := os.Stat(path)
+	data, err := readPlain(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	if err == nil && info.Size() > maxFile {
-		return nil, fmt.Errorf("%s has %d octets, more than %d", path, info.Size(), maxFile)
-	}
-	var data []byte
-	if err == nil {
-		data, err = os.ReadFile(path)
 	}
 	if err != nil {
 		return nil, err
@@ -134,6 +128,28 @@ func read(path string) ([]policy.Switch, error) {
 		return all, fmt.Errorf("%s: %w", path, err)
 	}
 	return all, nil
+}
+
+// readPlain reads a file of at most maxFile octets. Root reads it, too, in a
+// directory of the daemon's: a link is not followed, a FIFO not waited for.
+func readPlain(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no file but %v", path, info.Mode().Type())
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s has more than %d octets", path, maxFile)
+	}
+	return data, err
 }
 
 // decode reads as many switches as it can. A file that was cut off has those
@@ -241,16 +257,29 @@ func (f *File) Remove(match func(policy.Switch) bool) ([]policy.Switch, error) {
 // retryEvery is how long a file that could not be written rests.
 const retryEvery = 10 * time.Second
 
-// Sweep removes what has ended by itself, and returns it. What could not be
-// written is tried again, quietly: that was told.
-func (f *File) Sweep(now time.Time) ([]policy.Switch, error) {
+// Over lists what has ended by itself and was not swept.
+func (f *File) Over(now time.Time) []policy.Switch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var over []policy.Switch
+	for _, s := range f.all {
+		if s.Over(now) {
+			over = append(over, s)
+		}
+	}
+	return over
+}
+
+// Sweep removes what has ended by itself, but for what keep wants (nil: nothing),
+// and returns it. It also tries again to write what could not be written.
+func (f *File) Sweep(now time.Time, keep func(policy.Switch) bool) ([]policy.Switch, error) {
 	f.mu.Lock()
 	if f.unwritten && now.Sub(f.tried) >= retryEvery {
 		f.tried = now
 		_ = f.save()
 	}
 	f.mu.Unlock()
-	return f.Remove(func(s policy.Switch) bool { return s.Over(now) })
+	return f.Remove(func(s policy.Switch) bool { return s.Over(now) && (keep == nil || !keep(s)) })
 }
 
 // use puts switches into force, then writes them.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,7 +78,8 @@ func TestOrdersOutliveTheDaemon(t *testing.T) {
 			t.Errorf("switch %d is not as it was: %+v", i, want)
 		}
 	}
-	if later, board := open(t, path, taro.Until); len(later.All(taro.Until)) != 2 || strings.Contains(abouts(board), "taro") {
+	// It is over, and somebody has to be told: sendmail(1) may refuse an account.
+	if later, _ := open(t, path, taro.Until); len(later.All(taro.Until)) != 2 || len(later.Over(taro.Until)) != 1 {
 		t.Error("a term that ended while the daemon was dead goes on")
 	}
 	info, err := os.Stat(path)
@@ -123,7 +125,7 @@ func TestRemoveAndSweep(t *testing.T) {
 		set(t, f, s)
 	}
 	before, _ := os.Stat(path)
-	if gone, err := f.Sweep(now.Add(time.Hour - 1)); len(gone) != 0 || err != nil {
+	if gone, err := f.Sweep(now.Add(time.Hour-1), nil); len(gone) != 0 || err != nil {
 		t.Errorf("a nanosecond early: %v, %v", gone, err)
 	}
 	if gone, err := f.Remove(func(policy.Switch) bool { return false }); gone != nil || err != nil {
@@ -132,7 +134,7 @@ func TestRemoveAndSweep(t *testing.T) {
 	if after, _ := os.Stat(path); !os.SameFile(before, after) {
 		t.Error("what is unchanged is written again")
 	}
-	if gone, err := f.Sweep(now.Add(time.Hour)); len(gone) != 1 || gone[0].Value != "b" || err != nil {
+	if gone, err := f.Sweep(now.Add(time.Hour), nil); len(gone) != 1 || gone[0].Value != "b" || err != nil {
 		t.Errorf("%v, %v", gone, err)
 	}
 	if abouts(board) != "suspend login:a,suspend login:c" || len(f.All(now.Add(3*time.Hour))) != 1 {
@@ -274,7 +276,7 @@ func TestOrderThatCannotBeWrittenIsInForceAndWrittenLater(t *testing.T) {
 		t.Errorf("%v, %v; in force %q", gone, err, abouts(board))
 	}
 	for i := range 100 { // every second, without a word
-		if gone, err := f.Sweep(now.Add(time.Duration(i) * time.Second)); err != nil || len(gone) != 0 {
+		if gone, err := f.Sweep(now.Add(time.Duration(i)*time.Second), nil); err != nil || len(gone) != 0 {
 			t.Errorf("%v, %v", gone, err)
 		}
 	}
@@ -284,7 +286,7 @@ func TestOrderThatCannotBeWrittenIsInForceAndWrittenLater(t *testing.T) {
 	if _, board := open(t, path, now); abouts(board) != "suspend login:hanako" {
 		t.Errorf("the file says %q", abouts(board))
 	}
-	if _, err := f.Sweep(now.Add(200 * time.Second)); err != nil {
+	if _, err := f.Sweep(now.Add(200*time.Second), nil); err != nil {
 		t.Error(err)
 	}
 	if _, board := open(t, path, now); abouts(board) != "suspend login:taro" {
@@ -358,7 +360,7 @@ func TestOrdersRace(t *testing.T) {
 						t.Errorf("%v, %v", gone, err)
 					}
 				}
-				if _, err := f.Sweep(now); err != nil {
+				if _, err := f.Sweep(now, nil); err != nil {
 					t.Error(err)
 				}
 			}
@@ -395,4 +397,43 @@ func FuzzOpen(f *testing.F) {
 			t.Fatalf("first %q, then %q, %v", abouts(board), abouts(again), err)
 		}
 	})
+}
+
+// Review 1, finding 13: root reads the file in a directory of the daemon's, and
+// pulls the red switch all the same.
+func TestWhatIsNoFileIsPutAside(t *testing.T) {
+	for name, put := range map[string]func(path string) error{
+		"a FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link": func(path string) error {
+			elsewhere := filepath.Join(filepath.Dir(path), "elsewhere")
+			return errors.Join(os.WriteFile(elsewhere, []byte(`{"switches":[{"kind":"stop","reason":"x"}]}`), 0o600), os.Symlink(elsewhere, path))
+		},
+	} {
+		path := filepath.Join(t.TempDir(), "switches.json")
+		if err := put(path); err != nil {
+			t.Fatal(err)
+		}
+		type opened struct {
+			f   *switches.File
+			err error
+		}
+		done := make(chan opened, 1)
+		go func() {
+			f, err := switches.Open(path, new(policy.Board), now)
+			done <- opened{f, err}
+		}()
+		select {
+		case o := <-done:
+			if o.err == nil || len(o.f.All(now)) != 0 {
+				t.Errorf("%s: %v, in force %+v", name, o.err, o.f.All(now))
+			}
+			set(t, o.f, suspend("taro@example.jp"))
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s is waited for", name)
+		}
+		if _, board := open(t, path, now); abouts(board) != "suspend login:taro@example.jp" {
+			t.Errorf("%s: in force after it: %s", name, abouts(board))
+		}
+	}
 }

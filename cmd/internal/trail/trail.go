@@ -6,6 +6,13 @@
 // it accepted, the log what became of it, perhaps seconds later and perhaps
 // twice. Trap: Postfix logs the copy that a .forward makes before the line that
 // says whose copy it is.
+//
+// A log that syslog writes is not proof: any local account can have a line
+// written there in the name of Postfix. So what one message can be charged
+// afterwards is bounded. The sender on a line does not tell a forged one: who may
+// run mailq knows the true one, and Postfix logs it as it rewrote it (canonical
+// maps, SRS, an appended domain). To leave what differs uncharged would be worse:
+// senders could choose to be rewritten.
 package trail
 
 import (
@@ -51,6 +58,7 @@ type Trail struct {
 // Counts are totals since the start.
 type Counts struct {
 	Expanded   int64 // recipients charged afterwards, to at least one bucket
+	Beyond     int64 // recipients not charged: more than one message is charged for
 	Delivered  int64
 	Deferred   int64
 	Bounced    int64
@@ -61,8 +69,15 @@ type Counts struct {
 type message struct {
 	root       string // queue id of the message that the guard saw
 	charges    []limit.Charge
-	recipients int  // charged or free, so far
-	done       bool // it left the queue: who has its id now is another
+	recipients int     // charged or free, so far; or beyond what is charged
+	growth     *growth // shared with its copies
+	done       bool    // it left the queue: who has its id now is another
+}
+
+// growth is what a message and its copies were charged afterwards.
+type growth struct {
+	charged int
+	told    bool // that there was more
 }
 
 // queued is a message in the queue whose origin is not known, perhaps not yet.
@@ -74,6 +89,11 @@ type queued struct {
 // copyWithin is how far apart in the log a copy may be from the line that says
 // whose copy it is; what is further apart had the same id by chance.
 const copyWithin = 10 * time.Minute
+
+// maxGrowth bounds what one message, all its copies together, is charged
+// afterwards: more than a mailing list of a usual size has, and little enough
+// that a forged line cannot shut a sender out for longer than its windows last.
+const maxGrowth = 1000
 
 // What is remembered: accepted mail is queued within moments, and deferred for
 // days; its deliveries are counted in the journal whether it is remembered or
@@ -99,7 +119,7 @@ func (t *Trail) Accepted(queueID string, charges []limit.Charge, recipients int)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.passed.put(strings.Clone(queueID), &message{root: strings.Clone(queueID), charges: charges, recipients: recipients})
+	t.passed.put(strings.Clone(queueID), &message{root: strings.Clone(queueID), charges: charges, recipients: recipients, growth: new(growth)})
 }
 
 // Event learns of a line of the MTA's log.
@@ -141,11 +161,19 @@ func (t *Trail) charge(ctx context.Context, now time.Time, queueID string, q que
 	}
 	more := max(q.recipients-m.recipients, 0)
 	m.recipients += more
+	beyond, tell := 0, false
 	if len(m.charges) == 0 || t.o.Buckets == nil {
 		more = 0
+	} else {
+		more, beyond, tell = m.growth.take(more)
 	}
 	t.counts.Expanded += int64(more)
+	t.counts.Beyond += int64(beyond)
 	t.mu.Unlock()
+	if tell {
+		t.o.Log.Warn("a message has more recipients by aliases than are charged for one; a list, or a forged line in the MTA's log",
+			"queue_id", queueID, "message", m.root, "recipients", q.recipients, "not_charged", beyond, "at_most", maxGrowth)
+	}
 	if more == 0 {
 		return
 	}
@@ -159,6 +187,17 @@ func (t *Trail) charge(ctx context.Context, now time.Time, queueID string, q que
 	}
 }
 
+// take takes so many recipients more, as far as there is room. Tell: for the
+// first time there was not.
+func (g *growth) take(more int) (taken, beyond int, tell bool) {
+	taken = min(more, maxGrowth-g.charged)
+	g.charged += taken
+	beyond = more - taken
+	tell = beyond > 0 && !g.told
+	g.told = g.told || beyond > 0
+	return taken, beyond, tell
+}
+
 // forwarded learns whose copy a message is: one recipient of the original, which
 // was charged, has become those of the copy.
 func (t *Trail) forwarded(ctx context.Context, now time.Time, e *maillog.Event) {
@@ -169,7 +208,7 @@ func (t *Trail) forwarded(ctx context.Context, now time.Time, e *maillog.Event) 
 		t.mu.Unlock() // nobody's, or the line was read twice
 		return
 	}
-	t.passed.put(id, &message{root: m.root, charges: m.charges, recipients: 1})
+	t.passed.put(id, &message{root: m.root, charges: m.charges, recipients: 1, growth: m.growth})
 	q, early := t.early.get(id)
 	t.mu.Unlock()
 	if early && e.Time.Sub(q.at).Abs() <= copyWithin {
@@ -194,7 +233,7 @@ func (t *Trail) requeued(e *maillog.Event) {
 	t.mu.Lock()
 	m, known := t.passed.get(oldID)
 	if !known || m.done {
-		m = &message{root: oldID}
+		m = &message{root: oldID, growth: new(growth)}
 	}
 	if n, again := t.passed.get(newID); again && n.root == m.root {
 		t.mu.Unlock() // the line was read twice

@@ -152,6 +152,64 @@ func TestWhatAliasesAddIsCharged(t *testing.T) {
 
 var forwardOfTen = []maillog.Event{queued(0, "A", 2), queued(1, "C", 10), forwarded(1, "A", "C"), delivery("C", maillog.Sent), removed("C"), removed("A")}
 
+// Any local account can have a line written into a log that syslog writes.
+func TestForgedLinesChargeNoMoreThanABound(t *testing.T) {
+	const bound = 1000
+	for _, c := range []struct {
+		name   string
+		events []maillog.Event
+		want   int64
+		beyond int64
+		told   int
+	}{
+		{"as many as are charged", []maillog.Event{queued(0, "A", 1001)}, bound, 0, 0},
+		{"one more", []maillog.Event{queued(0, "A", 1002)}, bound, 1, 1},
+		{"all there are", []maillog.Event{queued(0, "A", 2_000_000_000)}, bound, 2_000_000_000 - 1 - bound, 1},
+		{"bit by bit", []maillog.Event{queued(0, "A", 901), queued(1, "A", 1801), queued(2, "A", 2701)}, bound, 1700, 1},
+		{"by copies", []maillog.Event{forwarded(1, "A", "B"), queued(1, "B", 901), forwarded(1, "A", "C"), queued(1, "C", 901), forwarded(1, "C", "D"), queued(1, "D", 901)}, bound, 1700, 1},
+		{"by copies that came early", []maillog.Event{queued(1, "B", 5001), forwarded(1, "A", "B"), queued(1, "C", 5001), forwarded(1, "A", "C")}, bound, 9000, 1},
+		{"requeued", []maillog.Event{queued(0, "A", 801), requeued("A", "E"), queued(1, "E", 1601)}, bound, 600, 1},
+		{"of a message that nobody sent", []maillog.Event{queued(0, "Z", 2_000_000_000)}, 0, 0, 0},
+		{"negative", []maillog.Event{queued(0, "A", -5)}, 0, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log strings.Builder
+			p := newPost(func(o *trail.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+			p.Accepted("A", []limit.Charge{charge("login:victim", 1)}, 1)
+			for _, e := range c.events {
+				p.Event(t.Context(), now, e)
+			}
+			if got := max(p.used(t, "login:victim"), 0); got != c.want || p.Counts().Expanded != c.want || p.Counts().Beyond != c.beyond {
+				t.Errorf("charged %d, want %d; counts %+v, want %d beyond", got, c.want, p.Counts(), c.beyond)
+			}
+			if n := strings.Count(log.String(), "level=WARN"); n != c.told || strings.Contains(log.String(), "victim") {
+				t.Errorf("told %d times, want %d: %s", n, c.told, log.String())
+			}
+		})
+	}
+	p := newPost(nil)
+	p.Accepted("A", []limit.Charge{charge("login:a", 1)}, 1)
+	p.Accepted("B", []limit.Charge{charge("login:b", 1)}, 1)
+	p.Event(t.Context(), now, queued(0, "A", 5000))
+	p.Event(t.Context(), now, queued(0, "B", 501))
+	if a, b := p.used(t, "login:a"), p.used(t, "login:b"); a != bound || b != 500 {
+		t.Errorf("each message has its own bound: %d, %d", a, b)
+	}
+}
+
+// Postfix logs senders as it rewrote them. If those were not charged, a sender
+// could choose to be rewritten.
+func TestRewrittenSenderIsCharged(t *testing.T) {
+	p := newPost(nil)
+	p.Accepted("A", []limit.Charge{charge("login:taro", 1)}, 1)
+	e := queued(0, "A", 51)
+	e.MailFrom = "SRS0=abcd=XY=example.net=taro@example.jp"
+	p.Event(t.Context(), now, e)
+	if got := p.used(t, "login:taro"); got != 50 {
+		t.Errorf("charged %d", got)
+	}
+}
+
 func TestWhoWasChargedNothingIsNotChargedAfterwards(t *testing.T) {
 	p := newPost(nil)
 	p.Accepted("A", nil, 1) // to postmaster, say

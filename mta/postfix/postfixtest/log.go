@@ -3,6 +3,8 @@ package postfixtest
 import (
 	"context"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -54,11 +56,16 @@ func (p *Postfix) WaitLogAfter(ctx context.Context, mark int64, expression strin
 }
 
 func (p *Postfix) logFrom(mark int64) string {
-	text, err := os.ReadFile(p.LogPath())
-	if err != nil || int64(len(text)) < mark {
+	file, err := os.Open(p.LogPath())
+	if err != nil {
 		return "" // nothing was logged yet
 	}
-	return string(text[mark:])
+	defer file.Close()
+	text, err := io.ReadAll(io.NewSectionReader(file, mark, math.MaxInt64-mark))
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 // logEnd is the last lines of the log, for a failure's report.

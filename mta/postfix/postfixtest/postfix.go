@@ -251,6 +251,10 @@ func (p *Postfix) Restart(ctx context.Context) error {
 // brings it back.
 func (p *Postfix) StopMaster() error { return p.master.stop() }
 
+// KillMaster kills the master and all its children, for a test of a crash;
+// Restart brings it back.
+func (p *Postfix) KillMaster() error { return p.master.kill() }
+
 // SetMain changes main.cf parameters and reloads.
 func (p *Postfix) SetMain(ctx context.Context, parameters map[string]string) error {
 	p.options.Main = maps.Clone(p.options.Main)

@@ -82,10 +82,9 @@ func (p *process) stop() error {
 		// Only while it is not reaped is the pid surely still its own.
 		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	}
-	err := p.awaitEnd(5 * time.Second)
+	err := p.awaitEnd(5*time.Second, func() {})
 	if err != nil {
-		p.signalAll()
-		err = p.awaitEnd(5 * time.Second)
+		err = p.awaitEnd(5*time.Second, p.signalAll)
 	}
 	p.minder.dismiss()
 	return err
@@ -94,8 +93,7 @@ func (p *process) stop() error {
 // kill ends the server and all its children without asking, and returns when
 // none is left.
 func (p *process) kill() error {
-	p.signalAll()
-	err := p.awaitEnd(5 * time.Second)
+	err := p.awaitEnd(5*time.Second, p.signalAll)
 	p.minder.dismiss()
 	return err
 }
@@ -107,9 +105,11 @@ func (p *process) signalAll() {
 }
 
 // awaitEnd waits for the server, then for its children: a list made while the
-// server still forks would miss some.
-func (p *process) awaitEnd(limit time.Duration) error {
+// server still forks would miss some, so urge is called again until none is
+// left.
+func (p *process) awaitEnd(limit time.Duration, urge func()) error {
 	deadline := time.Now().Add(limit)
+	urge()
 	select {
 	case <-p.ended:
 	case <-time.After(limit):
@@ -124,6 +124,7 @@ func (p *process) awaitEnd(limit time.Duration) error {
 			return fmt.Errorf("stop %s (pid %d): its children %v are still there", p.cmd.Path, p.pid, left)
 		}
 		time.Sleep(5 * time.Millisecond)
+		urge()
 	}
 }
 

@@ -1,0 +1,284 @@
+package desk_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"relayguard/journal"
+	"relayguard/policy"
+)
+
+func TestOneMissClosesNothing(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1", "A2A2A2")
+	s.reconcile()
+	s.mta.remove("A1A1A1")
+	s.mta.miss["A2A2A2"] = 1
+	s.reconcile()
+	s.wantState(journal.StateHeld, "A1A1A1", "A2A2A2")
+	s.wantRoom(2)
+	s.reconcile()
+	s.wantState(journal.StateGone, "A1A1A1")
+	s.wantState(journal.StateHeld, "A2A2A2")
+	s.wantRoom(1)
+	if h := s.entries("A1A1A1")[0]; h.ChangedBy != "relayguard" || !strings.Contains(h.ChangeReason, "no longer in the hold queue") {
+		t.Errorf("entry: %+v, want why it was closed", h)
+	}
+	// The two misses must follow each other.
+	for range 3 {
+		s.mta.miss["A2A2A2"] = 1
+		s.reconcile()
+		s.reconcile()
+	}
+	s.wantState(journal.StateHeld, "A2A2A2")
+}
+
+func TestPartialLookClosesNothing(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.mta.remove("A1A1A1")
+	s.mta.skipped = 2
+	for range 3 {
+		s.reconcile()
+	}
+	s.wantState(journal.StateHeld, "A1A1A1")
+	s.wantRoom(1)
+	s.mta.skipped = 0
+	s.reconcile()
+	s.mta.skipped = 1
+	s.reconcile()
+	s.wantState(journal.StateHeld, "A1A1A1")
+	s.mta.skipped = 0
+	s.reconcile()
+	s.wantState(journal.StateGone, "A1A1A1")
+	s.wantRoom(0)
+}
+
+func TestClosedTooEarlyIsReopened(t *testing.T) {
+	for _, known := range []bool{true, false} { // its arrival
+		s := open(t)
+		s.hold(taro, "volume", "A1A1A1")
+		if known {
+			s.reconcile()
+		}
+		s.mta.miss["A1A1A1"] = 2
+		s.reconcile()
+		s.reconcile()
+		s.wantState(journal.StateGone, "A1A1A1")
+		s.reconcile()
+		s.wantState(journal.StateHeld, "A1A1A1")
+		s.wantRoom(1)
+		all := s.entries("A1A1A1")
+		if len(all) != 1 || all[0].Account != taro || all[0].Rule != "volume" || all[0].DecisionID != "da1a1a1" || all[0].Arrival.IsZero() {
+			t.Errorf("arrival known %t: %+v, want the one entry as it was", known, all)
+		}
+		if n, _ := s.d.Looked(); n != 0 {
+			t.Errorf("arrival known %t: our message counts as foreign", known)
+		}
+	}
+}
+
+// The id of a message that left is used again by somebody else's.
+func TestAnotherMessageIsNotReopened(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.reconcile()
+	s.mta.remove("A1A1A1")
+	s.mta.put(file("A1A1A1", s.start.Add(20*time.Minute)))
+	for range 3 {
+		s.reconcile()
+	}
+	s.wantState(journal.StateGone, "A1A1A1")
+	s.wantRoom(0)
+	if n, _ := s.d.Looked(); n != 1 {
+		t.Errorf("%d foreign, want the other's", n)
+	}
+}
+
+func TestYoungHoldsAreLeft(t *testing.T) {
+	s := open(t)
+	s.decide(policy.Hold, taro, "volume", "A1A1A1", s.now.Add(-10*time.Second))
+	for i := range 4 {
+		if err := s.d.Reconcile(t.Context(), s.now.Add(time.Duration(i)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.wantState(journal.StateHeld, "A1A1A1")
+	s.wantRoom(1)
+	s.reconcile()
+	s.reconcile()
+	s.wantState(journal.StateGone, "A1A1A1")
+}
+
+func TestArrivalIsLearnt(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	if h := s.entries("A1A1A1")[0]; !h.Arrival.IsZero() {
+		t.Fatalf("arrival %v before anybody looked", h.Arrival)
+	}
+	s.reconcile()
+	if h := s.entries("A1A1A1")[0]; !h.Arrival.Equal(s.start.Truncate(time.Second)) || h.State != journal.StateHeld {
+		t.Errorf("%+v, want the queue's arrival", h)
+	}
+	changed := s.entries("A1A1A1")[0].Changed
+	s.reconcile()
+	if h := s.entries("A1A1A1")[0]; !h.Changed.Equal(changed) {
+		t.Error("it is journaled again with every look")
+	}
+}
+
+func TestNothingIsConcludedFromAJournalThatIsBehind(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.mta.put(file("E1E1E1", s.start))
+	s.d.HeldByMilter("E1E1E1", s.start)
+	s.mta.remove("A1A1A1")
+	s.d.Room.Add(hanako, 1000) // what only a reset would take away
+	for i, fault := range []func(error){func(err error) { s.journal.set(err, nil, nil) }, func(err error) { s.journal.set(nil, nil, err) }} {
+		fault(errors.New("the database takes no rows"))
+		for range 3 {
+			s.now = s.now.Add(5 * time.Minute)
+			if err := s.d.Reconcile(t.Context(), s.now); err == nil {
+				t.Error("reconciled all the same")
+			}
+		}
+		s.wantState(journal.StateHeld, "A1A1A1")
+		s.wantState("", "E1E1E1")
+		s.wantRoom(2)
+		if _, problem := s.d.Looked(); !strings.Contains(problem, "the database takes no rows") {
+			t.Errorf("case %d: Looked says %q", i, problem)
+		}
+	}
+	s.journal.set(nil, nil, nil)
+	s.reconcile()
+	if _, problem := s.d.Looked(); problem != "" {
+		t.Errorf("mended, and Looked says %q", problem)
+	}
+	s.reconcile()
+	s.wantState(journal.StateGone, "A1A1A1")
+	s.wantState(journal.StateHeld, "E1E1E1")
+	s.wantRoom(1)
+}
+
+func TestAQueueThatCannotBeReadClosesNothing(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.mta.after["list"] = func() error { return errors.New("postqueue: killed") } // after part of it
+	s.mta.remove("A1A1A1")
+	for range 3 {
+		s.now = s.now.Add(time.Minute)
+		if err := s.d.Reconcile(t.Context(), s.now); err == nil {
+			t.Error("reconciled all the same")
+		}
+	}
+	s.wantState(journal.StateHeld, "A1A1A1")
+	if _, problem := s.d.Looked(); !strings.Contains(problem, "killed") {
+		t.Errorf("Looked says %q", problem)
+	}
+}
+
+func TestForeignHoldsAreCountedOnly(t *testing.T) {
+	s := open(t)
+	for i := range 3 {
+		s.mta.put(file(fmt.Sprintf("F%05X", i), s.start))
+	}
+	for range 3 {
+		s.reconcile()
+	}
+	if n, problem := s.d.Looked(); n != 3 || problem != "" {
+		t.Errorf("Looked says %d, %q, want 3", n, problem)
+	}
+	s.wantState("", "F00000", "F00001", "F00002")
+	s.wantIn("hold", "F00000", "F00001", "F00002")
+	s.wantRoom(0)
+	if did := s.mta.did(); len(did) != 0 {
+		t.Errorf("the MTA did %q", did)
+	}
+}
+
+// What a milter held and the journal knows nothing of was ours, as far as one
+// can tell.
+func TestHeldByAMilterIsAdopted(t *testing.T) {
+	s := open(t)
+	at := s.start.Add(time.Second)
+	s.mta.put(file("E1E1E1", s.start))
+	s.d.HeldByMilter("E1E1E1", at)
+	if err := s.d.Reconcile(t.Context(), at.Add(59*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	s.wantState("", "E1E1E1") // its entry may be on its way
+	if err := s.d.Reconcile(t.Context(), at.Add(61*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	s.wantState(journal.StateHeld, "E1E1E1")
+	if h := s.entries("E1E1E1")[0]; h.Account != "unknown" || h.Rule != "" || h.DecisionID != "" || !strings.HasPrefix(h.Reason, "lost: ") || h.Size != 1000 || h.Recipients != 1 {
+		t.Errorf("entry: %+v", h)
+	}
+	s.wantRoom(1)
+	s.reconcile()
+	if all := s.entries("E1E1E1"); len(all) != 1 {
+		t.Errorf("%d entries, want one", len(all))
+	}
+}
+
+// Another milter held what we had let pass.
+func TestAnotherMiltersHoldStaysForeign(t *testing.T) {
+	s := open(t)
+	s.pass(taro, "hold", "A1A1A1")
+	s.d.HeldByMilter("A1A1A1", s.start.Add(time.Second))
+	// The decision about an earlier message with that id says nothing.
+	s.decide(policy.Accept, taro, "", "E1E1E1", s.start.Add(-48*time.Hour))
+	s.mta.put(file("E1E1E1", s.start))
+	s.d.HeldByMilter("E1E1E1", s.start.Add(time.Second))
+	// A line about an earlier message neither.
+	s.mta.put(file("F1F1F1", s.start))
+	s.d.HeldByMilter("F1F1F1", s.start.Add(-time.Hour))
+	for range 3 {
+		s.reconcile()
+	}
+	s.wantState("", "A1A1A1", "F1F1F1")
+	s.wantState(journal.StateHeld, "E1E1E1")
+	if n, _ := s.d.Looked(); n != 2 {
+		t.Errorf("%d foreign, want 2", n)
+	}
+}
+
+func TestRequeuedIsFollowedByExpire(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1", "A2A2A2")
+	s.mta.after["release"] = func() error { return context.Canceled } // so nobody heard of a new id
+	if _, err := s.d.Release(t.Context(), s.now, admin, order("A1A1A1")); err == nil {
+		t.Fatal("no error")
+	}
+	s.mta.after = nil
+	if _, err := s.d.Delete(t.Context(), s.now, admin, order("A2A2A2")); err != nil {
+		t.Fatal(err)
+	}
+	entered, leave := make(chan struct{}), make(chan struct{})
+	s.mta.before["list"] = func() error { close(entered); <-leave; return nil }
+	busy := make(chan error)
+	go func() { busy <- s.d.Reconcile(context.Background(), s.now) }()
+	<-entered
+	s.journal.set(errors.New("slow"), nil, errors.New("away")) // whatever the journal does
+	for range 20_000 {
+		s.d.Requeued("A1A1A1", "A9A9A9", s.now) // does not wait for the look that is under way
+	}
+	s.d.Requeued("A2A2A2", "A8A8A8", s.now)
+	s.d.Expire(t.Context(), s.now) // cannot journal it yet
+	s.journal.set(nil, nil, nil)
+	s.d.Expire(t.Context(), s.now)
+	close(leave)
+	if err := <-busy; err != nil {
+		t.Error(err)
+	}
+	if id := s.entries("A1A1A1")[0].NewQueueID; id != "A9A9A9" {
+		t.Errorf("new id %q, want A9A9A9", id)
+	}
+	if h := s.entries("A2A2A2")[0]; h.NewQueueID != "" || h.State != journal.StateDeleted {
+		t.Errorf("deleted mail has another id: %+v", h)
+	}
+}

@@ -54,10 +54,13 @@ bin/relayguard:
 	@echo 'no Go found to build with; use: ./dev install'; exit 1
 
 .PHONY: install
-install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, unit, configuration, man pages, completion (DESTDIR, PREFIX)
+install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, units, configuration, man pages, completion (DESTDIR, PREFIX)
 	install -d $(SBINDIR) $(MANDIR)/man8 $(MANDIR)/man5 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(UNITDIR) $(SYSUSERSDIR) $(TMPFILESDIR) $(CONFDIR)
 	install -m 755 bin/relayguard $(SBINDIR)/relayguard
-	umask 022; sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/relayguard.service >$(UNITDIR)/relayguard.service
+	umask 022; for unit in relayguard relayguard-queue; do \
+		sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/$$unit.service >$(UNITDIR)/$$unit.service || exit 1; \
+	done
+	install -m 644 packaging/relayguard-queue.socket $(UNITDIR)/relayguard-queue.socket
 	install -m 644 packaging/relayguard.sysusers $(SYSUSERSDIR)/relayguard.conf
 	install -m 644 packaging/relayguard.tmpfiles $(TMPFILESDIR)/relayguard.conf
 	umask 022; bin/relayguard man $(MANDIR)/man8
@@ -76,17 +79,20 @@ install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, unit, c
 	@echo '  1. systemd-sysusers relayguard.conf && systemd-tmpfiles --create relayguard.conf'
 	@echo '     (the account, and the directory of the sockets)'
 	@echo '  2. look at /etc/relayguard/relayguard.toml; everything in it has a default'
-	@echo '  3. systemctl daemon-reload && systemctl enable --now relayguard'
+	@echo '  3. systemctl daemon-reload'
+	@echo '     systemctl enable --now relayguard-queue.socket relayguard'
+	@echo '     (the root helper, which alone may touch queued mail; the daemon)'
 	@echo '  4. relayguard setup postfix            (shows the settings and why)'
 	@echo '     relayguard setup postfix --apply    (--undo takes it back)'
 	@echo '     with --smtp relay or --smtp inbound if the guard shall have port 25, too'
 	@echo '  5. relayguard check                    (names what still goes round it)'
 
 .PHONY: uninstall
-uninstall: ## what install put there; configuration, backups and account stay
+uninstall: ## what install put there; configuration, journal, backups and account stay
 	rm -f $(SBINDIR)/relayguard $(MANDIR)/man8/relayguard.8 $(MANDIR)/man8/relayguard-*.8 $(MANDIR)/man5/relayguard.toml.5 \
 		$(BASHDIR)/relayguard $(ZSHDIR)/_relayguard $(FISHDIR)/relayguard.fish \
-		$(UNITDIR)/relayguard.service $(SYSUSERSDIR)/relayguard.conf $(TMPFILESDIR)/relayguard.conf
+		$(UNITDIR)/relayguard.service $(UNITDIR)/relayguard-queue.service $(UNITDIR)/relayguard-queue.socket \
+		$(SYSUSERSDIR)/relayguard.conf $(TMPFILESDIR)/relayguard.conf
 
 ## Looking
 

@@ -1,7 +1,7 @@
 // Command demo shows relayguard at work: a private Postfix with Dovecot's AUTH
 // and the real daemon on loopback, a short scenario over real SMTP and
-// sendmail(1), and what became of each message. It exits 0 only if every
-// verdict was the expected one.
+// sendmail(1), what became of each message, and what an admin does about a stolen
+// login, by the real commands. It exits 0 only if everything was as expected.
 package main
 
 import (
@@ -39,8 +39,8 @@ func main() {
 	}
 }
 
-// errUnexpected says that some verdict was not the expected one.
-var errUnexpected = errors.New("not every message met what it should have")
+// errUnexpected says that the scenario showed something else than it should have.
+var errUnexpected = errors.New("not everything was as expected: look for EXPECTED above")
 
 func run(ctx context.Context, binary string, stay bool) (err error) {
 	out := newScreen(os.Stdout)
@@ -50,8 +50,9 @@ func run(ctx context.Context, binary string, stay bool) (err error) {
 	out.title("A private Postfix with AUTH, and relayguard on its milter sockets")
 	began := time.Now()
 	r, err := relay.Start(ctx, relay.Options{
-		Binary: binary,
-		Config: config,
+		Binary:        binary,
+		Config:        config,
+		ShippedLimits: true,
 		Postfix: postfixtest.Options{
 			Inside:    []string{"example.jp"},
 			Mailboxes: []string{"hanako@example.jp", "postmaster@example.jp"},
@@ -64,22 +65,38 @@ func run(ctx context.Context, binary string, stay bool) (err error) {
 	defer func() { err = errors.Join(err, r.Stop()) }()
 	out.say("up after %.1f s, everything on loopback, the machine's own Postfix untouched", time.Since(began).Seconds())
 
-	met, err := play(ctx, r, out)
+	met, err := playAll(ctx, r, binary, out)
 	if err != nil {
-		return err
-	}
-	if err := show(ctx, r, out); err != nil {
 		return err
 	}
 	if !met {
 		return errUnexpected
 	}
+	out.say("\nall as expected, in %.1f s", time.Since(began).Seconds())
 	if stay {
-		invite(r, out)
+		invite(r, out, binary)
 		<-ctx.Done()
 		out.say("\nstopping")
 	}
 	return nil
+}
+
+// playAll plays the whole scenario, and reports whether all was as expected.
+func playAll(ctx context.Context, r *relay.Relay, binary string, out *screen) (bool, error) {
+	asExpected, err := play(ctx, r, out)
+	if err != nil {
+		return false, err
+	}
+	if err := delivered(ctx, r, out); err != nil {
+		return false, err
+	}
+	found, met, err := steal(ctx, r, out)
+	if err != nil {
+		return false, err
+	}
+	a := &admin{binary: binary, relay: r, out: out, met: asExpected && met}
+	err = night(ctx, a, found)
+	return a.met, err
 }
 
 func isTerminal(f *os.File) bool {

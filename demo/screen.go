@@ -9,6 +9,9 @@ import (
 	"relayguard/systemtest/relay"
 )
 
+// columns is how wide the screen is.
+const columns = 80
+
 // screen prints for people: 80 columns, colours on a terminal only.
 type screen struct {
 	w      io.Writer
@@ -34,8 +37,8 @@ func (s *screen) title(text string) {
 }
 
 func (s *screen) say(format string, args ...any) {
-	for _, line := range strings.Split(fmt.Sprintf(format, args...), "\n") {
-		fmt.Fprintf(s.w, "  %s\n", line)
+	for line := range strings.SplitSeq(fmt.Sprintf(format, args...), "\n") {
+		fmt.Fprintln(s.w, strings.TrimRight("  "+line, " "))
 	}
 }
 
@@ -55,13 +58,13 @@ func (s *screen) act(n int, a act, v relay.Line, refused int, ok bool) {
 		s.detail("%d of %d recipients refused: %s", refused, len(a.to), strings.Join(a.to[len(a.to)-refused:], ", "))
 	}
 	if !ok {
-		s.detail("%s", s.paint("wrong", fmt.Sprintf("EXPECTED %s with %d recipients refused, got %s with %d", a.verdict, a.refused, v.Verdict, refused)))
+		s.wrong("EXPECTED %s with %d recipients refused, got %s with %d", a.verdict, a.refused, v.Verdict, refused)
 	}
 }
 
 // detail prints a line under a message, wrapped at 80 columns.
 func (s *screen) detail(format string, args ...any) {
-	const indent, width = 13, 80
+	const indent, width = 13, columns
 	line := ""
 	for _, word := range strings.Fields(fmt.Sprintf(format, args...)) {
 		if line != "" && len(line)+1+len(word) > width-indent {
@@ -74,4 +77,24 @@ func (s *screen) detail(format string, args ...any) {
 		line += word
 	}
 	fmt.Fprintf(s.w, "%*s%s\n", indent, "", s.paint("dim", line))
+}
+
+// entry is several messages that met the same.
+func (s *screen) entry(verdict, text string) {
+	fmt.Fprintf(s.w, "     %s  %s\n", s.paint(verdict, fmt.Sprintf("%-6s", verdict)), text)
+}
+
+// wrong says what should have been.
+func (s *screen) wrong(format string, args ...any) {
+	fmt.Fprintf(s.w, "%13s%s\n", "", s.paint("wrong", fmt.Sprintf(format, args...)))
+}
+
+// prompt shows a command as it is typed, with what it is for.
+func (s *screen) prompt(why, command string) {
+	fmt.Fprintf(s.w, "\n%s\n%s\n", s.paint("dim", "# "+why), s.paint("title", "$ "+command))
+}
+
+// shown repeats what a command printed.
+func (s *screen) shown(text string) {
+	fmt.Fprint(s.w, text)
 }

@@ -75,8 +75,12 @@ func (r RedSwitch) end(ctx context.Context, master int, d delivery, in inside) (
 	if err != nil {
 		return false, err.Error()
 	}
-	if len(recipients) == 0 || slices.ContainsFunc(recipients, in.has) {
-		return false, "it has recipients inside"
+	outside := slices.ContainsFunc(recipients, func(to string) bool { return !in.has(to) })
+	if !outside { // mail to the inside, which goes on, or nobody is left
+		return false, ""
+	}
+	if slices.ContainsFunc(recipients, in.has) {
+		return false, "it has recipients inside, too"
 	}
 	if len(in.unread) > 0 {
 		return false, "its recipients may be inside: not all domains could be listed"

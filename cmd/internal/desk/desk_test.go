@@ -51,12 +51,19 @@ type faultyJournal struct {
 	mu                   sync.Mutex
 	behind, full, broken error // of Sync, of Append, of searches for holds
 	away                 error // of all that is known under an id
+	searched             int   // how often for holds of a rule
 }
 
 func (j *faultyJournal) setAway(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.away = err
+}
+
+func (j *faultyJournal) searches() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.searched
 }
 
 func (j *faultyJournal) Explain(ctx context.Context, id string) ([]journal.Explanation, error) {
@@ -99,7 +106,13 @@ func (j *faultyJournal) Holds(ctx context.Context, q journal.HoldQuery) ([]journ
 	if _, _, broken := j.faults(); broken != nil {
 		return nil, broken
 	}
-	return j.Journal.Holds(ctx, q)
+	all, err := j.Journal.Holds(ctx, q)
+	if q.Rule != "" {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.searched++
+	}
+	return all, err
 }
 
 // safeBuffer takes a log from several goroutines.

@@ -114,7 +114,7 @@ func (d *Desk) Start(ctx context.Context, now time.Time, by By, reason string, k
 	out.Was = len(gone) > 0
 	did, err := d.Queue.Start(ctx, true) // nothing goes before it is known whose it is
 	if err != nil && !errors.Is(err, postfix.ErrNotStopped) {
-		return out, fmt.Errorf("new mail is taken again, but the MTA's deliveries are still stopped: %w", err)
+		return out, fmt.Errorf("new mail is taken again, but the MTA's side is not through with it, start once more: %w", err)
 	}
 	out.Remarks = append(out.Remarks, did.Caveats...)
 	out.Was = out.Was || err == nil

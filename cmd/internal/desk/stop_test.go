@@ -255,6 +255,38 @@ func TestSuspendDuringALongStart(t *testing.T) {
 	s.wantRoom(n)
 }
 
+// Two admins start; what the first let go is not held again on paper by the
+// second, whoever was suspended in between.
+func TestTwoStarts(t *testing.T) {
+	s := open(t)
+	s.pass(taro, "active", "A1A1A1")
+	s.stop()
+	second := make(chan error)
+	s.mta.before["release"] = func() error {
+		before := s.journal.searches()
+		go func() {
+			_, err := s.d.Start(context.Background(), s.now, desk.By{Name: "jiro"}, "delisted", false)
+			second <- err
+		}()
+		deadline := time.Now().Add(10 * time.Second)
+		for s.journal.searches() == before && time.Now().Before(deadline) { // it has chosen
+			time.Sleep(time.Millisecond)
+		}
+		_, err := s.d.Switches.Set(policy.Switch{Kind: policy.Suspend, Subject: policy.SubjectLogin, Value: "taro@example.jp"})
+		return err
+	}
+	if out := s.startAgain(false); out.Released["done"] != 1 {
+		t.Errorf("got %+v", out)
+	}
+	if err := <-second; err != nil {
+		t.Error(err)
+	}
+	if all := s.entries("A1A1A1"); len(all) != 1 || all[0].State != journal.StateReleased {
+		t.Errorf("entries %+v, want the one that was released", all)
+	}
+	s.wantRoom(0)
+}
+
 // A start that was cut off goes on, but not with who is suspended by then.
 func TestStartCutOff(t *testing.T) {
 	s := open(t)

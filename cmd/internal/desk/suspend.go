@@ -78,9 +78,6 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 		}
 	}
 	d.tell(now, out.Account, "suspended by "+by.Name)
-	if err := d.upToDate(ctx); err != nil {
-		out.Remarks = append(out.Remarks, "the journal is not up to date; some of its mail in the queue may not be known yet: suspend it once more: "+err.Error())
-	}
 	out.Held, err = d.holdQueued(ctx, now, by, out.Account, policy.RuleSuspended, "suspended: "+s.Reason)
 	if err != nil {
 		out.Remarks = append(out.Remarks, "not all of its mail in the queue is held: "+err.Error())
@@ -120,15 +117,18 @@ func (d *Desk) forbidSubmit(ctx context.Context, uid string) (how string, err er
 func (d *Desk) holdQueued(ctx context.Context, now time.Time, by By, account, rule, reason string) (held int, err error) {
 	d.acting.Lock()
 	defer d.acting.Unlock()
-	const rounds = 2 // what was accepted just before the switch may be a moment late
-	for range rounds {
-		n, some := d.holdAccepted(ctx, now, by, account, rule, reason)
-		held, err = held+n, some
-		if n == 0 && err != nil {
-			break
-		}
+	held, err = d.holdAccepted(ctx, now, by, account, rule, reason)
+	if held == 0 && err != nil {
+		return held, err
 	}
-	return held, err
+	// What was accepted just before the switch may be a moment late, in the queue
+	// and in the journal.
+	behind := d.upToDate(ctx)
+	if behind != nil {
+		behind = fmt.Errorf("the journal is not up to date, suspend it once more: %w", behind)
+	}
+	more, err := d.holdAccepted(ctx, now, by, account, rule, reason)
+	return held + more, errors.Join(err, behind)
 }
 
 func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, rule, reason string) (held int, err error) {

@@ -230,6 +230,7 @@ type status struct {
 	Log       logStatus           `json:"mta_log"`
 	Alerts    []alertStatus       `json:"alerts"` // by channel
 	Queue     string              `json:"queue_error,omitempty"`
+	NoRoom    string              `json:"no_room,omitempty"` // why nothing more is held
 	Buckets   int                 `json:"buckets"`
 }
 
@@ -300,6 +301,9 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 		out.Alerts = append(out.Alerts, alertStatus{n.Name, n.Delivered, n.Waiting, n.Kept, n.Failed, n.LastError})
 	}
 	out.Foreign, out.Queue = s.desk.Looked()
+	if why := s.noRoom.Load(); why != nil {
+		out.NoRoom = *why
+	}
 	return out
 }
 

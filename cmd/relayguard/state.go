@@ -48,8 +48,9 @@ type state struct {
 
 	rules  atomic.Pointer[rules] // in force
 	config atomic.Pointer[config.Config]
-	again  bool      // there was a journal, well or not
-	began  time.Time // zero, or what the MTA logged before tells of holds only
+	noRoom atomic.Pointer[string] // why the disk takes no more held mail; empty if it does
+	again  bool                   // there was a journal, well or not
+	began  time.Time              // zero, or what the MTA logged before tells of holds only
 	stop   context.CancelFunc
 	work   sync.WaitGroup
 }
@@ -411,6 +412,7 @@ func (s *state) lookAtDisk(before string) (queueDir string) {
 		return ""
 	}
 	full, changed, err := s.room.Look(queueDir)
+	s.noRoom.Store(&full)
 	switch {
 	case err != nil:
 		s.log.Warn("hold.min_free", "error", err)

@@ -55,7 +55,7 @@ not run.`),
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
-			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || s.Queue != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
+			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || s.Queue != "" || s.NoRoom != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
 				return &exitError{code: exitFinding}
 			}
 			return nil
@@ -139,6 +139,9 @@ func (s *status) pairs() []render.Pair {
 		held += fmt.Sprintf(", %d by others", s.Foreign)
 	}
 	pairs := []render.Pair{{Label: "phase", Text: phaseLine(s.Phase)}, {Label: "held", Text: held}}
+	if s.NoRoom != "" {
+		pairs = append(pairs, render.Pair{Label: "no room", Text: "nothing more is held, what would be is refused at its source: " + s.NoRoom})
+	}
 	if s.Queue != "" {
 		pairs = append(pairs, render.Pair{Label: "hold queue", Text: "cannot be looked at, so held mail cannot be listed, released or deleted: " + s.Queue})
 	}

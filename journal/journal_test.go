@@ -524,3 +524,21 @@ func TestClosed(t *testing.T) {
 		t.Errorf("second close: got %v", err)
 	}
 }
+
+func TestSparesSaysWhatNoteWouldTake(t *testing.T) {
+	now := start
+	j := open(t, journal.Options{AcceptedPerSecond: 2, Now: func() time.Time { return now }})
+	now = now.Add(time.Second)
+	for i := range 3 {
+		spares := j.Spares()
+		if spares {
+			j.Note(accepted(i))
+		}
+		if want := i < 2; spares != want {
+			t.Errorf("row %d: spares %v", i, spares)
+		}
+	}
+	if s := j.Stats(); s.Noted != 2 || s.DroppedAccepted != 1 {
+		t.Errorf("%d noted, %d dropped", s.Noted, s.DroppedAccepted)
+	}
+}

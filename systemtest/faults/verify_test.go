@@ -226,8 +226,8 @@ func (k *killer) explainRefusal(id, reply string) error {
 }
 
 // What kill -9 may cost of the counters. A charge is taken from memory every
-// flushEvery (40 ms, cmd/relayguard/state.go), and what is noted is written
-// after flushDelay (50 ms, journal/journal.go): 90 ms, told as 100. The slack is
+// flushEvery (65 ms, cmd/relayguard/state.go), and what is noted is written
+// after flushDelay (25 ms, journal/journal.go): 90 ms, told as 100. The slack is
 // for the time that a timer and a write wait for a processor here, where two of
 // them serve the guard with the race detector in it, Postfix, and the load.
 const (

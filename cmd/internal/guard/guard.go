@@ -16,10 +16,12 @@ import (
 )
 
 // Journal keeps decisions. Append has written them when it returns; Note never
-// waits.
+// waits. Spares reports whether there is room for a row about accepted mail, and
+// counts the row if there is not.
 type Journal interface {
 	Append(...journal.Record) error
 	Note(journal.Record)
+	Spares() bool
 }
 
 // Watcher learns of decisions after they were kept. Its methods are called on
@@ -130,15 +132,14 @@ func (g *Guard) keep(ctx context.Context, now time.Time, p *policy.Policy, m *po
 
 // write has the journal and the log keep a decision.
 func (g *Guard) write(ctx context.Context, now time.Time, p *policy.Policy, m *policy.Message, d *policy.Decision, stage string, late bool) {
-	if g.Journal != nil {
-		r := record(now, p.Phase, m, d, stage, late)
-		if d.Verdict.Stops() {
-			// An error is told by the journal, which keeps the record until the
-			// disk takes it; the decision stands.
-			_ = g.Journal.Append(r)
-		} else {
-			g.Journal.Note(r)
-		}
+	switch {
+	case g.Journal == nil:
+	case d.Verdict.Stops():
+		// An error is told by the journal, which keeps the record until the disk
+		// takes it; the decision stands.
+		_ = g.Journal.Append(record(now, p.Phase, m, d, stage, late))
+	case g.Journal.Spares():
+		g.Journal.Note(record(now, p.Phase, m, d, stage, late))
 	}
 	g.line(ctx, m, d, stage, late)
 }

@@ -60,6 +60,8 @@ func (k *kept) Append(all ...journal.Record) error {
 
 func (k *kept) Note(r journal.Record) { k.add("note", r) }
 
+func (k *kept) Spares() bool { return true }
+
 func (k *kept) Stopped(_ time.Time, _ *policy.Message, d *policy.Decision) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -24,17 +24,26 @@ var statements = [...]string{
 		ORDER BY n DESC LIMIT 1`,
 	insertHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
 		domains, state, changed) VALUES (?,?,?,?,?,?,?,?,?,?,?,'held',?)`,
+	// A hold that was saved from a broken database is there before its decision.
+	openHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
+		domains, state, changed) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12
+		WHERE NOT EXISTS (SELECT 1 FROM hold WHERE decision_id = ?2 AND decision_id <> '')`,
 	updateHold: `UPDATE hold SET queue_id = ?, account = ?, rule = ?, reason = ?, mail_from = ?, arrival = ?, held_at = ?,
 		size = ?, recipients = ?, domains = ?, state = 'held' WHERE n = ?`,
 	changeHold: `UPDATE hold SET queue_id = ?, state = ?, changed = ?, changed_by = ?, change_reason = ?,
 		new_queue_id = iif(?6 = '', new_queue_id, ?6), arrival = iif(?7 = 0, arrival, ?7) WHERE n = ?8`,
-	insertAction: `INSERT INTO admin_action (time, by, uid, login_uid, verb, target, reason, outcome) VALUES (?,?,?,?,?,?,?,?)`,
+	// What was saved from a broken database has an n below 1, and may be in the log
+	// that is left as well.
+	insertAction: `INSERT INTO admin_action (n, time, by, uid, login_uid, verb, target, reason, outcome)
+		SELECT max(1, coalesce((SELECT max(n) FROM admin_action), 0) + 1),?1,?2,?3,?4,?5,?6,?7,?8
+		WHERE NOT EXISTS (SELECT 1 FROM admin_action WHERE time = ?1 AND n < 1 AND by = ?2 AND uid = ?3 AND login_uid = ?4
+			AND verb = ?5 AND target = ?6 AND reason = ?7 AND outcome = ?8)`,
 	putIncident: `INSERT INTO incident (id, origin, cause, noticed, opened, updated, closed, stops, recipients, state)
 		VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET origin = excluded.origin, cause = excluded.cause,
 		noticed = excluded.noticed, opened = excluded.opened, updated = excluded.updated, closed = excluded.closed,
 		stops = excluded.stops, recipients = excluded.recipients, state = excluded.state`,
-	putBucket: `INSERT INTO bucket (name, value, state) VALUES (?,?,?)
-		ON CONFLICT DO UPDATE SET state = excluded.state`,
+	putBucket: `INSERT INTO bucket (name, value, state, expires) VALUES (?,?,?,?)
+		ON CONFLICT DO UPDATE SET state = excluded.state, expires = excluded.expires`,
 	deleteBucket: `DELETE FROM bucket WHERE name = ? AND value = ?`,
 	putValue:     `INSERT INTO value (name, value) VALUES (?,?) ON CONFLICT DO UPDATE SET value = excluded.value`,
 	// A queue id belongs to the newest decision that had it, or whose hold was
@@ -54,6 +63,7 @@ const (
 	findHold
 	findHoldOfDecision
 	insertHold
+	openHold
 	updateHold
 	changeHold
 	insertAction
@@ -129,7 +139,7 @@ func (a *applier) apply(r Record) error {
 		if len(r.State) == 0 {
 			_, err = a.exec(deleteBucket, r.Limit, r.Value)
 		} else {
-			_, err = a.exec(putBucket, r.Limit, r.Value, string(r.State))
+			_, err = a.exec(putBucket, r.Limit, r.Value, string(r.State), micros(r.Expires))
 		}
 		return err
 	case Delivery:
@@ -170,7 +180,7 @@ func (a *applier) decision(d *Decision) error {
 		return nil
 	}
 	const notSeen = 0 // its arrival, before somebody looks into the queue
-	_, err = a.exec(insertHold, d.QueueID, d.ID, d.Account, d.Rule, d.Reason, d.MailFrom, notSeen, at, d.Size, d.Recipients,
+	_, err = a.exec(openHold, d.QueueID, d.ID, d.Account, d.Rule, d.Reason, d.MailFrom, notSeen, at, d.Size, d.Recipients,
 		domains, at)
 	return err
 }
@@ -280,6 +290,11 @@ func notAfter(t time.Time) int64 {
 func (a *applier) purgeAccount(p purge) error {
 	for _, text := range purgeAccountStatements {
 		if _, err := a.conn.ExecContext(context.Background(), text, p.Account, micros(p.Time)); err != nil {
+			return err
+		}
+	}
+	for _, value := range append([]string{p.Account}, p.Values...) {
+		if _, err := a.conn.ExecContext(context.Background(), "DELETE FROM bucket WHERE value = ?", value); err != nil {
 			return err
 		}
 	}

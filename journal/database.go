@@ -62,10 +62,12 @@ type database struct {
 	conn  *sql.Conn
 	apply *applier
 	at    position // how far the log is in it
+	saved []any    // of a broken one before it; see salvage
 }
 
-// openDatabase opens or makes the database at path for writing.
-func openDatabase(ctx context.Context, path string) (*database, error) {
+// openDatabase opens or makes the database at path for writing. One that is made
+// takes what can be read of the database old, if that is not empty.
+func openDatabase(ctx context.Context, path, old string) (*database, error) {
 	// SQLite would take the umask's rights, and its -wal and -shm the file's.
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -78,7 +80,7 @@ func openDatabase(ctx context.Context, path string) (*database, error) {
 	}
 	db.SetMaxOpenConns(1)
 	d := &database{db: db}
-	if err := d.prepare(ctx); err != nil {
+	if err := d.prepare(ctx, old); err != nil {
 		d.close()
 		return nil, fmt.Errorf("open database: %w", err)
 	}
@@ -97,7 +99,7 @@ var pragmas = []string{
 	"PRAGMA cell_size_check = ON",          // finds broken pages early
 }
 
-func (d *database) prepare(ctx context.Context) error {
+func (d *database) prepare(ctx context.Context, old string) error {
 	var err error
 	if d.conn, err = d.db.Conn(ctx); err != nil {
 		return err
@@ -110,15 +112,11 @@ func (d *database) prepare(ctx context.Context) error {
 	if err := d.check(ctx, openCheck); err != nil {
 		return err
 	}
-	if err := d.migrate(ctx); err != nil {
+	if err := d.migrate(ctx, old); err != nil {
 		return err
 	}
 	if d.apply, err = newApplier(ctx, d.conn); err != nil {
-		var e sqlite3.Error
-		if errors.As(err, &e) && e.Code == sqlite3.ErrError { // no such table
-			return fmt.Errorf("%w: %w", errBroken, err)
-		}
-		return err
+		return strange(err)
 	}
 	err = d.conn.QueryRowContext(ctx, "SELECT segment, offset FROM checkpoint").Scan(&d.at.segment, &d.at.offset)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -144,8 +142,19 @@ func (d *database) check(ctx context.Context, most time.Duration) error {
 	return nil
 }
 
-// migrate makes the tables of an empty database.
-func (d *database) migrate(ctx context.Context) error {
+// strange makes of an error about tables that are not as they should be one that
+// says the database is broken.
+func strange(err error) error {
+	var e sqlite3.Error
+	if errors.As(err, &e) && e.Code == sqlite3.ErrError { // no such table
+		return fmt.Errorf("%w: %w", errBroken, err)
+	}
+	return err
+}
+
+// migrate makes the tables of an empty database, with what can be saved of old,
+// or brings those of an older version up to date: all of it or nothing.
+func (d *database) migrate(ctx context.Context, old string) error {
 	var version, tables int
 	err := d.conn.QueryRowContext(ctx, "SELECT user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version").Scan(&version, &tables)
 	switch {
@@ -153,14 +162,29 @@ func (d *database) migrate(ctx context.Context) error {
 		return err
 	case version == schemaVersion:
 		return nil
-	case version != 0 || tables != 0:
+	case version < 0 || version > schemaVersion || version == 0 && tables != 0:
 		return fmt.Errorf("%w: its version is %d, wanted %d", errBroken, version, schemaVersion)
 	}
-	_, err = d.conn.ExecContext(ctx, "BEGIN IMMEDIATE;"+schema+"PRAGMA user_version = "+strconv.Itoa(schemaVersion)+";COMMIT")
-	if err != nil {
-		_, _ = d.conn.ExecContext(context.Background(), "ROLLBACK")
-	}
-	return err
+	return d.transact(func() error {
+		if version == 0 {
+			if _, err := d.conn.ExecContext(ctx, schema); err != nil {
+				return err
+			}
+			if old != "" {
+				if d.saved, err = d.salvage(ctx, old); err != nil {
+					return fmt.Errorf("save rows of %s: %w", old, err)
+				}
+			}
+		} else {
+			for _, text := range migrations[version:] {
+				if _, err := d.conn.ExecContext(ctx, text); err != nil {
+					return strange(fmt.Errorf("migrate from version %d: %w", version, err))
+				}
+			}
+		}
+		_, err := d.conn.ExecContext(ctx, "PRAGMA user_version = "+strconv.Itoa(schemaVersion))
+		return err
+	})
 }
 
 func (d *database) close() error {
@@ -247,11 +271,35 @@ func putAside(path string, now time.Time) (string, error) {
 		}
 	}
 	for _, n := range old[:max(0, len(old)+1-brokenKept)] {
-		for _, suffix := range []string{"", "-wal", "-shm"} {
-			os.Remove(path + brokenMark + strconv.FormatInt(n, 10) + suffix)
-		}
+		_ = removeBroken(path, n) // the purge tries again
 	}
 	return aside, nil
+}
+
+// removeBroken deletes the database that was put aside at n.
+func removeBroken(path string, n int64) error {
+	var errs []error
+	for _, suffix := range []string{"-wal", "-shm", ""} { // the name that is looked for last
+		err := os.Remove(path + brokenMark + strconv.FormatInt(n, 10) + suffix)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("delete database put aside: %w", err)
+	}
+	return nil
+}
+
+// removeBrokenBefore deletes those that were put aside before oldest.
+func removeBrokenBefore(path string, oldest time.Time) error {
+	var errs []error
+	for _, n := range brokenOnes(path) {
+		if n < oldest.Unix() {
+			errs = append(errs, removeBroken(path, n))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // brokenOnes are the times of the databases put aside, oldest first.

@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -169,6 +171,38 @@ func TestReadOnlyDisk(t *testing.T) {
 		t.Errorf("got %d holds, %v", len(holds), err)
 	}
 	must(t, j.Close())
+}
+
+// Each attempt made a segment when the error was another than a full disk.
+func TestWriteErrorsMakeNoSegments(t *testing.T) {
+	dir := t.TempDir()
+	var clock atomic.Int64 // each look at it is an attempt
+	j := open(t, journal.Options{Dir: dir, Log: slog.New(slog.DiscardHandler), Now: func() time.Time {
+		return start.Add(time.Duration(clock.Add(1)) * 10 * time.Second)
+	}})
+	must(t, j.Append(held(0)))
+	var was syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &was))
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	must(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 0, Max: was.Max}))
+	const n = 30
+	failed := 0
+	for i := 1; i <= n; i++ {
+		if errors.Is(j.Append(held(i)), syscall.EFBIG) {
+			failed++
+		}
+	}
+	log := segments(t, dir)
+	must(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &was))
+	if failed != n || len(log) > 2 {
+		t.Errorf("%d of %d writes failed, segments: %q", failed, n, log)
+	}
+	eventually(t, "writes again", func() bool { return j.Health().OK() && j.Stats().Backlog == 0 })
+	must(t, j.Sync(t.Context()))
+	if holds, err := j.Holds(t.Context(), journal.HoldQuery{}); err != nil || len(holds) != n+1 || j.Stats().Damaged != 0 {
+		t.Errorf("%d holds, %v, %+v", len(holds), err, j.Stats())
+	}
 }
 
 func TestDirectoryThatCannotBeMade(t *testing.T) {

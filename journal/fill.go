@@ -32,6 +32,8 @@ type filler struct {
 
 	database  *database // nil: not open
 	lastReset time.Time
+	old       string    // a broken database put aside that no new one took the rows of yet
+	replaced  bool      // a new one did, and Options.OnReset is to be called
 	retry     time.Time // of the database
 	pause     time.Duration
 	unread    int // attempts to read the same place
@@ -75,7 +77,7 @@ func newFiller(j *Journal) *filler {
 
 // open opens the database, a new one in place of one that is broken.
 func (f *filler) open(ctx context.Context) {
-	d, err := openDatabase(ctx, f.path)
+	d, err := f.openFile(ctx)
 	if isBroken(err) {
 		d, err = f.reset(ctx, err)
 	}
@@ -123,8 +125,20 @@ func (f *filler) reset(ctx context.Context, cause error) (*database, error) {
 		return nil, err
 	}
 	f.lastReset = now
-	f.j.tellReset(fmt.Sprintf("broken database put aside as %s, a new one is filled from the log that is left", aside), cause)
-	return openDatabase(ctx, f.path)
+	f.j.tellReset(fmt.Sprintf("broken database put aside as %s, a new one takes what can be read of it and the log that is left", aside), cause)
+	f.old = aside
+	return f.openFile(ctx)
+}
+
+// openFile opens the database, and tells what a new one took of a broken one.
+func (f *filler) openFile(ctx context.Context) (*database, error) {
+	d, err := openDatabase(ctx, f.path, f.old)
+	if err != nil || f.old == "" {
+		return d, err
+	}
+	f.j.log.Warn("journal rows saved from the broken database", d.saved...)
+	f.old, f.replaced = "", true
+	return d, nil
 }
 
 func (f *filler) closeAll() {
@@ -227,6 +241,12 @@ func (f *filler) step() (more bool, err error) {
 	if f.database == nil {
 		if f.open(context.Background()); f.database == nil {
 			return false, f.lastError()
+		}
+	}
+	if f.replaced {
+		f.replaced = false
+		if f.j.options.OnReset != nil {
+			f.j.options.OnReset()
 		}
 	}
 	end := *f.j.file.end.Load()

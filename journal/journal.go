@@ -8,8 +8,9 @@
 // and all of it is bounded.
 //
 // Neither a full or read-only disk nor a broken database stops the guard: stops,
-// holds and admin actions wait in memory, and a broken database is put aside
-// and filled again from the log that is left. Health and the log say so.
+// holds and admin actions wait in memory, and a broken database is put aside; a
+// new one takes what can be read of it (open holds, buckets, values, incidents,
+// admin actions), and the log that is left. Health and the log say so.
 //
 // The trap: a name for a row can be used again. Queue ids are, so a hold is
 // named by queue id and decision id together.
@@ -48,6 +49,15 @@ type Options struct {
 
 	// Now is the clock of retention and of what is dropped. [time.Now]
 	Now func() time.Time
+
+	// OnReset is called when a new database is in the place of a broken one, with
+	// what could be read of that, and before the log that is left goes into it.
+	// Buckets, holds and the like may be missing or behind: who has them notes
+	// them again. It is called on the goroutine that fills the database, for one
+	// that Open found broken perhaps before Open returns, and nothing is filled or
+	// searched until it returns: it may Append and Note, but must not wait for
+	// the journal (Sync, searches, purges, Close). [nothing]
+	OnReset func()
 }
 
 // Retention is how long rows are kept. Zero values stand for the brackets.

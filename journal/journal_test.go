@@ -526,9 +526,7 @@ func TestClosed(t *testing.T) {
 }
 
 func TestSparesSaysWhatNoteWouldTake(t *testing.T) {
-	now := start
-	j := open(t, journal.Options{AcceptedPerSecond: 2, Now: func() time.Time { return now }})
-	now = now.Add(time.Second)
+	j := open(t, journal.Options{Dir: t.TempDir(), AcceptedPerSecond: 2, Now: func() time.Time { return start }})
 	for i := range 3 {
 		spares := j.Spares()
 		if spares {

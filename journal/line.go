@@ -101,15 +101,34 @@ func plainBucket(text []byte) (Bucket, bool) {
 	if !ok || bytes.ContainsAny(limit, `"\`) {
 		return Bucket{}, false
 	}
-	key, state, ok := bytes.Cut(rest, []byte(`","state":`))
-	if !ok || bytes.ContainsAny(key, `"\`) || !bytes.HasSuffix(state, []byte("}")) || !utf8.Valid(text) {
+	key, rest, ok := bytes.Cut(rest, []byte{'"'})
+	if !ok || bytes.IndexByte(key, '\\') >= 0 {
+		return Bucket{}, false
+	}
+	var expires int64
+	if number, ok := bytes.CutPrefix(rest, []byte(`,"expires":`)); ok {
+		digits := min(len(number), 18) // of any length that fits for certain
+		for i, c := range number[:digits] {
+			if c < '0' || c > '9' {
+				digits = i
+				break
+			}
+			expires = 10*expires + int64(c-'0')
+		}
+		if digits == 0 || number[0] == '0' {
+			return Bucket{}, false
+		}
+		rest = number[digits:]
+	}
+	state, ok := bytes.CutPrefix(rest, []byte(`,"state":`))
+	if !ok || !bytes.HasSuffix(state, []byte("}")) || !utf8.Valid(text) {
 		return Bucket{}, false
 	}
 	state = state[:len(state)-1]
 	if !json.Valid(state) {
 		return Bucket{}, false
 	}
-	return Bucket{Limit: string(limit), Value: string(key), State: bytes.Clone(bytes.TrimSpace(state))}, true
+	return Bucket{Limit: string(limit), Value: string(key), State: bytes.Clone(bytes.TrimSpace(state)), Expires: moment(expires)}, true
 }
 
 // line builds a JSON object. Members with a zero value are left out.
@@ -421,6 +440,7 @@ func (b Bucket) encode(l *line) {
 	l.open("bucket")
 	l.text("limit", b.Limit)
 	l.text("key", b.Value)
+	l.time("expires", b.Expires)
 	l.raw("state", b.State)
 	l.close()
 }
@@ -472,6 +492,17 @@ func (p purge) encode(l *line) {
 	l.open("purge")
 	l.text("account", p.Account)
 	l.time("time", p.Time)
+	if len(p.Values) > 0 {
+		l.name("values")
+		l.b = append(l.b, '[')
+		for i, v := range p.Values {
+			if i > 0 {
+				l.b = append(l.b, ',')
+			}
+			l.b = appendJSONString(l.b, clean(v, maxText))
+		}
+		l.b = append(l.b, ']')
+	}
 	l.close()
 }
 
@@ -531,6 +562,8 @@ type wire struct {
 	Status     string          `json:"status"`
 	Name       string          `json:"name"`
 	Value      string          `json:"value"`
+	Expires    int64           `json:"expires"`
+	Values     []string        `json:"values"`
 }
 
 type wireFinding struct {
@@ -586,13 +619,13 @@ func (w *wire) record() Record {
 			Closed: moment(w.Closed), Stops: w.Stops, Recipients: w.Recipients, State: w.State,
 		}
 	case "bucket":
-		return Bucket{Limit: w.Limit, Value: w.Key, State: w.State}
+		return Bucket{Limit: w.Limit, Value: w.Key, State: w.State, Expires: moment(w.Expires)}
 	case "delivery":
 		return Delivery{QueueID: w.QueueID, Time: moment(w.Time), Status: w.Status, N: int(w.N)}
 	case "value":
 		return Value{Name: w.Name, Value: w.Value}
 	case "purge":
-		return purge{Account: w.Account, Time: moment(w.Time)}
+		return purge{Account: w.Account, Time: moment(w.Time), Values: w.Values}
 	}
 	return nil
 }

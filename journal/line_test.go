@@ -151,7 +151,7 @@ func BenchmarkAppend(b *testing.B) {
 func BenchmarkFill(b *testing.B) {
 	dir := b.TempDir()
 	path := dir + "/journal.db"
-	d, err := openDatabase(b.Context(), path)
+	d, err := openDatabase(b.Context(), path, "")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -199,7 +199,8 @@ func TestLineOfEveryRecordComesBack(t *testing.T) {
 		Bucket{Limit: "l", Value: "v"},
 		Delivery{QueueID: "Q", Time: at, Status: "sent", N: 3},
 		Value{Name: "n", Value: "v"},
-		purge{Account: "a", Time: at},
+		purge{Account: "a", Time: at}, purge{Account: "a", Time: at, Values: []string{"a", "b"}},
+		Bucket{Limit: "l", Value: "v", State: json.RawMessage(`{"a":1}`), Expires: at},
 	} {
 		if got := roundTrip(t, r); !reflect.DeepEqual(got, r) {
 			t.Errorf("%#v\nbecame %#v", r, got)

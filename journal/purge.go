@@ -29,12 +29,15 @@ var retentions = [...]struct {
 	{ofTotals, `DELETE FROM total WHERE (day, account, verdict) IN
 		(SELECT day, account, verdict FROM total WHERE day < ?1 / 86400000000 LIMIT ?2)`},
 	{ofTotals, `DELETE FROM incident WHERE id IN (SELECT id FROM incident WHERE closed <> 0 AND closed < ?1 LIMIT ?2)`},
+	{ofNow, `DELETE FROM bucket WHERE (name, value) IN
+		(SELECT name, value FROM bucket WHERE expires <> 0 AND expires <= ?1 LIMIT ?2)`},
 	{ofActions, `DELETE FROM admin_action WHERE n IN (SELECT n FROM admin_action WHERE time < ?1 LIMIT ?2)`},
 }
 
 func ofAddresses(r *Retention) time.Duration { return r.Addresses }
 func ofTotals(r *Retention) time.Duration    { return r.Totals }
 func ofActions(r *Retention) time.Duration   { return r.Actions }
+func ofNow(*Retention) time.Duration         { return 0 }
 
 // purgeAccountStatements forget account ?1 up to time ?2: all but open holds
 // with their decisions, and admin actions.
@@ -68,7 +71,7 @@ func (j *Journal) PurgeNow(ctx context.Context, now time.Time) error {
 	}
 	return j.filler.ask(ctx, func(*database) error {
 		j.filler.deleteSegments()
-		return nil
+		return removeBrokenBefore(j.filler.path, now.Add(-j.options.Retention.Addresses))
 	})
 }
 
@@ -94,6 +97,9 @@ func (f *filler) purge(now time.Time) {
 		}
 	}
 	f.deleteSegments()
+	if err := removeBrokenBefore(f.path, now.Add(-f.j.options.Retention.Addresses)); err != nil {
+		f.j.log.Warn("journal database put aside cannot be deleted", "error", err.Error())
+	}
 }
 
 // purgeSome deletes a chunk and then lets the log in; 0 ends the purge.
@@ -144,10 +150,20 @@ func (f *filler) shrink() {
 }
 
 // PurgeAccount forgets an account, as of now: its decisions, closed holds,
-// totals and closed incidents, in the database and in the log. Open holds with
-// their decisions stay until they are closed, admin actions for their time.
-func (j *Journal) PurgeAccount(ctx context.Context, account string) error {
-	if err := j.Append(purge{Account: account, Time: j.options.Now()}); err != nil {
+// totals, closed incidents and buckets, in the database and in the log; and all
+// databases that were put aside, which may know it. Its buckets are those of the
+// value account and of the given values. A bucket that is to outlast it, as one
+// that is shut, is to be noted again afterwards.
+//
+// Open holds with their decisions and open incidents stay until they are closed
+// and a purge is asked for again or their time is over, admin actions for their
+// time, decisions about other accounts' mail that name it for theirs.
+func (j *Journal) PurgeAccount(ctx context.Context, account string, values ...string) error {
+	p := purge{Account: clean(account, maxText), Time: j.options.Now()}
+	for _, v := range values {
+		p.Values = append(p.Values, clean(v, maxText))
+	}
+	if err := j.Append(p); err != nil {
 		return fmt.Errorf("purge account %s: %w", account, err)
 	}
 	j.file.rotate() // so that all that may name it is in segments that are done with
@@ -155,20 +171,23 @@ func (j *Journal) PurgeAccount(ctx context.Context, account string) error {
 		return fmt.Errorf("purge account %s: %w", account, err)
 	}
 	return j.filler.ask(ctx, func(d *database) error {
-		if err := j.filler.purgeLog(d, account); err != nil {
+		err := errors.Join(j.filler.purgeLog(d, &p), removeBrokenBefore(j.filler.path, time.Unix(1<<62, 0)))
+		if err != nil {
 			return fmt.Errorf("purge account %s: %w", account, err)
 		}
 		// What SQLite has written over is in the WAL until it is a checkpoint.
-		_, err := d.conn.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
+		_, err = d.conn.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
 		return err
 	})
 }
 
 // purgeLog writes the segments that the database has again, without the lines
-// of an account, but for those of its open holds.
-func (f *filler) purgeLog(d *database, account string) error {
-	open := make(map[string]bool) // decisions that opened them
-	rows, err := d.conn.QueryContext(context.Background(), `SELECT decision_id FROM hold WHERE account = ? AND `+openStates, account)
+// of an account, but for those of its open holds and incidents.
+func (f *filler) purgeLog(d *database, p *purge) error {
+	account := p.Account
+	open := make(map[string]bool) // decisions that opened holds, and incidents
+	rows, err := d.conn.QueryContext(context.Background(), `SELECT decision_id FROM hold WHERE account = ?1 AND `+openStates+`
+		UNION SELECT id FROM incident WHERE origin = ?1 AND closed = 0`, account)
 	if err != nil {
 		return err
 	}
@@ -189,7 +208,9 @@ func (f *filler) purgeLog(d *database, account string) error {
 		case Held:
 			return r.Account == account && !open[r.DecisionID]
 		case Incident:
-			return r.Origin == account && !r.Closed.IsZero()
+			return r.Origin == account && !open[r.ID] // all of a closed one: its first lines alone would open it again
+		case Bucket:
+			return p.covers(r.Value)
 		case purge:
 			return false // forgets it again when a database is filled anew
 		}

@@ -477,12 +477,13 @@ func (s store) buckets(ctx context.Context, fn func(Bucket) error) error {
 	var last Bucket
 	for {
 		var page []Bucket
-		err := s.each(ctx, `SELECT name, value, state FROM bucket WHERE (name, value) > (?, ?) ORDER BY name, value LIMIT ?`,
+		err := s.each(ctx, `SELECT name, value, state, expires FROM bucket WHERE (name, value) > (?, ?) ORDER BY name, value LIMIT ?`,
 			[]any{last.Limit, last.Value, bucketsPage}, func(rows *sql.Rows) error {
 				var b Bucket
 				var state string
-				err := rows.Scan(&b.Limit, &b.Value, &state)
-				b.State = json.RawMessage(state)
+				var expires int64
+				err := rows.Scan(&b.Limit, &b.Value, &state, &expires)
+				b.State, b.Expires = json.RawMessage(state), moment(expires)
 				page = append(page, b)
 				return err
 			})

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"relayguard/policy"
@@ -154,9 +155,10 @@ type Incident struct {
 // Bucket is the state of one bucket of a limit. The journal does not look into
 // State, which must be JSON; an empty one deletes the bucket.
 type Bucket struct {
-	Limit string
-	Value string
-	State json.RawMessage
+	Limit   string
+	Value   string
+	State   json.RawMessage
+	Expires time.Time // then a purge deletes it; zero: never
 }
 
 // Delivery adds N to what is known of the fate of a message: of the newest
@@ -179,6 +181,12 @@ type Value struct {
 type purge struct {
 	Account string
 	Time    time.Time
+	Values  []string // of its buckets, beside Account
+}
+
+// covers reports whether a bucket of that value is the account's.
+func (p *purge) covers(value string) bool {
+	return value == p.Account || slices.Contains(p.Values, value)
 }
 
 // class says how dear a record is.

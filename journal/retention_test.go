@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -136,6 +137,65 @@ func TestPurgeAccount(t *testing.T) {
 	j = open(t, journal.Options{Dir: dir})
 	must(t, j.Sync(t.Context()))
 	check()
+}
+
+// A purge left the account's buckets and closed incidents in the log and in the
+// database, and whatever was put aside.
+func TestPurgeAccountLeavesNothing(t *testing.T) {
+	const account, stable = "login:hanako@example.jp", "login:hanako@example.jp@v2"
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "journal.db"), bytes.Repeat([]byte("of hanako@example.jp "), 1000), 0o600))
+	j := open(t, journal.Options{Dir: dir})
+	bucket := func(value string) journal.Bucket {
+		return journal.Bucket{Limit: "login-hour", Value: value, State: json.RawMessage(`{"of":"` + value + `"}`)}
+	}
+	incident := journal.Incident{ID: "i1", Origin: account, Opened: start}
+	other := bucket("login:taro@example.jp")
+	must(t, j.Append(bucket(account), bucket(stable), other, incident))
+	incident.Closed = start.Add(time.Microsecond)
+	must(t, j.Append(incident))
+	must(t, j.PurgeAccount(t.Context(), account, stable))
+	check := func() {
+		t.Helper()
+		var left []journal.Bucket
+		must(t, j.Buckets(t.Context(), func(b journal.Bucket) error { left = append(left, b); return nil }))
+		same(t, "buckets", left, []journal.Bucket{other})
+		incidents, err := j.Incidents(t.Context(), false)
+		must(t, err)
+		if len(incidents) != 0 {
+			t.Errorf("incidents: %+v", incidents)
+		}
+	}
+	check()
+	for _, name := range files(t, dir) {
+		text, err := os.ReadFile(name)
+		must(t, err)
+		for line := range bytes.Lines(text) {
+			if bytes.Contains(line, []byte("hanako")) && !bytes.Contains(line, []byte(`"t":"purge"`)) {
+				t.Errorf("%s: %.200q", name, line)
+			}
+		}
+	}
+	must(t, j.Close())
+	must(t, os.Remove(filepath.Join(dir, "journal.db")))
+	j = open(t, journal.Options{Dir: dir})
+	must(t, j.Sync(t.Context()))
+	check()
+}
+
+// They stayed for ever, with all addresses.
+func TestDatabasesPutAsideAreDeletedWithRetention(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "journal.db"), bytes.Repeat([]byte("x"), 8192), 0o600))
+	j := open(t, journal.Options{Dir: dir})
+	for _, c := range []struct{ days, want int }{{29, 1}, {31, 0}} {
+		must(t, j.PurgeNow(t.Context(), start.Add(time.Duration(c.days)*day)))
+		aside, err := filepath.Glob(filepath.Join(dir, "journal.db.corrupt-*"))
+		must(t, err)
+		if len(aside) != c.want {
+			t.Errorf("after %d days: %q", c.days, aside)
+		}
+	}
 }
 
 func TestDatabaseIsBounded(t *testing.T) {

@@ -1,9 +1,19 @@
 package journal
 
-// schemaVersion is the database's PRAGMA user_version. A database of another
-// version is put aside and filled again from the log, until there is a
-// migration to write.
-const schemaVersion = 1
+// schemaVersion is the database's PRAGMA user_version. An older database is
+// brought up to it in place; one of a later version is put aside as a broken
+// one is.
+const schemaVersion = 2
+
+// migrations lead from the version that is their index to the next.
+var migrations = [schemaVersion]string{
+	1: `ALTER TABLE bucket ADD COLUMN expires INTEGER NOT NULL DEFAULT 0;` + bucketExpires,
+}
+
+// bucketExpires is for the hourly purge.
+const bucketExpires = `
+CREATE INDEX bucket_expires ON bucket (expires) WHERE expires <> 0;
+`
 
 // Times are microseconds since the epoch, 0 for none. Addresses compare without
 // regard to the case of ASCII letters.
@@ -125,8 +135,10 @@ CREATE TABLE bucket (
 	name TEXT NOT NULL, -- of the limit
 	value TEXT NOT NULL,
 	state TEXT NOT NULL,
+	expires INTEGER NOT NULL DEFAULT 0,
 	PRIMARY KEY (name, value)
 ) STRICT, WITHOUT ROWID;
+` + bucketExpires + `
 
 CREATE TABLE value (
 	name TEXT PRIMARY KEY,

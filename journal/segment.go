@@ -79,7 +79,8 @@ func segmentsOf(entries []fs.DirEntry) ([]segment, error) {
 const (
 	maxWrite   = 1 << 20                // octets of one write, so that one lost line costs little
 	segmentAge = 24 * time.Hour         // then a new segment: retention deletes whole ones
-	retryPause = 100 * time.Millisecond // between two attempts while writing does not work
+	retryPause = 100 * time.Millisecond // before the second attempt while writing does not work; then doubled
+	retryMost  = time.Second
 )
 
 // logFile appends to the segments of the log. Everything in it belongs to who
@@ -97,6 +98,7 @@ type logFile struct {
 	written int     // octets of head.buf that are written
 	lines   int     // entries of head that are settled
 	retry   time.Time
+	pause   time.Duration
 	err     error // of the last attempt, nil if it worked
 
 	done    atomic.Uint64 // lines that left the queue, counted as queue.added
@@ -141,13 +143,16 @@ func (f *logFile) flushLocked(q *queue, again bool) error {
 			f.head = q.take(f.head)
 			f.written, f.lines = 0, 0
 			if len(f.head.entries) == 0 {
-				f.err = f.probe()
+				if f.err = f.probe(); f.err == nil {
+					f.pause = 0
+				}
 				return f.err
 			}
 		}
 		if err := f.writeSome(q); err != nil {
 			f.err = err
-			f.retry = f.now().Add(retryPause)
+			f.pause = min(retryMost, max(retryPause, 2*f.pause))
+			f.retry = f.now().Add(f.pause)
 			f.forgetAccepted(q)
 			return err
 		}
@@ -215,8 +220,11 @@ func (f *logFile) writeSome(q *queue) error {
 // mend sees to it that what a write left of its last line costs no other line.
 func (f *logFile) mend(cause error) {
 	err := f.file.Truncate(f.current.size)
-	if err != nil || !errors.Is(cause, syscall.ENOSPC) {
-		f.retire() // the next write goes to a fresh segment
+	noRoom := errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT)
+	// A fresh segment helps against a bad place on the disk and a bound of a
+	// file's size; but an empty one is as good as a fresh one.
+	if err != nil || !noRoom && f.current.size > 0 {
+		f.retire()
 	}
 }
 
@@ -273,11 +281,24 @@ func (f *logFile) retire() {
 	if f.file == nil {
 		return
 	}
+	f.removeEmpty()
 	f.retiredMu.Lock()
 	f.retired = append(f.retired, f.file)
 	f.retiredMu.Unlock()
 	f.file = nil
 	f.unsync.Store(true)
+}
+
+// removeEmpty deletes the current segment if no whole line was written to it.
+func (f *logFile) removeEmpty() {
+	if f.current.size > 0 {
+		return
+	}
+	name := filepath.Join(f.dir, segmentName(f.current.number))
+	ours, err := f.file.Stat()
+	if there, e := os.Stat(name); err == nil && e == nil && os.SameFile(ours, there) {
+		os.Remove(name) // if it stays it is read as empty, or as one damaged line
+	}
 }
 
 // rotate ends the current segment.

@@ -440,14 +440,19 @@ func (l *Limits) Over(ctx context.Context, now time.Time, name, value string) bo
 	return false
 }
 
-// Find is the limit of that name as it is in force; nil if there is none.
-func (l *Limits) Find(name string) *limit.Limit {
+// Find is the limit of that name as it is in force, for accounts on probation if
+// so asked; nil if there is none.
+func (l *Limits) Find(name string, probation bool) *limit.Limit {
 	if l == nil {
 		return nil
 	}
 	for i := range l.rules {
 		if l.rules[i].Name == name {
-			return &l.rules[i].Limit
+			found := l.rules[i].Limit
+			if probation {
+				found = found.Halved()
+			}
+			return &found
 		}
 	}
 	return nil

@@ -85,7 +85,7 @@ func (h *house) used(t *testing.T, name, value string) int64 {
 	h.buckets.Each(func(s limit.State) {
 		if s.Key == (limit.Key{Limit: name, Value: value}) {
 			used = 0
-			l := h.Limits.Find(name)
+			l := h.Limits.Find(name, false)
 			out, err := h.buckets.Peek(t.Context(), now, []limit.Charge{{Key: s.Key, Kind: l.Kind, Windows: l.Windows}})
 			if err != nil {
 				t.Fatal(err)
@@ -824,11 +824,17 @@ func TestHoldsOfALimitHaveACap(t *testing.T) {
 
 func TestFindAndOver(t *testing.T) {
 	h := newHouse(policy.Learning, limited("a", limit.Login, policy.Hold, burst(2, time.Minute), window(9, time.Hour)), limited("b", limit.Login, policy.Tell, window(1, time.Hour)))
-	if l := h.Limits.Find("a"); l == nil || l.Windows[0].Soft || !l.Windows[1].Soft {
+	if l := h.Limits.Find("a", false); l == nil || l.Windows[0].Soft || !l.Windows[1].Soft {
 		t.Errorf("a is %+v", l)
 	}
-	if l := h.Limits.Find("b"); l == nil || !l.Windows[0].Soft {
+	if l := h.Limits.Find("b", false); l == nil || !l.Windows[0].Soft {
 		t.Errorf("b is %+v", l)
+	}
+	if l := h.Limits.Find("a", true); l == nil || l.Windows[0].Count != 1 || l.Windows[1].Count != 4 || !l.Windows[1].Soft {
+		t.Errorf("a on probation is %+v", l)
+	}
+	if l := h.Limits.Find("a", false); l.Windows[0].Count != 2 {
+		t.Errorf("a is %+v after it was asked for probation", l)
 	}
 	over := func(name string) bool { return h.Limits.Over(t.Context(), now, name, "login:taro@example.jp") }
 	if over("a") || over("b") || over("c") {
@@ -840,7 +846,7 @@ func TestFindAndOver(t *testing.T) {
 		t.Error("a is full, and not over")
 	}
 	var none *policy.Limits
-	if none.Find("a") != nil || none.Over(t.Context(), now, "a", "x") || h.Limits.Find("c") != nil {
+	if none.Find("a", false) != nil || none.Over(t.Context(), now, "a", "x") || h.Limits.Find("c", true) != nil {
 		t.Error("what is not there is found")
 	}
 }

@@ -50,11 +50,20 @@ func (s State) Newest() time.Time {
 
 // Expired: the bucket makes no difference at now, nor later. A shut one does.
 func (s State) Expired(now time.Time) bool {
+	return s.Latched.IsZero() && s.Expires().Before(now)
+}
+
+// Expires is when the bucket makes no difference any more if nothing comes; zero
+// for one that is shut.
+func (s State) Expires() time.Time {
+	if !s.Latched.IsZero() {
+		return time.Time{}
+	}
 	longest := time.Duration(0)
 	for _, w := range s.Windows {
 		longest = max(longest, w.Length)
 	}
-	return s.Latched.IsZero() && s.Newest().Add(longest).Before(now)
+	return s.Newest().Add(longest)
 }
 
 // Check says why no bucket can have this state.

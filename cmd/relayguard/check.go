@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/queue"
 	"relayguard/milter"
 	"relayguard/mta/local"
 	"relayguard/mta/postfix"
@@ -28,8 +29,9 @@ Reads the configuration and everything that it names, then Postfix's settings
 as they are in force, and names what lets mail go round the guard: services
 without it, a default action that accepts, local mail that it does not see,
 sockets that others reach, an open relay. Then it looks at what the daemon needs:
-that it runs, the root helper's socket, the journal's directory, room for held
-mail, the MTA's log, the groups in control, the alert command. Each finding says
+that it runs, the root helper and what the MTA stops by its order, the journal's
+directory, room for held mail, the MTA's log, the groups in control, the alert
+command. Each finding says
 what it lets happen and what to do. Run it as root: others may not look at
 everything.
 
@@ -65,6 +67,9 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 				inspection.Probe = postfix.SMTPProbe{}
 			}
 			around := surroundings{config: c, account: accountNamed(guardUser()), queueDir: mta.Setting("queue_directory"), setting: mta.Setting}
+			if isRoot() {
+				around.hand = &queue.Client{Path: c.MTA.QueueHelper}
+			}
 			findings := slices.Concat(unread, postfix.Inspect(cmd.Context(), inspection), around.inspect(cmd.Context()))
 			slices.SortStableFunc(findings, func(a, b postfix.Finding) int { return int(b.Severity) - int(a.Severity) })
 			if asJSON {

@@ -57,7 +57,7 @@ func everything(t *testing.T, who string) *fakeDaemon {
 	s.Incidents = []incident.Incident{someIncident("login:" + who)}
 	s.Suspended = []policy.Switch{{ID: "s1", Kind: policy.Suspend, Subject: policy.SubjectLogin, Value: who, Reason: who, By: who, Since: noon, Until: noon.Add(time.Hour * 100)}}
 	s.Stopped = &policy.Switch{Kind: policy.Stop, Reason: who, By: who, Since: noon}
-	s.Queue, s.Journal.Text = who, who
+	s.Queue, s.Journal.Text, s.MTAStop, s.Forbidden = who, who, who, []string{who}
 	d.always("GET /v1/status", s)
 	d.always("GET /v1/decisions", []desk.Decision{someDecision(who)})
 	d.always("GET /v1/explain/{id}", []desk.Explanation{{Decision: ptr(someDecision(who)), Delivered: map[string]int64{"sent": 3, "deferred": 1}, Held: []desk.Held{someHeld("4ZJ1k82Vz1y", who)}, Suspended: &s.Suspended[0]}})
@@ -70,7 +70,7 @@ func everything(t *testing.T, who string) *fakeDaemon {
 	d.always("POST /v1/stop", desk.Stopped{Held: 4, Caveats: []string{who}})
 	d.always("POST /v1/start", desk.Started{Was: true, Released: map[string]int{"done": 4}, Remarks: []string{who}})
 	d.always("GET /v1/switches", []policy.Switch{{ID: "s2", Kind: policy.Deny, Subject: policy.SubjectHelo, Value: who, Reason: who, By: who}, {ID: "s3", Kind: policy.Allow, Subject: policy.SubjectLogin, Value: who, Rule: who, Reason: who, By: who}})
-	d.always("GET /v1/limits", limitList{Limits: []limitShown{{Name: "login-volume", Per: "login", Counts: "recipients", Kind: "volume", Then: "hold", Windows: []string{"300/1h"}, Burst: "150/10m"}}, Buckets: []bucketShown{{Limit: "login-volume", Key: "login:" + who, Window: 3600, Used: 290, Count: 300, FreeAt: time.Now().Add(time.Hour)}}})
+	d.always("GET /v1/limits", limitList{Limits: []limitShown{{Name: "login-volume", Per: "login", Counts: "recipients", Kind: "volume", Then: "hold", Windows: []string{"300/1h"}, Burst: "150/10m", Tells: []string{"300/1h"}}}, Buckets: []bucketShown{{Limit: "login-volume", Key: "login:" + who, Window: 3600, Used: 290, Count: 300, FreeAt: time.Now().Add(time.Hour)}}})
 	d.always("GET /v1/incidents", []incident.Incident{someIncident("login:" + who)})
 	d.always("GET /v1/actions", []action{{Time: noon, By: who, Verb: "held release", Target: who, Reason: who, Outcome: who}})
 	return d

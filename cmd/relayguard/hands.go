@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os/signal"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -100,7 +102,7 @@ type switchHands struct {
 
 func (h switchHands) Stop(ctx context.Context, o stopOrder) (desk.Stopped, error) {
 	out, err := h.daemonHands.Stop(ctx, o)
-	if err == nil || !isRoot() {
+	if !noHelper(err) || !isRoot() {
 		return out, err
 	}
 	remark(h.cmd, "%v; root does this without the daemon", err)
@@ -113,18 +115,34 @@ func (h switchHands) Stop(ctx context.Context, o stopOrder) (desk.Stopped, error
 
 func (h switchHands) Start(ctx context.Context, o stopOrder) (desk.Started, error) {
 	out, err := h.daemonHands.Start(ctx, o)
-	if err == nil || !isRoot() {
+	if !noHelper(err) || !isRoot() {
 		return out, err
 	}
 	remark(h.cmd, "%v; root does this without the daemon", err)
 	defer undisturbed()()
-	did, err := directly(h.config).Start(ctx, o.Keep)
-	if errors.Is(err, postfix.ErrNotStopped) {
-		err = nil
+	var all []policy.Switch
+	listErr := h.client.Get(ctx, "/v1/switches", nil, &all)
+	suspended := listErr != nil || slices.ContainsFunc(all, func(s policy.Switch) bool { return s.Kind == policy.Suspend })
+	did, startErr := directly(h.config).Start(ctx, o.Keep || suspended)
+	if startErr != nil {
+		return out, errors.Join(err, startErr)
 	}
-	out.Kept += len(did.Kept)
+	out.Was, out.Kept, out.Released = true, len(did.Kept), map[string]int{}
+	for _, r := range did.Released {
+		out.Released[r.Fate.String()]++
+	}
 	out.Remarks = append(out.Remarks, did.Caveats...)
-	return out, err
+	if suspended && !o.Keep && out.Kept > 0 {
+		out.Remarks = append(out.Remarks, "accounts are suspended, so what Postfix held is not let go: postqueue -p shows it, postsuper -H lets it go")
+	}
+	return out, nil
+}
+
+// noHelper reports that the daemon could not reach its root helper: root can do
+// what that would have done.
+func noHelper(err error) bool {
+	var e *control.Error
+	return errors.As(err, &e) && e.Status == http.StatusServiceUnavailable
 }
 
 // ownHands are root's, while the daemon is dead. What they do is in the journal
@@ -295,9 +313,9 @@ func directly(c *config.Config) *queue.Direct {
 // unkept is the journal that cannot be had.
 type unkept struct{}
 
-var errUnkept = errors.New("there is no journal")
+var errUnkept = fmt.Errorf("there is no journal: %w", journal.ErrClosed)
 
-func (unkept) Append(...journal.Record) error { return nil } // it has been told
+func (unkept) Append(...journal.Record) error { return errUnkept }
 
 func (unkept) Holds(context.Context, journal.HoldQuery) ([]journal.Hold, error) {
 	return nil, errUnkept

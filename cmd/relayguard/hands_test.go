@@ -25,6 +25,7 @@ type fakeQueue struct {
 	queue.Operator // what a test does not need
 	held           map[string]postfix.QueueFile
 	stopped        bool
+	forbidden      []string // whom sendmail(1) refuses
 }
 
 func (q *fakeQueue) List(_ context.Context, fn func(postfix.QueueFile) error) error {
@@ -42,6 +43,10 @@ func (q *fakeQueue) Release(_ context.Context, targets []postfix.Target) (all []
 		all = append(all, postfix.Result{ID: t.ID, Fate: postfix.Done})
 	}
 	return all, nil
+}
+
+func (q *fakeQueue) Status(context.Context) (queue.Status, error) {
+	return queue.Status{Stop: postfix.StopStatus{Stopped: q.stopped}, Forbidden: q.forbidden}, nil
 }
 
 func (q *fakeQueue) Stop(context.Context) (postfix.Stopped, error) {

@@ -98,9 +98,14 @@ func newJournalPurge() *cobra.Command {
 		Use:   "purge",
 		Short: "forget what an account sent",
 		Long: strings.TrimSpace(`
-Deletes what the journal knows of an account's mail: decisions, and holds that are
-over. What is held stays, with its reason. That somebody purged, whom and why, is
-kept with the other actions. It cannot be taken back.
+Deletes what the journal knows of an account: decisions, holds and incidents that
+are over, totals and counters; and every database that was put aside as broken. It
+cannot be taken back.
+
+What stays: what is held, with its reason, and open incidents, until they are over
+and somebody purges again; what admins did, with the account they named, and that
+somebody purged, whom and why; decisions about the mail of others that bears its
+address; counters that still run; the MTA's logs and the system's.
 
 It asks at a terminal, and elsewhere needs --yes.
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,8 @@ func newLimitsList() *cobra.Command {
 		Long: strings.TrimSpace(`
 Lists what was used of each window of each limit, the fullest first, at most 200.
 FREE AGAIN is when the next message fits; a shut one waits for relayguard resume.
+An account on probation has half of each limit, which is what is shown then. Beside
+accounts there are budgets of machine:ADDRESS, sender_domain:DOMAIN and server.
 
 Exit status: 0; 2 usage; 3 cannot tell.`),
 		Example: "  relayguard limits list\n  relayguard limits list --account taro@example.jp",
@@ -58,7 +61,7 @@ Exit status: 0; 2 usage; 3 cannot tell.`),
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&account, "account", "", "of this `account`: login:NAME, local_user:NAME or network:NAME")
+	cmd.Flags().StringVar(&account, "account", "", "of this `account`: login:NAME, local_user:NAME or network:NAME; or of machine:ADDRESS, sender_domain:DOMAIN, server")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -86,7 +89,7 @@ func newLimitsShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show",
 		Short:   "show the limits in force",
-		Long:    "Shows the limits that the daemon goes by.\n\nExit status: 0; 2 usage; 3 cannot tell.",
+		Long:    "Shows the limits that the daemon goes by. Over a window marked with\n* nothing is stopped in the phase that is in force: it only tells.\n\nExit status: 0; 2 usage; 3 cannot tell.",
 		Example: "  relayguard limits show",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -99,6 +102,9 @@ func newLimitsShow() *cobra.Command {
 				err = render.JSON(out, l.Limits)
 			} else {
 				err = limitTable(l.Limits).Write(out, render.PageOf(out))
+				if slices.ContainsFunc(l.Limits, func(one limitShown) bool { return len(one.Tells) > 0 }) {
+					remark(cmd, "* in this phase nothing is stopped over it: it only tells")
+				}
 			}
 			if err != nil {
 				return &exitError{exitCannotTell, err}
@@ -117,9 +123,21 @@ func limitTable(all []limitShown) *render.Table {
 		if l.Observe {
 			then += " (observe)"
 		}
-		t.Rows = append(t.Rows, []string{l.Name, l.Per, l.Counts, strings.Join(l.Windows, ","), l.Burst, l.Kind, then})
+		windows := make([]string, len(l.Windows))
+		for i, w := range l.Windows {
+			windows[i] = l.marked(w)
+		}
+		t.Rows = append(t.Rows, []string{l.Name, l.Per, l.Counts, strings.Join(windows, ","), l.marked(l.Burst), l.Kind, then})
 	}
 	return t
+}
+
+// marked is a window, and whether it only tells.
+func (l *limitShown) marked(window string) string {
+	if window != "" && slices.Contains(l.Tells, window) {
+		return window + "*"
+	}
+	return window
 }
 
 func newLimitsDefaults() *cobra.Command {

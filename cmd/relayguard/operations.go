@@ -16,6 +16,7 @@ import (
 	"relayguard/cmd/internal/control"
 	"relayguard/cmd/internal/desk"
 	"relayguard/cmd/internal/holds"
+	"relayguard/cmd/internal/queue"
 	"relayguard/incident"
 	"relayguard/journal"
 	"relayguard/policy"
@@ -51,6 +52,8 @@ func asked[T any](out T, err error) (T, error) {
 		status = http.StatusNotFound
 	case errors.Is(err, desk.ErrUsage):
 		status = http.StatusBadRequest
+	case errors.Is(err, queue.ErrUnreachable):
+		status = http.StatusServiceUnavailable
 	}
 	return out, control.Errorf(status, "%v", err)
 }
@@ -136,7 +139,11 @@ func (d *daemon) operations() *control.Mux {
 		}
 		err := s.journal.Append(journal.AdminAction{Time: now, By: by.Name, UID: by.UID, LoginUID: by.LoginUID, Verb: "journal purge", Target: o.Account, Reason: o.Reason})
 		if err == nil {
-			err = s.journal.PurgeAccount(ctx, o.Account)
+			bucket, _ := s.desk.Bucket(o.Account) // no account's name has buckets of that name alone
+			err = s.journal.PurgeAccount(ctx, o.Account, bucket)
+			if bucket != "" {
+				s.noteBucketsOf(bucket) // what it has sent is forgotten, not that it is over a limit
+			}
 		}
 		return asked(nothing{}, err)
 	})
@@ -230,8 +237,11 @@ type status struct {
 	Log       logStatus           `json:"mta_log"`
 	Alerts    []alertStatus       `json:"alerts"` // by channel
 	Queue     string              `json:"queue_error,omitempty"`
-	NoRoom    string              `json:"no_room,omitempty"` // why nothing more is held
+	MTAStop   string              `json:"mta_stop,omitempty"`          // where the MTA's red switch does not go with ours
+	Forbidden []string            `json:"forbidden_unasked,omitempty"` // accounts that sendmail(1) refuses without a suspension
+	NoRoom    string              `json:"no_room,omitempty"`           // why nothing more is held
 	Buckets   int                 `json:"buckets"`
+	Evicted   uint64              `json:"buckets_forgotten"` // for want of room, before their time
 }
 
 type journalStatus struct {
@@ -270,7 +280,7 @@ type logStatus struct {
 func (d *daemon) status(ctx context.Context, now time.Time) status {
 	s, c := d.state, d.state.config.Load()
 	out := status{Version: version, Now: now, Since: d.since, Phase: c.Phase.String(), Incidents: s.book.Open(), Suspended: []policy.Switch{}, Held: s.room.Totals(),
-		Refused: d.guard.Counts.Refused.Load(), Open: d.server.Stats.Open.Load(), Buckets: s.buckets.Len()}
+		Refused: d.guard.Counts.Refused.Load(), Open: d.server.Stats.Open.Load(), Buckets: s.buckets.Len(), Evicted: s.buckets.Evicted()}
 	for _, sw := range s.switches.All(now) {
 		switch sw.Kind {
 		case policy.Stop:
@@ -301,6 +311,8 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 		out.Alerts = append(out.Alerts, alertStatus{n.Name, n.Delivered, n.Waiting, n.Kept, n.Failed, n.LastError})
 	}
 	out.Foreign, out.Queue = s.desk.Looked()
+	standing := s.desk.MTAStopped(ctx, now)
+	out.MTAStop, out.Forbidden = standing.Stop, standing.Forbidden
 	if why := s.noRoom.Load(); why != nil {
 		out.NoRoom = *why
 	}
@@ -320,7 +332,8 @@ type limitShown struct {
 	Kind    string   `json:"kind"`
 	Then    string   `json:"then"`
 	Observe bool     `json:"observe,omitempty"`
-	Windows []string `json:"windows"` // "300/1h"
+	Windows []string `json:"windows"`         // "300/1h"
+	Tells   []string `json:"tells,omitempty"` // those of the windows and the burst over which nothing is stopped in this phase
 	Burst   string   `json:"burst,omitempty"`
 }
 
@@ -342,20 +355,24 @@ func (s *state) listLimits(now time.Time, account string) (limitList, error) {
 	c, r := s.config.Load(), s.rules.Load()
 	out := limitList{Limits: []limitShown{}, Buckets: []bucketShown{}}
 	for _, l := range c.Limits {
-		out.Limits = append(out.Limits, shownLimit(&l))
+		out.Limits = append(out.Limits, inForce(&l, r.policy.Limits.Find(l.Name, false)))
 	}
 	value := ""
 	if account != "" {
-		subject, v, err := s.desk.Account(account)
-		if err != nil {
+		var err error
+		if value, err = s.desk.Bucket(account); err != nil {
 			return out, control.Errorf(http.StatusBadRequest, "%v", err)
 		}
-		sw := policy.Switch{Subject: subject, Value: v}
-		value = sw.About()
+	}
+	probation := map[string]bool{} // by the value of its buckets
+	for _, sw := range s.switches.All(now) {
+		if sw.Kind == policy.Probation {
+			probation[sw.About()] = true
+		}
 	}
 	s.buckets.Each(func(b limit.State) {
 		if value == "" || b.Key.Value == value {
-			out.Buckets = append(out.Buckets, r.stand(context.Background(), now, s, b)...)
+			out.Buckets = append(out.Buckets, r.stand(context.Background(), now, s, b, probation[b.Key.Value])...)
 		}
 		if len(out.Buckets) > 50*maxShown { // enough to find full ones among
 			out.Buckets = fullest(out.Buckets)
@@ -373,9 +390,10 @@ func fullest(all []bucketShown) []bucketShown {
 	return all[:min(len(all), maxShown)]
 }
 
-// stand tells how the windows of a bucket stand under the limit in force.
-func (r *rules) stand(ctx context.Context, now time.Time, s *state, b limit.State) (all []bucketShown) {
-	l := r.policy.Limits.Find(b.Key.Limit)
+// stand tells how the windows of a bucket stand under the limit in force, which
+// is half of it for an account on probation.
+func (r *rules) stand(ctx context.Context, now time.Time, s *state, b limit.State, probation bool) (all []bucketShown) {
+	l := r.policy.Limits.Find(b.Key.Limit, probation)
 	if l == nil {
 		return nil // of an earlier configuration
 	}
@@ -398,6 +416,20 @@ func shownLimit(l *config.Limit) limitShown {
 	}
 	if l.Burst != (config.Window{}) {
 		s.Burst = l.Burst.String()
+	}
+	return s
+}
+
+// inForce is a limit of the configuration with what the phase makes of it.
+func inForce(l *config.Limit, in *limit.Limit) limitShown {
+	s := shownLimit(l)
+	if in == nil { // nor is it in force
+		return s
+	}
+	for _, w := range in.Windows {
+		if w.Soft {
+			s.Tells = append(s.Tells, config.Window{Count: w.Count, Length: w.Length}.String())
+		}
 	}
 	return s
 }

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"os/signal"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +41,10 @@ over a Unix socket: the one that systemd passes (relayguard-queue.socket), or
 --socket. It reads the same configuration as the daemon. The packaged units start
 it when it is needed, and it ends when it has nothing to do.
 
+Under systemd it keeps a copy of each configuration that was right in its state
+directory. It goes by that while the file is wrong, as a running daemon goes on
+with what it has, and says so in its log.
+
 Exit status: 0 after a signal or when idle, 2 usage or configuration, 3 the socket
 cannot be had.`),
 		Args: noArgs,
@@ -44,7 +52,7 @@ cannot be had.`),
 			if cmd.Flags().Changed("uid") && uid < 0 {
 				return usage(cmd, "--uid: got %d, want the uid of the daemon's account", uid)
 			}
-			c, _, err := loadConfig(cmd)
+			c, wrong, err := helperConfig(cmd)
 			if err != nil {
 				return err
 			}
@@ -56,12 +64,60 @@ cannot be had.`),
 			if err != nil {
 				return &exitError{exitUsage, err}
 			}
+			if wrong != nil {
+				log.Error("the configuration is not as it should be; see relayguard check", "error", wrong)
+			}
 			return serveQueue(cmd.Context(), c, account, socket, log)
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", "", "listen on this `path` instead of on what systemd passes")
 	cmd.Flags().IntVar(&uid, "uid", -1, "`uid` of the daemon's account, if that is not relayguard")
 	return cmd
+}
+
+// helperConfig is the configuration, or while that is wrong the last one that was
+// right: a typo must not keep the daemon, which goes on, from held mail and from
+// the red switch. Wrong says what the log is to say beside.
+func helperConfig(cmd *cobra.Command) (c *config.Config, wrong, err error) {
+	c, path, err := loadConfig(cmd)
+	dir := os.Getenv("STATE_DIRECTORY") // systemd.exec(5), StateDirectory=
+	if dir == "" {
+		return c, nil, err
+	}
+	copied := filepath.Join(dir, "relayguard.toml")
+	if err == nil {
+		return c, keepConfig(path, copied), nil
+	}
+	last, lastErr := config.Load(copied)
+	if lastErr != nil {
+		return nil, nil, err
+	}
+	return last, fmt.Errorf("%w; serving by the last one that was right, %s", err, copied), nil
+}
+
+// keepConfig copies a configuration that was read. Where there is none, and the
+// defaults are in force, no copy is kept either.
+func keepConfig(path, copied string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(copied); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget the last configuration: %w", err)
+		}
+		return nil
+	}
+	if err == nil {
+		if last, lastErr := os.ReadFile(copied); lastErr == nil && bytes.Equal(last, text) {
+			return nil
+		}
+		err = os.WriteFile(copied+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(copied+".new", copied)
+	}
+	if err != nil {
+		return fmt.Errorf("keep a copy of the configuration: %w", err)
+	}
+	return nil
 }
 
 // helperClient is the account that may ask beside root.

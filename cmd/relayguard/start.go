@@ -20,7 +20,7 @@ func newStart() *cobra.Command {
 		Long: strings.TrimSpace(`
 Lets mail to the outside go again after relayguard stop, and releases what that
 held. With --keep it stays held, to be looked at: relayguard held list --rule
-stopped. It does not start the daemon; that is: systemctl start relayguard.
+kept. It does not start the daemon; that is: systemctl start relayguard.
 
 It works without the daemon, as root.
 
@@ -67,8 +67,11 @@ func writeStarted(cmd *cobra.Command, s *desk.Started) error {
 	if n := s.Released["failed"]; n > 0 {
 		remark(cmd, "%s could not be released; relayguard held list --rule %s", counted(n, "message"), policy.RuleStopped)
 	}
-	if s.Kept > 0 {
-		remark(cmd, "%s stay held; relayguard held list --rule %s", counted(s.Kept, "message"), policy.RuleStopped)
+	if s.Withheld > 0 {
+		remark(cmd, "%s of suspended accounts stay held; relayguard held list --rule %s", counted(s.Withheld, "message"), policy.RuleSuspended)
+	}
+	if n := s.Kept - s.Withheld; n > 0 {
+		remark(cmd, "%s stay held; relayguard held list", counted(n, "message"))
 	}
 	return err
 }

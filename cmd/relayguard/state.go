@@ -82,6 +82,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	}
 	s.journal, err = journal.Open(ctx, journal.Options{
 		Dir: c.Journal.Directory, Log: log, AcceptedPerSecond: c.Journal.AcceptedPerSecond, MaxLogBytes: c.Journal.MaxLog,
+		OnReset:   s.noteBuckets,
 		Retention: journal.Retention{Addresses: c.Journal.KeepAddresses, Totals: c.Journal.KeepTotals, Actions: c.Journal.KeepAdmin},
 	})
 	if err != nil {
@@ -91,6 +92,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 		log.Error("switches", "error", err)
 	}
 	s.loadBuckets(ctx)
+	s.seedRoom(ctx)
 	s.desk = &desk.Desk{
 		Journal: s.journal, Queue: &queue.Client{Path: c.MTA.QueueHelper}, Switches: s.switches, Log: log, Room: s.room, Buckets: s.buckets,
 		UID:      userID,
@@ -141,6 +143,21 @@ func (s *state) loadBuckets(ctx context.Context) {
 		s.log.Error("the counters cannot be read and begin at zero", "error", err)
 	}
 	s.log.Info("counters read", "buckets", n)
+}
+
+// seedRoom counts what the journal says is held, until the queue can be looked at.
+func (s *state) seedRoom(ctx context.Context) {
+	held, err := s.journal.Holds(ctx, journal.HoldQuery{})
+	if err != nil {
+		s.log.Error("what is held is not known before the queue was looked at", "error", err)
+		return
+	}
+	totals := map[string]holds.Total{}
+	for _, h := range held {
+		t := totals[h.Account]
+		totals[h.Account] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + h.Size}
+	}
+	s.room.Set(totals)
 }
 
 // catchUp waits until the database has what the log has of an earlier run: after
@@ -341,7 +358,24 @@ func (s *state) counter(b limit.State) (r journal.Bucket, ok bool) {
 	if b.Gone() {
 		text = nil
 	}
-	return journal.Bucket{Limit: b.Key.Limit, Value: b.Key.Value, State: text}, true
+	return journal.Bucket{Limit: b.Key.Limit, Value: b.Key.Value, State: text, Expires: b.Expires()}, true
+}
+
+// noteBuckets hands every counter to a journal whose database is new. At start
+// there is none yet.
+func (s *state) noteBuckets() { s.noteBucketsOf("") }
+
+// noteBucketsOf hands the counters of one value to the journal once more, all if
+// it is empty.
+func (s *state) noteBucketsOf(value string) {
+	s.buckets.Each(func(b limit.State) {
+		if value != "" && b.Key.Value != value {
+			return
+		}
+		if r, ok := s.counter(b); ok {
+			s.journal.Note(r)
+		}
+	})
 }
 
 // tellDropped says that the journal had no room for counters, or for the like
@@ -412,7 +446,9 @@ func (s *state) lookAtDisk(before string) (queueDir string) {
 		return ""
 	}
 	full, changed, err := s.room.Look(queueDir)
-	s.noRoom.Store(&full)
+	if err == nil {
+		s.noRoom.Store(&full)
+	}
 	switch {
 	case err != nil:
 		s.log.Warn("hold.min_free", "error", err)

@@ -146,6 +146,8 @@ type hung struct {
 
 func (h *hung) List(context.Context, func(postfix.QueueFile) error) error { return nil }
 
+func (h *hung) Status(context.Context) (queue.Status, error) { return queue.Status{}, nil }
+
 func (h *hung) AllowSubmit(ctx context.Context, _ string) error {
 	h.once.Do(func() { close(h.asked) })
 	<-ctx.Done()

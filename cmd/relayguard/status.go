@@ -31,8 +31,8 @@ suspensions, the phase, what is held, what was decided since the daemon started,
 and whether journal, MTA log and alerts are well.
 
 Exit status: 0 all is quiet; 1 an incident is open, the red switch is pulled, or
-the journal, the hold queue or a channel of alerts is not well; 3 the daemon does
-not run.`),
+the journal, the hold queue, the MTA's red switch or a channel of alerts is not
+well; 3 the daemon does not run.`),
 		Example: "  relayguard status\n  relayguard status --json | jq '.incidents[].origin'",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,7 +55,7 @@ not run.`),
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
-			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || s.Queue != "" || s.NoRoom != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
+			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || s.Queue != "" || s.MTAStop != "" || s.NoRoom != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
 				return &exitError{code: exitFinding}
 			}
 			return nil
@@ -109,6 +109,9 @@ func writeStatus(w io.Writer, page render.Page, s *status) error {
 	if s.Stopped != nil {
 		pairs = append(pairs, render.Pair{Label: "red switch", Text: fmt.Sprintf("all mail to the outside is held since %s, by %s: %s; relayguard start lets it go", stamp(s.Now, s.Stopped.Since), s.Stopped.By, s.Stopped.Reason)})
 	}
+	if s.MTAStop != "" {
+		pairs = append(pairs, render.Pair{Label: "mta stop", Text: s.MTAStop})
+	}
 	for i, sw := range s.Suspended {
 		label := ""
 		if i == 0 {
@@ -143,7 +146,13 @@ func (s *status) pairs() []render.Pair {
 		pairs = append(pairs, render.Pair{Label: "no room", Text: "nothing more is held, what would be is refused at its source: " + s.NoRoom})
 	}
 	if s.Queue != "" {
-		pairs = append(pairs, render.Pair{Label: "hold queue", Text: "cannot be looked at, so held mail cannot be listed, released or deleted: " + s.Queue})
+		pairs = append(pairs, render.Pair{Label: "hold queue", Text: "cannot be looked at, so held mail cannot be listed, released or deleted: " + s.Queue + "; see journalctl -u relayguard-queue"})
+	}
+	if len(s.Forbidden) > 0 {
+		pairs = append(pairs, render.Pair{Label: "sendmail(1)", Text: fmt.Sprintf("refuses accounts that are not suspended: %s; relayguard resume local_user:NAME ends that", strings.Join(s.Forbidden, ", "))})
+	}
+	if s.Evicted > 0 {
+		pairs = append(pairs, render.Pair{Label: "limits", Text: fmt.Sprintf("%s forgotten before their time, for want of room: who was counted there begins at zero", counted(int64(s.Evicted), "budget"))})
 	}
 	return append(pairs,
 		render.Pair{Label: "messages", Text: s.messageLine()},

@@ -44,3 +44,26 @@ func TestStatusShowsADeadAlertChannel(t *testing.T) {
 		}
 	}
 }
+
+// Review 2, findings 5 and 17.
+func TestStatusShowsWhatTheMTAStopsAndWhatWasForgotten(t *testing.T) {
+	for _, c := range []struct {
+		change func(s *status)
+		code   int
+		says   string
+	}{
+		{func(s *status) { s.MTAStop = "the MTA still stops all mail" }, exitFinding, "mta stop: the MTA still stops all mail"},
+		{func(s *status) { s.Forbidden = []string{"games", "deploy"} }, exitFine, "refuses accounts that are not suspended: games, deploy;"},
+		{func(s *status) { s.Evicted = 12 }, exitFine, "12 budgets forgotten before their time"},
+		{func(s *status) { s.Queue = "root helper not reachable" }, exitFinding, "root helper not reachable; see journalctl -u relayguard-queue"},
+	} {
+		d := newFakeDaemon(t)
+		s := someStatus()
+		c.change(&s)
+		d.always("GET /v1/status", s)
+		code, stdout, _ := d.run("status")
+		if code != c.code || !strings.Contains(strings.Join(strings.Fields(stdout), " "), c.says) {
+			t.Errorf("exit %d, no %q in\n%s", code, c.says, stdout)
+		}
+	}
+}

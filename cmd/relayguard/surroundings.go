@@ -12,12 +12,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/desk"
 	"relayguard/cmd/internal/holds"
+	"relayguard/cmd/internal/queue"
+	"relayguard/cmd/internal/switches"
 	"relayguard/mta/postfix"
 )
 
@@ -28,6 +32,7 @@ type surroundings struct {
 	account  *account // the daemon's; nil: not known, and its rights are not looked at
 	queueDir string
 	setting  func(name string) string // of the MTA
+	hand     queue.Operator           // the root helper; nil: it is not asked, only root may
 }
 
 // inspect names what is missing. It opens and connects, and changes nothing.
@@ -65,7 +70,8 @@ func (s surroundings) daemon(ctx context.Context) *postfix.Finding {
 	return &f
 }
 
-// helperWait bounds a connection to the root helper: systemd takes it at once.
+// helperWait bounds a connection to the root helper, and its answer: systemd takes
+// the one at once, and starts it for the other.
 const helperWait = 5 * time.Second
 
 func (s surroundings) helper(ctx context.Context) *postfix.Finding {
@@ -92,7 +98,40 @@ func (s surroundings) helper(ctx context.Context) *postfix.Finding {
 		f.Remedy = fmt.Sprintf("its group must be %s, its mode 0660: systemctl restart relayguard-queue.socket", s.account.Username)
 		return &f
 	}
-	return nil
+	if s.hand == nil {
+		return nil
+	}
+	status, err := s.hand.Status(ctx)
+	if err != nil { // systemd takes connections for a helper that does not start
+		f.What = "the root helper does not do what it is asked: " + err.Error()
+		f.Remedy = "why it ended: journalctl -u relayguard-queue; then systemctl restart relayguard-queue.socket"
+		return &f
+	}
+	return s.standing(&status)
+}
+
+// standing is a finding if what the MTA stops does not go with the switches.
+func (s surroundings) standing(mta *queue.Status) *postfix.Finding {
+	f := postfix.Finding{ID: "mta-stop", Severity: postfix.Critical, Where: "main.cf", Why: "mail to the outside waits that nobody means to stop, or goes out while it is to be stopped",
+		Remedy: "relayguard start, or relayguard stop, as it is meant to be"}
+	all, err := switches.Read(switchesFile(s.config), time.Now())
+	if err != nil {
+		f.ID, f.Severity, f.Where, f.What = "switches", postfix.Warning, switchesFile(s.config), err.Error()
+		f.Why, f.Remedy = "it cannot be told whether the MTA stops what it should", "the daemon's log says what it goes by: journalctl -u relayguard"
+		return &f
+	}
+	found := desk.Compare(mta, all, userName)
+	switch {
+	case found.Stop != "":
+		f.What = found.Stop
+	case len(found.Forbidden) > 0:
+		f.ID, f.Severity, f.Where = "submit-forbidden", postfix.Warning, "authorized_submit_users"
+		f.What = "sendmail(1) refuses accounts that are not suspended: " + strings.Join(found.Forbidden, ", ")
+		f.Why, f.Remedy = "their local mail is not taken, and nothing says that it should not be", "relayguard resume local_user:NAME --cause TEXT"
+	default:
+		return nil
+	}
+	return &f
 }
 
 // logChoices are what mta.log may be.

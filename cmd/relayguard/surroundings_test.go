@@ -10,9 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/queue"
+	"relayguard/cmd/internal/switches"
 	"relayguard/mta/postfix"
+	"relayguard/policy"
 )
 
 // well is a configuration whose surroundings are as they should be.
@@ -40,7 +44,7 @@ func well(t *testing.T) (s surroundings, settings map[string]string) {
 	}
 	me := &account{User: &user.User{Uid: strconv.Itoa(os.Getuid()), Username: "me"}}
 	settings = map[string]string{"info_log_addr_form": "external"}
-	return surroundings{config: c, account: me, queueDir: dir, setting: func(name string) string { return settings[name] }}, settings
+	return surroundings{config: c, account: me, hand: &fakeQueue{}, queueDir: dir, setting: func(name string) string { return settings[name] }}, settings
 }
 
 func TestSurroundingsThatAreWellAreNoFinding(t *testing.T) {
@@ -66,6 +70,20 @@ func TestSurroundingsThatAreNotWellAreNamed(t *testing.T) {
 		"helper for others": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			chmod(t, s.config.MTA.QueueHelper, 0o400)
 		}, "queue-helper", "me may not connect", postfix.Warning},
+		"helper that ends without an answer": {func(t *testing.T, s *surroundings, _ map[string]string) {
+			s.hand = brokenHand{}
+		}, "queue-helper", "does not do what it is asked", postfix.Warning},
+		"MTA that still stops": {func(t *testing.T, s *surroundings, _ map[string]string) {
+			s.hand = &fakeQueue{stopped: true}
+		}, "mta-stop", "still stops all mail", postfix.Critical},
+		"sendmail that refuses": {func(t *testing.T, s *surroundings, _ map[string]string) {
+			s.hand = &fakeQueue{forbidden: []string{"games"}}
+		}, "submit-forbidden", "games", postfix.Warning},
+		"switches that cannot be read": {func(t *testing.T, s *surroundings, _ map[string]string) {
+			if err := os.WriteFile(switchesFile(s.config), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "switches", "switches.json", postfix.Warning},
 		"no log": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.MTA.Log += "x" },
 			"mta-log", "is not there", postfix.Warning},
 		"log not wanted": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.MTA.Log = config.LogNone },
@@ -124,6 +142,28 @@ func TestSurroundingsThatAreNotWellAreNamed(t *testing.T) {
 				t.Errorf("half a finding: %+v", f)
 			}
 		})
+	}
+}
+
+// brokenHand is a root helper that does not start.
+type brokenHand struct{ queue.Operator }
+
+func (brokenHand) Status(context.Context) (queue.Status, error) {
+	return queue.Status{}, queue.ErrUnsure
+}
+
+func TestAStopInOrderIsNoFinding(t *testing.T) {
+	s, _ := well(t)
+	s.hand = &fakeQueue{stopped: true}
+	f, err := switches.Open(switchesFile(s.config), &policy.Board{}, time.Now())
+	if err == nil {
+		_, err = f.Set(policy.Switch{Kind: policy.Stop, Since: time.Now()})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := s.inspect(t.Context()); len(all) > 0 {
+		t.Errorf("%+v", all)
 	}
 }
 

@@ -70,7 +70,9 @@ type Desk struct {
 	byMilter map[string]time.Time // queue ids that the MTA's log says a milter held
 	missing  map[holdName]bool    // holds that the last look did not find in the queue
 	requeued []requeue            // new queue ids that the log told of
-	told     map[string]bool      // ends of suspensions that could not be carried out
+	told     map[string]bool      // errors that come again with every try
+	standing Standing             // of the MTA's settings, as of the last look
+	pauses   map[string]pause     // by switch: ends of suspensions that could not be carried out
 }
 
 // maxForeign bounds what is kept of other people's holds.

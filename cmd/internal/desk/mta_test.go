@@ -25,6 +25,7 @@ type mta struct {
 	calls     map[string]int    // of acts, by verb
 	forbidden map[string]bool
 	stopped   bool
+	stopGone  []string // settings of the stop that somebody changed
 	byStop    []postfix.Target
 	grace     []string          // ids of deleted mail
 	tooOld    map[string]string // id that a release requeues, and its new one
@@ -256,10 +257,17 @@ func (m *mta) Start(ctx context.Context, keep bool) (postfix.Started, error) {
 	if !m.stopped {
 		return postfix.Started{}, fmt.Errorf("start outgoing mail: %w", postfix.ErrNotStopped)
 	}
-	if !keep {
-		return postfix.Started{}, errors.New("the desk lets go of mail itself")
-	}
 	out := postfix.Started{Kept: m.byStop}
+	if !keep { // for a desk without a journal alone: else it lets go of mail itself
+		out = postfix.Started{}
+		for i := range m.files {
+			q := &m.files[i]
+			if q.Queue == "hold" && slices.ContainsFunc(m.byStop, func(t postfix.Target) bool { return t.Matches(*q) }) {
+				q.Queue = "active"
+				out.Released = append(out.Released, postfix.Result{ID: q.ID, Fate: postfix.Done})
+			}
+		}
+	}
 	m.stopped, m.byStop = false, nil
 	return out, nil
 }
@@ -281,6 +289,23 @@ func (m *mta) submit(ctx context.Context, verb, user string, forbidden bool) err
 	m.acts = append(m.acts, verb+" "+user)
 	m.forbidden[user] = forbidden
 	return nil
+}
+
+// Status is what it stops.
+func (m *mta) Status(ctx context.Context) (queue.Status, error) {
+	if err := errors.Join(ctx.Err(), m.hook(m.before, "status")); err != nil {
+		return queue.Status{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var s queue.Status
+	s.Stop = postfix.StopStatus{Stopped: m.stopped, Held: len(m.byStop), Missing: m.stopGone}
+	for name, is := range m.forbidden {
+		if is {
+			s.Forbidden = append(s.Forbidden, name)
+		}
+	}
+	return s, nil
 }
 
 // file is a message on hold with one recipient outside.

@@ -30,7 +30,8 @@ const young = time.Minute
 // for and not done is done again, what left is closed, what is held without an
 // entry gets one. Other people's holds are counted and left alone. What it
 // concludes rests on a journal that is up to date and, before anything is closed,
-// on two looks: a queue that changes while it is read may hide a message.
+// on two looks: a queue that changes while it is read may hide a message. It
+// also asks what the MTA's settings stop, for MTAStopped.
 func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
 	redo, err := d.reconcile(ctx, now)
 	if err != nil && ctx.Err() != nil {
@@ -42,11 +43,12 @@ func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	d.lookAtStop(ctx, now)
 	for verb, again := range redo {
 		d.Log.Info("an act on held mail that was cut off is done again", "verb", verb, "messages", len(again))
 		if _, err := d.settle(ctx, now, guardItself, "again, after it was cut off", verb, again, func(part []journal.Hold) []journal.Hold {
 			if verb == "release" {
-				part, _ = d.withhold(ctx, now, part)
+				part, _, _ = d.withhold(ctx, now, part)
 			}
 			return part
 		}); err != nil {
@@ -299,8 +301,14 @@ type requeue struct {
 	at           time.Time
 }
 
-// followRequeued journals the new ids of messages that were held.
+// followRequeued journals the new ids of messages that were held. It goes between
+// acts, and waits for none: what it journals has the state that it finds, and the
+// journal takes no change back to "releasing" once a release has come to its end.
 func (d *Desk) followRequeued(ctx context.Context) {
+	if !d.acting.TryLock() {
+		return // the next call follows
+	}
+	defer d.acting.Unlock()
 	d.mu.Lock()
 	all := d.requeued
 	d.requeued = nil

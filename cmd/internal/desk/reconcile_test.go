@@ -247,6 +247,30 @@ func TestAnotherMiltersHoldStaysForeign(t *testing.T) {
 	}
 }
 
+// Review 2, finding 17: a new id that is told of before the release has come to
+// its end would be journaled with the state of before, which the journal ignores.
+func TestRequeuedWhileItIsReleasedIsFollowed(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.mta.after["release"] = func() error {
+		s.d.Requeued("A1A1A1", "A9A9A9", s.now)
+		s.journal.set(nil, nil, errors.New("asked too soon"))
+		s.d.Expire(t.Context(), s.now)
+		s.journal.set(nil, nil, nil)
+		return nil
+	}
+	if _, err := s.d.Release(t.Context(), s.now, admin, order("A1A1A1")); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(s.log.String(), "asked too soon") {
+		t.Error("the state of the hold is read in the middle of its release")
+	}
+	s.d.Expire(t.Context(), s.now)
+	if h := s.entries("A1A1A1")[0]; h.NewQueueID != "A9A9A9" || h.State != journal.StateReleased {
+		t.Errorf("got %+v", h)
+	}
+}
+
 func TestRequeuedIsFollowedByExpire(t *testing.T) {
 	s := open(t)
 	s.hold(taro, "volume", "A1A1A1", "A2A2A2")
@@ -263,18 +287,19 @@ func TestRequeuedIsFollowedByExpire(t *testing.T) {
 	busy := make(chan error)
 	go func() { busy <- s.d.Reconcile(context.Background(), s.now) }()
 	<-entered
-	s.journal.set(errors.New("slow"), nil, errors.New("away")) // whatever the journal does
 	for range 20_000 {
 		s.d.Requeued("A1A1A1", "A9A9A9", s.now) // does not wait for the look that is under way
 	}
 	s.d.Requeued("A2A2A2", "A8A8A8", s.now)
-	s.d.Expire(t.Context(), s.now) // cannot journal it yet
-	s.journal.set(nil, nil, nil)
-	s.d.Expire(t.Context(), s.now)
+	s.d.Expire(t.Context(), s.now) // nor does it, and follows later
 	close(leave)
 	if err := <-busy; err != nil {
 		t.Error(err)
 	}
+	s.journal.set(errors.New("slow"), nil, errors.New("away"))
+	s.d.Expire(t.Context(), s.now) // cannot journal it yet
+	s.journal.set(nil, nil, nil)
+	s.d.Expire(t.Context(), s.now)
 	if id := s.entries("A1A1A1")[0].NewQueueID; id != "A9A9A9" {
 		t.Errorf("new id %q, want A9A9A9", id)
 	}

@@ -37,6 +37,8 @@ func (g *graveyard) List(_ context.Context, fn func(postfix.QueueFile) error) er
 	return nil
 }
 
+func (g *graveyard) Status(context.Context) (queue.Status, error) { return queue.Status{}, nil }
+
 func (g *graveyard) delete(targets []postfix.Target, keep bool) (all []postfix.Result, err error) {
 	for _, t := range targets {
 		if keep && g.full {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"relayguard/journal"
@@ -61,8 +62,8 @@ func (d *Desk) adopt(ctx context.Context, now time.Time, reason string, files []
 	defer cancel()
 	entries = entries[:0]
 	for i := range files {
-		account := d.owner(ctx, files[i].ID, files[i].Arrival)
-		if account != "unknown" {
+		account, _ := d.owner(ctx, files[i].ID, files[i].Arrival) // start asks once more
+		if account != unknownAccount {
 			entries = append(entries, entry(&files[i], account, ""))
 		}
 		if d.Room != nil {
@@ -77,21 +78,25 @@ func (d *Desk) adopt(ctx context.Context, now time.Time, reason string, files []
 // ownersWait bounds how long the accounts of stopped mail are looked for.
 const ownersWait = 10 * time.Second
 
-// owner finds the account of a message in the queue.
-func (d *Desk) owner(ctx context.Context, queueID string, arrival time.Time) string {
-	if ctx.Err() != nil {
-		return "unknown"
+// owner finds the account of a message in the queue, "unknown" if the journal
+// knows of no decision about it. An error says that it could not be asked.
+func (d *Desk) owner(ctx context.Context, queueID string, arrival time.Time) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return unknownAccount, err
 	}
 	all, err := d.Journal.Explain(ctx, queueID)
-	if err == nil {
-		for _, e := range all {
-			if e.Decision.ID != "" && !arrival.After(e.Decision.Time.Add(2*time.Second)) && e.Decision.Time.Sub(arrival) < 24*time.Hour {
-				return e.Decision.Account
-			}
+	if err != nil {
+		return unknownAccount, err
+	}
+	for _, e := range all {
+		if e.Decision.ID != "" && !arrival.After(e.Decision.Time.Add(2*time.Second)) && e.Decision.Time.Sub(arrival) < 24*time.Hour {
+			return e.Decision.Account, nil
 		}
 	}
-	return "unknown"
+	return unknownAccount, nil
 }
+
+const unknownAccount = "unknown"
 
 // Started is what taking the red switch back did.
 type Started struct {
@@ -106,12 +111,19 @@ type Started struct {
 // an admin goes through it.
 func (d *Desk) Start(ctx context.Context, now time.Time, by By, reason string, keep bool) (Started, error) {
 	var out Started
-	d.append(d.audit(now, by, "start", "all mail to the outside", reason, ""))
+	kept := d.Journal.Append(d.audit(now, by, "start", "all mail to the outside", reason, ""))
+	_, blind := d.Journal.Holds(ctx, journal.HoldQuery{Rule: policy.RuleStopped, Limit: 1})
+	if !errors.Is(kept, journal.ErrClosed) && !errors.Is(kept, journal.ErrLost) {
+		blind = nil // what is journaled now is found later
+	}
 	gone, err := d.Switches.Remove(func(s policy.Switch) bool { return s.Kind == policy.Stop })
 	if err != nil {
 		out.Remarks = append(out.Remarks, err.Error())
 	}
 	out.Was = len(gone) > 0
+	if blind != nil {
+		return out, d.startBlind(ctx, now, keep, blind, &out)
+	}
 	did, err := d.Queue.Start(ctx, true) // nothing goes before it is known whose it is
 	if err != nil && !errors.Is(err, postfix.ErrNotStopped) {
 		return out, fmt.Errorf("new mail is taken again, but the MTA's side is not through with it, start once more: %w", err)
@@ -126,20 +138,65 @@ func (d *Desk) Start(ctx context.Context, now time.Time, by By, reason string, k
 		return out, err
 	}
 	if keep {
+		d.keep(now, held)
 		out.Kept = len(held)
 		return out, nil
 	}
+	unsure := 0
 	done, err := d.settle(ctx, now, by, reason, "release", held, func(part []journal.Hold) []journal.Hold {
-		free, n := d.withhold(ctx, now, part)
-		out.Withheld += n
+		free, withheld, unknown := d.withhold(ctx, now, part)
+		out.Withheld += withheld
+		unsure += unknown
 		return free
 	})
-	out.Kept = out.Withheld
+	if unsure > 0 {
+		out.Remarks = append(out.Remarks, fmt.Sprintf("%d messages stay held, for it could not be found out whether their accounts are suspended: relayguard held list --rule stopped", unsure))
+	}
+	out.Kept = out.Withheld + unsure
 	out.Released = map[string]int{}
 	for _, m := range done {
 		out.Released[m.Outcome]++
 	}
 	return out, err
+}
+
+// startBlind takes the switch back without a journal to search or to write: what
+// the MTA's side holds goes, for nobody would know of it later, unless it is to be
+// kept or some account is suspended, of which it may be.
+func (d *Desk) startBlind(ctx context.Context, now time.Time, keep bool, blind error, out *Started) error {
+	suspended := slices.ContainsFunc(d.Switches.All(now), func(s policy.Switch) bool { return s.Kind == policy.Suspend })
+	did, err := d.Queue.Start(ctx, keep || suspended)
+	out.Remarks = append(out.Remarks, did.Caveats...)
+	out.Remarks = append(out.Remarks, "the journal cannot be searched; what the guard itself held stays held: relayguard held list --rule stopped: "+blind.Error())
+	out.Was = out.Was || err == nil
+	out.Released = map[string]int{}
+	for _, r := range did.Released {
+		out.Released[r.Fate.String()]++
+	}
+	out.Kept = len(did.Kept)
+	if suspended && !keep && len(did.Kept) > 0 {
+		out.Remarks = append(out.Remarks, "accounts are suspended, so what Postfix held is not let go: postqueue -p shows it, postsuper -H lets it go")
+	}
+	if errors.Is(err, postfix.ErrNotStopped) {
+		return nil
+	}
+	return err
+}
+
+// RuleKept is why a message is held that start --keep did not let go: an admin
+// goes through it, and no later start touches it.
+const RuleKept = "kept"
+
+// keep makes stopped mail wait for an admin.
+func (d *Desk) keep(now time.Time, held []journal.Hold) {
+	entries := make([]journal.Record, len(held))
+	for i, h := range held {
+		entries[i] = journal.Held{QueueID: h.QueueID, DecisionID: h.DecisionID, Account: h.Account, Rule: RuleKept, Reason: "kept when mail went again; " + h.Reason,
+			MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt, Size: h.Size, Recipients: h.Recipients, Domains: h.Domains}
+	}
+	if len(entries) > 0 {
+		d.append(entries...)
+	}
 }
 
 // stoppedMail is what the red switch holds: by the guard, and by the MTA's side,
@@ -175,7 +232,7 @@ func (d *Desk) stoppedMail(ctx context.Context, now time.Time, reason string, ke
 // held for that from here on. It is asked while no other act is under way: a
 // suspension is in force before it waits for its turn, so what was let go before
 // is in the queue by the time that the suspension looks there.
-func (d *Desk) withhold(ctx context.Context, now time.Time, held []journal.Hold) (free []journal.Hold, withheld int) {
+func (d *Desk) withhold(ctx context.Context, now time.Time, held []journal.Hold) (free []journal.Hold, withheld, unsure int) {
 	suspended := map[string]string{} // reason by account
 	for _, s := range d.Switches.All(now) {
 		if s.Kind == policy.Suspend {
@@ -183,7 +240,7 @@ func (d *Desk) withhold(ctx context.Context, now time.Time, held []journal.Hold)
 		}
 	}
 	if len(suspended) == 0 {
-		return held, 0
+		return held, 0, 0
 	}
 	ctx, cancel := context.WithTimeout(ctx, ownersWait)
 	defer cancel()
@@ -194,8 +251,12 @@ func (d *Desk) withhold(ctx context.Context, now time.Time, held []journal.Hold)
 			continue
 		}
 		account := h.Account
-		if account == "unknown" { // when it was stopped: perhaps the journal can tell by now
-			account = d.owner(ctx, h.QueueID, h.Arrival)
+		if account == unknownAccount { // when it was stopped: perhaps the journal can tell by now
+			var err error
+			if account, err = d.owner(ctx, h.QueueID, h.Arrival); err != nil {
+				unsure++ // a suspended account's mail does not go because nobody could be asked
+				continue
+			}
 		}
 		reason, is := suspended[account]
 		if !is {
@@ -212,5 +273,5 @@ func (d *Desk) withhold(ctx context.Context, now time.Time, held []journal.Hold)
 	if len(entries) > 0 {
 		d.append(entries...)
 	}
-	return free, len(entries)
+	return free, len(entries), unsure
 }

@@ -175,8 +175,13 @@ func TestStartKeepsAllIfAsked(t *testing.T) {
 	s.wantState(journal.StateHeld, "A1A1A1", "B1B1B1")
 	s.reconcile()
 	s.wantEntries()
-	if r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Rule: policy.RuleStopped}}); r.Counts["done"] != 2 || err != nil {
-		t.Errorf("release --rule stopped: %+v, %v", r.Counts, err)
+	s.stop() // a later stop and start do not touch what waits for an admin
+	if out := s.startAgain(false); len(out.Released) != 0 {
+		t.Errorf("a later start released %+v", out)
+	}
+	s.wantIn("hold", "A1A1A1", "B1B1B1")
+	if r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Rule: desk.RuleKept}}); r.Counts["done"] != 2 || err != nil {
+		t.Errorf("release --rule kept: %+v, %v", r.Counts, err)
 	}
 }
 
@@ -452,4 +457,49 @@ func TestStartWhileMailComesIn(t *testing.T) {
 	s.wantIn("active", "A00000", "A00001", "A00002")
 	s.wantState(journal.StateReleased, "A00000", "A00001", "A00002")
 	s.wantRoom(0)
+}
+
+// Without any journal nobody would know later of what the MTA's side held: it goes
+// now, unless it may be a suspended account's.
+func TestStartWithoutAJournal(t *testing.T) {
+	for name, c := range map[string]struct {
+		suspended, keep bool
+		queue           string
+		kept            int
+	}{
+		"nobody is suspended":     {false, false, "active", 0},
+		"somebody is suspended":   {true, false, "hold", 1},
+		"an admin will see to it": {false, true, "hold", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t)
+			s.pass(taro, "active", "A1A1A1")
+			s.stop()
+			if c.suspended {
+				s.suspend(hanako)
+			}
+			s.journal.set(nil, journal.ErrClosed, journal.ErrClosed)
+			out, err := s.d.Start(t.Context(), s.now, admin, "delisted", c.keep)
+			if err != nil || !out.Was || out.Kept != c.kept || len(out.Remarks) == 0 {
+				t.Errorf("got %+v, %v", out, err)
+			}
+			s.wantIn(c.queue, "A1A1A1")
+		})
+	}
+}
+
+// An account that nobody can look up may be a suspended one.
+func TestStartKeepsWhatMayBeASuspendedAccounts(t *testing.T) {
+	s := open(t)
+	q := file("A1A1A1", s.start)
+	q.Queue = "active"
+	s.mta.put(q) // the journal knows of no decision yet
+	s.stop()
+	s.suspend(taro)
+	s.journal.setAway(errors.New("the database is being filled"))
+	out := s.startAgain(false)
+	if out.Kept != 1 || out.Withheld != 0 || len(out.Released) != 0 || len(out.Remarks) != 1 {
+		t.Errorf("got %+v, want it kept", out)
+	}
+	s.wantIn("hold", "A1A1A1")
 }

@@ -78,7 +78,7 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 		}
 	}
 	d.tell(now, out.Account, "suspended by "+by.Name)
-	out.Held, err = d.holdQueued(ctx, now, by, out.Account, policy.RuleSuspended, "suspended: "+s.Reason)
+	out.Held, err = d.holdQueued(ctx, now, by, out.Account, "suspended: "+s.Reason)
 	if err != nil {
 		out.Remarks = append(out.Remarks, "not all of its mail in the queue is held: "+err.Error())
 	}
@@ -114,10 +114,10 @@ func (d *Desk) forbidSubmit(ctx context.Context, uid string) (how string, err er
 
 // holdQueued holds what an account has in the active and deferred queue, and
 // once more what came there meanwhile.
-func (d *Desk) holdQueued(ctx context.Context, now time.Time, by By, account, rule, reason string) (held int, err error) {
+func (d *Desk) holdQueued(ctx context.Context, now time.Time, by By, account, reason string) (held int, err error) {
 	d.acting.Lock()
 	defer d.acting.Unlock()
-	held, err = d.holdAccepted(ctx, now, by, account, rule, reason)
+	held, err = d.holdAccepted(ctx, now, by, account, reason)
 	if held == 0 && err != nil {
 		return held, err
 	}
@@ -127,11 +127,11 @@ func (d *Desk) holdQueued(ctx context.Context, now time.Time, by By, account, ru
 	if behind != nil {
 		behind = fmt.Errorf("the journal is not up to date, suspend it once more: %w", behind)
 	}
-	more, err := d.holdAccepted(ctx, now, by, account, rule, reason)
+	more, err := d.holdAccepted(ctx, now, by, account, reason)
 	return held + more, errors.Join(err, behind)
 }
 
-func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, rule, reason string) (held int, err error) {
+func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, reason string) (held int, err error) {
 	accepted, err := d.Journal.AcceptedQueueIDs(ctx, account, now.Add(-longestQueued))
 	if err != nil {
 		return 0, err
@@ -158,15 +158,15 @@ func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, 
 	if err = d.skipped(err); err != nil || len(targets) == 0 {
 		return 0, err
 	}
-	return d.hold(ctx, now, by, account, rule, reason, targets, files, ids)
+	return d.hold(ctx, now, by, account, reason, targets, files, ids)
 }
 
 // hold holds queued mail and journals each message: before, so that none is held
 // without its reason.
-func (d *Desk) hold(ctx context.Context, now time.Time, by By, account, rule, reason string, targets []postfix.Target, files []postfix.QueueFile, ids []string) (held int, err error) {
+func (d *Desk) hold(ctx context.Context, now time.Time, by By, account, reason string, targets []postfix.Target, files []postfix.QueueFile, ids []string) (held int, err error) {
 	entries := make([]journal.Record, len(targets))
 	for i, q := range files {
-		entries[i] = journal.Held{QueueID: q.ID, DecisionID: ids[i], Account: account, Rule: rule, Reason: reason, MailFrom: q.Sender,
+		entries[i] = journal.Held{QueueID: q.ID, DecisionID: ids[i], Account: account, Rule: policy.RuleSuspended, Reason: reason, MailFrom: q.Sender,
 			Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
 	}
 	d.append(entries...)
@@ -247,7 +247,7 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 		out.Remarks = append(out.Remarks, err.Error())
 	}
 	out.Was = len(gone) > 0
-	out.Opened = d.openLatched(ctx, now, bucketOf(&about))
+	out.Opened = d.openLatched(ctx, now, about.About())
 	if subject == policy.SubjectLocalUser {
 		if err := d.allowSubmit(ctx, about.Value); err != nil {
 			out.Remarks = append(out.Remarks, "sendmail(1) still refuses its mail: "+err.Error())
@@ -281,11 +281,12 @@ func (d *Desk) resumeBucket(ctx context.Context, now time.Time, by By, r Resumpt
 	return Resumed{Account: r.Account, Opened: d.openLatched(ctx, now, r.Account)}
 }
 
-// bucketOf is the value of an account's buckets.
-func bucketOf(s *policy.Switch) string { return s.About() }
-
-// Bucket is the value of the buckets of an account as people write it.
+// Bucket is the value of the buckets of an account as people write it, or of
+// what is nobody's account: "server", "machine:192.0.2.7", "sender_domain:example.jp".
 func (d *Desk) Bucket(account string) (string, error) {
+	if kind, _, _ := strings.Cut(account, ":"); slices.Contains(onlyBuckets, kind) {
+		return account, nil
+	}
 	subject, value, err := d.Account(account)
 	s := policy.Switch{Subject: subject, Value: value}
 	return s.About(), err
@@ -321,13 +322,17 @@ func (d *Desk) allowSubmit(ctx context.Context, uid string) error {
 }
 
 // Expire ends what ended by itself: a suspension's term is over for sendmail(1),
-// too. What cannot be carried out now is tried again by the next call. It also
-// follows mail that got another queue id.
+// too. What cannot be carried out now is tried again by a later call, after a pause
+// that doubles up to a minute. It also follows mail that got another queue id.
 func (d *Desk) Expire(ctx context.Context, now time.Time) {
 	d.followRequeued(ctx)
 	keep := map[string]bool{} // by id
 	for _, s := range d.Switches.Over(now) {
 		if s.Kind != policy.Suspend || s.Subject != policy.SubjectLocalUser {
+			continue
+		}
+		if d.pausing(now, s.ID) {
+			keep[s.ID] = true
 			continue
 		}
 		err := d.allowSubmit(ctx, s.Value)
@@ -336,6 +341,7 @@ func (d *Desk) Expire(ctx context.Context, now time.Time) {
 		}
 		if err != nil {
 			keep[s.ID] = true
+			d.pause(now, s.ID)
 			d.tellOnce(s.ID, "a suspension is over, and sendmail(1) still refuses the account; it is tried again", "account", d.name(&s), "error", err)
 		}
 	}
@@ -346,8 +352,40 @@ func (d *Desk) Expire(ctx context.Context, now time.Time) {
 		d.mended("switches")
 	}
 	for _, s := range gone {
+		d.mended(s.ID)
 		d.append(d.audit(now, guardItself, "end of "+string(s.Kind), s.About(), s.Reason, ""))
 	}
+}
+
+// pause is when something is tried again, and how long that is from the last try.
+type pause struct {
+	until  time.Time
+	length time.Duration
+}
+
+// Each try makes the root helper start Postfix's tools.
+const (
+	firstPause   = time.Second
+	longestPause = time.Minute
+)
+
+func (d *Desk) pause(now time.Time, id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pauses == nil {
+		d.pauses = map[string]pause{}
+	}
+	length := min(max(2*d.pauses[id].length, firstPause), longestPause)
+	d.pauses[id] = pause{now.Add(length), length}
+}
+
+// pausing reports whether it is not to be tried yet. A clock that was set back
+// makes no pause longer.
+func (d *Desk) pausing(now time.Time, id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	rest := d.pauses[id].until.Sub(now)
+	return rest > 0 && rest <= longestPause
 }
 
 // suspendedAgain reports whether another suspension of the same account is in
@@ -358,11 +396,12 @@ func (d *Desk) suspendedAgain(now time.Time, s *policy.Switch) bool {
 	})
 }
 
-// mended lets tellOnce tell again.
+// mended lets tellOnce tell again, and forgets the pause.
 func (d *Desk) mended(about string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.told, about)
+	delete(d.pauses, about)
 }
 
 // tellOnce logs an error that comes again with every try.

@@ -291,6 +291,33 @@ func TestTermIsOver(t *testing.T) {
 	}
 }
 
+// Review 2, finding 16: each try makes the root helper start Postfix's tools.
+func TestTermThatCannotBeEndedIsTriedLessAndLess(t *testing.T) {
+	s := open(t)
+	if _, err := s.d.Suspend(t.Context(), s.now, admin, desk.Suspension{Account: "local_user:deploy", Term: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	s.now = s.now.Add(time.Hour)
+	tries, last, longest := 0, s.now, time.Duration(0)
+	s.mta.before["allow"] = func() error {
+		tries++
+		longest, last = max(longest, s.now.Sub(last)), s.now
+		return errors.New("root helper not reachable")
+	}
+	for range 10 * 60 {
+		s.d.Expire(t.Context(), s.now)
+		s.now = s.now.Add(time.Second)
+	}
+	if tries < 10 || tries > 20 || longest != time.Minute {
+		t.Errorf("%d tries in ten minutes, %v apart at most; want some 15, a minute", tries, longest)
+	}
+	s.mta.before = map[string]func() error{}
+	s.d.Expire(t.Context(), s.now.Add(time.Minute))
+	if s.mta.forbidden["deploy"] {
+		t.Error("still forbidden")
+	}
+}
+
 // An admin suspends the account once more while the end of the first suspension
 // is carried out.
 func TestSuspendedAgainAtTheEndOfTheTerm(t *testing.T) {

@@ -130,10 +130,6 @@ func (c *Client) DeleteForGood(ctx context.Context, targets []postfix.Target) ([
 	return c.act(ctx, verbDestroy, targets)
 }
 
-func (c *Client) Requeue(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
-	return c.act(ctx, verbRequeue, targets)
-}
-
 // batchOctets is what the targets of one request may take, by a generous count.
 const batchOctets = 3 << 20
 
@@ -322,4 +318,21 @@ func (c *Client) switchUser(ctx context.Context, v verb, user string) error {
 		return fmt.Errorf("%s %q: %w", v, clip(user), postfix.ErrNoSuchUser)
 	}
 	return c.ask(ctx, request{Verb: v, User: user}, func(response) error { return nil })
+}
+
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var out *Status
+	err := c.ask(ctx, request{Verb: verbStatus}, func(r response) error {
+		if r.Status != nil {
+			out = r.Status
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return Status{}, err
+	case out == nil:
+		return Status{}, ErrUnsure
+	}
+	return *out, nil
 }

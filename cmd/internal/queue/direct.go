@@ -98,14 +98,6 @@ func (d *Direct) DeleteForGood(ctx context.Context, targets []postfix.Target) ([
 	return i.DeleteMail(ctx, targets, nil)
 }
 
-func (d *Direct) Requeue(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
-	i, err := d.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return i.RequeueMail(ctx, targets)
-}
-
 func (d *Direct) Kept(context.Context) ([]postfix.Kept, error) {
 	if d.Grace == nil {
 		return nil, nil
@@ -199,4 +191,17 @@ func (d *Direct) AllowSubmit(ctx context.Context, user string) error {
 		return err
 	}
 	return i.AllowSubmit(ctx, user)
+}
+
+func (d *Direct) Status(ctx context.Context) (Status, error) {
+	r, err := d.redSwitch(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	var s Status
+	if s.Stop, err = r.OutgoingStopped(ctx); err != nil {
+		return Status{}, err
+	}
+	s.Forbidden, err = r.Instance.Forbidden(ctx)
+	return s, err
 }

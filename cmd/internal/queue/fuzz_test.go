@@ -18,7 +18,7 @@ func FuzzRequest(f *testing.F) {
 		`{"verb":"content","targets":[{"id":"3Z1zKz5fVTz2Sx","sender":"","arrival":0}]}`,
 		`{"verb":"suspend-local","user":"www-data"}`, `{"verb":"restore","name":"4F3A29C0.1772438400"}`, `{"verb":"restore","name":"../../etc/passwd.1"}`,
 		`{"verb":"delete","targets":[{"id":"ALL","sender":"\n","arrival":-1}]}`,
-		`{"verb":"list"} {"verb":"list"}`, `{"Verb":"LIST"}`, `null`, `{`,
+		`{"verb":"status"}`, `{"verb":"list"} {"verb":"list"}`, `{"Verb":"LIST"}`, `null`, `{`,
 	} {
 		f.Add([]byte(seed))
 	}

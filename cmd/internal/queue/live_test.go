@@ -157,15 +157,6 @@ func TestHelperOverARealPostfix(t *testing.T) {
 	if kept, err := l.c.Kept(ctx); err != nil || len(kept) != 0 {
 		t.Errorf("kept: got %+v, %v", kept, err)
 	}
-
-	three := l.queued("deferred", "three@example.net").Target()
-	results, err = l.c.Hold(ctx, []postfix.Target{three})
-	want(t, results, err, postfix.Done)
-	results, err = l.c.Requeue(ctx, []postfix.Target{three})
-	want(t, results, err, postfix.Done)
-	if again := l.queued("deferred", "three@example.net"); again.ID == three.ID {
-		t.Errorf("requeued under the same id %s", again.ID)
-	}
 }
 
 func TestSwitchesOverARealPostfix(t *testing.T) {
@@ -184,6 +175,10 @@ func TestSwitchesOverARealPostfix(t *testing.T) {
 	}
 	if err := l.c.ForbidSubmit(ctx, "www-data"); err != nil {
 		t.Fatal(err)
+	}
+	status, err := l.c.Status(ctx)
+	if err != nil || !status.Stop.Stopped || status.Stop.Held != 1 || len(status.Stop.Missing) > 0 || !slices.Equal(status.Forbidden, []string{"www-data"}) {
+		t.Errorf("status: got %+v, %v", status, err)
 	}
 	const nobody, tempFail = 65534, 75
 	if sent := l.send(33, "new@example.net"); sent.ExitCode != tempFail {
@@ -209,6 +204,9 @@ func TestSwitchesOverARealPostfix(t *testing.T) {
 		t.Errorf("got %+v", sent)
 	}
 	l.arrives("last@example.net")
+	if status, err := l.c.Status(ctx); err != nil || status.Stop.Stopped || len(status.Forbidden) > 0 {
+		t.Errorf("status: got %+v, %v", status, err)
+	}
 	after, err := l.Command(ctx, "postconf", "-n")
 	if err != nil {
 		t.Fatal(err)

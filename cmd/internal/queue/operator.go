@@ -35,7 +35,6 @@ type Operator interface {
 	// keeps none, which is what a full disk needs.
 	Delete(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
 	DeleteForGood(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
-	Requeue(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
 
 	// Kept lists what is in the grace folder, the longest deleted first. Restore
 	// puts one of it, by its name there, back on hold under a new id;
@@ -56,4 +55,13 @@ type Operator interface {
 	// ForbidSubmit takes sendmail(1) away from a Unix account.
 	ForbidSubmit(ctx context.Context, user string) error
 	AllowSubmit(ctx context.Context, user string) error
+
+	// Status tells what of this is in the MTA's settings now.
+	Status(ctx context.Context) (Status, error)
+}
+
+// Status is what the MTA's settings stop.
+type Status struct {
+	Stop      postfix.StopStatus // by the red switch
+	Forbidden []string           // Unix accounts that ForbidSubmit took sendmail(1) away from
 }

@@ -110,9 +110,6 @@ func (f *fake) Release(ctx context.Context, t []postfix.Target) ([]postfix.Resul
 func (f *fake) Delete(ctx context.Context, t []postfix.Target) ([]postfix.Result, error) {
 	return f.act(ctx, "delete", t)
 }
-func (f *fake) Requeue(ctx context.Context, t []postfix.Target) ([]postfix.Result, error) {
-	return f.act(ctx, "requeue", t)
-}
 func (f *fake) Headers(ctx context.Context, t postfix.Target) ([]byte, error) {
 	return f.text, f.note(ctx, fmt.Sprintf("headers %+v", t))
 }
@@ -141,6 +138,10 @@ func (f *fake) Kept(context.Context) ([]postfix.Kept, error) {
 }
 func (f *fake) Restore(ctx context.Context, name string) (string, error) {
 	return "4F3A2B", f.note(ctx, "restore "+name)
+}
+
+func (f *fake) Status(ctx context.Context) (Status, error) {
+	return Status{Stop: postfix.StopStatus{Stopped: true, Since: then, Held: 3, Missing: []string{"defer_transports"}}, Forbidden: []string{"games"}}, f.note(ctx, "status")
 }
 
 const keptName = "4F3A29.1772438400"
@@ -227,7 +228,7 @@ func TestEveryVerbOverTheSocket(t *testing.T) {
 	if err := c.List(ctx, func(q postfix.QueueFile) error { files = append(files, q); return nil }); err != nil || !reflect.DeepEqual(files, f.files) {
 		t.Errorf("list: got %+v, %v", files, err)
 	}
-	for name, act := range map[string]func(context.Context, []postfix.Target) ([]postfix.Result, error){"hold": c.Hold, "release": c.Release, "delete": c.Delete, "delete for good": c.DeleteForGood, "requeue": c.Requeue} {
+	for name, act := range map[string]func(context.Context, []postfix.Target) ([]postfix.Result, error){"hold": c.Hold, "release": c.Release, "delete": c.Delete, "delete for good": c.DeleteForGood} {
 		results, err := act(ctx, targetsOf(3))
 		if err != nil || len(results) != 3 || results[2] != (postfix.Result{ID: aTarget(2).ID, Fate: postfix.Done}) {
 			t.Errorf("%s: got %+v, %v", name, results, err)
@@ -258,6 +259,10 @@ func TestEveryVerbOverTheSocket(t *testing.T) {
 	}
 	if id, err := c.Restore(ctx, keptName); err != nil || id != "4F3A2B" {
 		t.Errorf("restore: got %q, %v", id, err)
+	}
+	status, err := c.Status(ctx)
+	if want, _ := f.Status(ctx); err != nil || !reflect.DeepEqual(status, want) {
+		t.Errorf("status: got %+v, %v", status, err)
 	}
 	for _, want := range []string{"headers " + fmt.Sprintf("%+v", aTarget(7)), "start true", "forbid www-data", "allow games", "delete for good", "restore " + keptName} {
 		if !slices.Contains(f.said(), want) {
@@ -317,7 +322,7 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 		r.ID = t.ID
 		return r
 	}}, nil)
-	results, err := c.Requeue(t.Context(), targetsOf(len(fates)))
+	results, err := c.Release(t.Context(), targetsOf(len(fates)))
 	if err != nil || len(results) != len(fates) {
 		t.Fatalf("got %+v, %v", results, err)
 	}

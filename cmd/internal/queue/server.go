@@ -255,8 +255,6 @@ func (s *Server) do(ctx context.Context, a *answer, r request) error {
 		return results(s.Operator.Delete(ctx, targets))
 	case verbDestroy:
 		return results(s.Operator.DeleteForGood(ctx, targets))
-	case verbRequeue:
-		return results(s.Operator.Requeue(ctx, targets))
 	case verbKept:
 		kept, err := s.Operator.Kept(ctx)
 		for _, k := range kept {
@@ -282,6 +280,12 @@ func (s *Server) do(ctx context.Context, a *answer, r request) error {
 		return s.Operator.ForbidSubmit(ctx, r.User)
 	case verbAllow:
 		return s.Operator.AllowSubmit(ctx, r.User)
+	case verbStatus:
+		status, err := s.Operator.Status(ctx)
+		if err == nil {
+			a.send(response{Status: &status})
+		}
+		return err
 	}
 	return fmt.Errorf("%w: verb %q is not served", errRequest, string(r.Verb))
 }

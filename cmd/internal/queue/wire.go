@@ -33,7 +33,6 @@ const (
 	verbRelease verb = "release"
 	verbDelete  verb = "delete"
 	verbDestroy verb = "delete-for-good"
-	verbRequeue verb = "requeue"
 	verbKept    verb = "kept"
 	verbRestore verb = "restore"
 	verbHeaders verb = "headers"
@@ -42,6 +41,7 @@ const (
 	verbStart   verb = "start"
 	verbForbid  verb = "suspend-local"
 	verbAllow   verb = "resume-local"
+	verbStatus  verb = "status"
 )
 
 // rules say of each verb what it takes and how it is run.
@@ -62,7 +62,6 @@ var verbs = map[verb]rules{
 	verbRelease: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
 	verbDelete:  {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
 	verbDestroy: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
-	verbRequeue: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
 	verbKept:    {limit: time.Minute},
 	verbRestore: {name: true, limit: 2 * time.Minute, logged: true, queues: true},
 	verbHeaders: {targets: 1, limit: 2 * time.Minute, logged: true},
@@ -71,6 +70,7 @@ var verbs = map[verb]rules{
 	verbStart:   {keep: true, limit: 10 * time.Minute, logged: true, always: true},
 	verbForbid:  {user: true, limit: time.Minute, logged: true, always: true},
 	verbAllow:   {user: true, limit: time.Minute, logged: true, always: true},
+	verbStatus:  {limit: time.Minute},
 }
 
 type request struct {
@@ -169,6 +169,7 @@ type response struct {
 	Stopped *postfix.Stopped   `json:"stopped,omitempty"` // without messages, which have come before
 	Started *postfix.Started   `json:"started,omitempty"` // likewise
 	Kept    *postfix.Kept      `json:"kept,omitempty"`
+	Status  *Status            `json:"status,omitempty"`
 	End     *end               `json:"end,omitempty"`
 }
 

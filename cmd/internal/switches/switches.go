@@ -130,6 +130,13 @@ func read(path string) ([]policy.Switch, error) {
 	return all, nil
 }
 
+// Read lists the switches of a file that have not ended, and changes nothing. With
+// an error there are those that can be understood.
+func Read(path string, now time.Time) ([]policy.Switch, error) {
+	all, err := read(path)
+	return slices.DeleteFunc(unique(all), func(s policy.Switch) bool { return s.Over(now) }), err
+}
+
 // readPlain reads a file of at most maxFile octets. Root reads it, too, in a
 // directory of the daemon's: a link is not followed, a FIFO not waited for.
 func readPlain(path string) ([]byte, error) {

@@ -437,3 +437,20 @@ func TestWhatIsNoFileIsPutAside(t *testing.T) {
 		}
 	}
 }
+
+func TestReadChangesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "switches.json")
+	if all, err := switches.Read(path, time.Now()); err != nil || len(all) > 0 {
+		t.Errorf("without a file: %+v, %v", all, err)
+	}
+	for _, text := range []string{`{"switches":[]}`, `{"switches":[`, `no`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := switches.Read(path, time.Now())
+		left, readErr := os.ReadDir(filepath.Dir(path))
+		if got, _ := os.ReadFile(path); string(got) != text || len(left) != 1 || readErr != nil || (err == nil) != (text == `{"switches":[]}`) {
+			t.Errorf("%s: became %q among %v, %v", text, got, left, err)
+		}
+	}
+}

@@ -229,8 +229,8 @@ func (b *bench) closed(ctx context.Context, all []*running) (float64, error) {
 		}
 	}
 	if b.has("closed") {
-		b.add("wire/64x4k/messages_per_s", "1/s", cMilter, &goal{5, true, true}, values, wireOrder)
-		b.add("wire/64x4k/cpu_s_per_10k", "s", cMilter, &goal{1.0 / 6, false, true}, cpu, wireOrder)
+		b.add("wire/64x4k/messages_per_s", "1/s", cMilter, &goal{4, true, true}, values, wireOrder)
+		b.add("wire/64x4k/cpu_s_per_10k", "s", cMilter, &goal{0.2, false, true}, cpu, wireOrder)
 		b.add("wire/64x4k/generator_cpu", "s/10k", cMilter, nil, own, wireOrder)
 	}
 	return median(values[cMilter]), nil

@@ -101,13 +101,6 @@ func (q *queue) length() (records int, bytes int64) {
 	return records, bytes
 }
 
-// empty reports whether nothing was added since the last take.
-func (q *queue) empty() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.waiting.entries) == 0
-}
-
 // holds reports whether there are unsettled lines of the class.
 func (q *queue) holds(c class) bool {
 	q.mu.Lock()

@@ -22,13 +22,14 @@ const (
 	RuleSuspended = "suspended"        // the account's sending is suspended
 	RuleDenied    = "denied"           // an admin refuses this client, sender or target
 	RuleStopped   = "stopped"          // all mail to the outside is held
+	RuleKept      = "kept"             // stopped mail that start --keep left to an admin
 	RuleHoldCap   = "hold-cap"         // it would be held, and there is no more room for that
 	RuleLimits    = "limits"           // the limits could not be asked
 )
 
 // Rules are the names of this package's rules; a limit has another.
 func Rules() []string {
-	return []string{RuleAuth, RuleEnvelope, RuleFrom, RuleMap, RuleHeader, RuleRecipient, RuleSuspended, RuleDenied, RuleStopped, RuleHoldCap, RuleLimits}
+	return []string{RuleAuth, RuleEnvelope, RuleFrom, RuleMap, RuleHeader, RuleRecipient, RuleSuspended, RuleDenied, RuleStopped, RuleKept, RuleHoldCap, RuleLimits}
 }
 
 // Policy is one configuration's rules. It is not changed once in use, so any

@@ -113,15 +113,6 @@ func New(o Options) (*Follower, error) {
 	return f, nil
 }
 
-// Follow is New and Run.
-func Follow(ctx context.Context, o Options, fn func(Event, Position) error) error {
-	f, err := New(o)
-	if err != nil {
-		return err
-	}
-	return f.Run(ctx, fn)
-}
-
 // Run hands events over, one at a time and in order, each with the position
 // after it, until ctx ends or fn returns an error, which it returns. It does
 // not end because a log cannot be read: it waits and says so. An event whose fn

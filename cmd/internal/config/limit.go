@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"relayguard/policy"
+	"relayguard/policy/limit"
 )
 
 // Limit is how much one key may send before its mail is stopped.
@@ -43,21 +44,26 @@ func (l *Limit) all() []Window {
 
 func newLimit() *Limit { return &Limit{Counts: "recipients", Kind: "volume", Then: policy.Hold} }
 
-// defaultLimits are those of a file that names none.
+// defaultLimits are those of a file that names none. They hold, but for trusted
+// machines, which have a queue.
 func defaultLimits() []Limit {
-	limit := func(name, per string, burst int64, windows ...Window) Limit {
+	var all []Limit
+	for _, shipped := range limit.Defaults() {
 		l := *newLimit()
-		l.Name, l.Per, l.Windows, l.Burst = name, per, windows, Window{burst, 10 * time.Minute}
-		return l
+		l.Name, l.Per, l.Counts, l.Kind = shipped.Name, shipped.Per.String(), shipped.Counts.String(), shipped.Kind.String()
+		if shipped.Per == limit.Machine {
+			l.Then = policy.Defer
+		}
+		for _, w := range shipped.Windows {
+			if w.Burst {
+				l.Burst = Window{w.Count, w.Length}
+			} else {
+				l.Windows = append(l.Windows, Window{w.Count, w.Length})
+			}
+		}
+		all = append(all, l)
 	}
-	machine := limit("machine-volume", "machine", 250, Window{500, time.Hour})
-	machine.Then = policy.Defer // it has a queue
-	return []Limit{
-		limit("login-volume", "login", 150, Window{300, time.Hour}, Window{1500, day}),
-		limit("local-user-volume", "local_user", 150, Window{300, time.Hour}, Window{2000, day}),
-		limit("shared-user-volume", "shared_user", 1500, Window{3000, time.Hour}, Window{20_000, day}),
-		machine,
-	}
+	return all
 }
 
 // limitDoc names the default limits, so that the manual, too, has them.

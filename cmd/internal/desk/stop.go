@@ -183,15 +183,11 @@ func (d *Desk) startBlind(ctx context.Context, now time.Time, keep bool, blind e
 	return err
 }
 
-// RuleKept is why a message is held that start --keep did not let go: an admin
-// goes through it, and no later start touches it.
-const RuleKept = "kept"
-
-// keep makes stopped mail wait for an admin.
+// keep makes stopped mail wait for an admin: no later start touches it.
 func (d *Desk) keep(now time.Time, held []journal.Hold) {
 	entries := make([]journal.Record, len(held))
 	for i, h := range held {
-		entries[i] = journal.Held{QueueID: h.QueueID, DecisionID: h.DecisionID, Account: h.Account, Rule: RuleKept, Reason: "kept when mail went again; " + h.Reason,
+		entries[i] = journal.Held{QueueID: h.QueueID, DecisionID: h.DecisionID, Account: h.Account, Rule: policy.RuleKept, Reason: "kept when mail went again; " + h.Reason,
 			MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt, Size: h.Size, Recipients: h.Recipients, Domains: h.Domains}
 	}
 	if len(entries) > 0 {

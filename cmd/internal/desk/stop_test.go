@@ -180,7 +180,7 @@ func TestStartKeepsAllIfAsked(t *testing.T) {
 		t.Errorf("a later start released %+v", out)
 	}
 	s.wantIn("hold", "A1A1A1", "B1B1B1")
-	if r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Rule: desk.RuleKept}}); r.Counts["done"] != 2 || err != nil {
+	if r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Rule: policy.RuleKept}}); r.Counts["done"] != 2 || err != nil {
 		t.Errorf("release --rule kept: %+v, %v", r.Counts, err)
 	}
 }

@@ -73,9 +73,6 @@ func New(p *policy.Policy, log, stops *slog.Logger) *Guard {
 // Use puts another policy into force; messages under way finish with either.
 func (g *Guard) Use(p *policy.Policy) { g.policy.Store(p) }
 
-// NewID makes an id like those of decisions.
-func (g *Guard) NewID(now time.Time) string { return g.ids.next(now) }
-
 // Recipient implements milter.Guard.
 func (g *Guard) Recipient(ctx context.Context, m *policy.Message, to string) policy.Decision {
 	now := time.Now()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -172,3 +173,21 @@ func TestADaemonThatDoesNotAnswerIsNotDead(t *testing.T) {
 }
 
 func first[A, B any](a A, _ B) A { return a }
+
+// Root does without the daemon what that could not for want of its helper, and
+// nothing else: an error of the daemon's own must not turn into success.
+func TestOnlyAMissingHelperIsRootsToReplace(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"done":               {nil, false},
+		"no helper":          {fmt.Errorf("stop: %w", queue.ErrUnreachable), true},
+		"the journal is ill": {errors.New("search holds: disk I/O error"), false},
+		"not understood":     {desk.ErrUsage, false},
+	} {
+		if _, err := asked(nothing{}, c.err); noHelper(err) != c.want {
+			t.Errorf("%s: %v is said to be for want of the helper: %v", name, err, !c.want)
+		}
+	}
+}

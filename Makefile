@@ -38,6 +38,8 @@ CONFDIR = $(DESTDIR)/etc/relayguard
 
 # Packages that need real servers or their tools.
 SYSTEM_PACKAGES = ./systemtest/... ./mta/postfix/... ./mta/maillog/... ./cmd/internal/queue/...
+# Those of them that also need Redis.
+REDIS_PACKAGES = ./limitstore/redis/... ./cmd/internal/share/... ./systemtest/fleet/...
 
 .PHONY: help
 help: ## list the targets
@@ -111,14 +113,14 @@ bench: build ## the load generator; writes bench.json
 ## Testing
 
 # What make test has no subject for yet, each with the issue that brings it.
-LATER = sendmail:Sendmail redis:shared-limits wordpress:plugins forward:forwarding rbl:blocklists
+LATER = sendmail:Sendmail wordpress:plugins forward:forwarding rbl:blocklists
 LATER_TARGETS = $(foreach later,$(LATER),test-$(firstword $(subst :, ,$(later))))
 
 .PHONY: test
 test: ## everything that can be tested here
-	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-postfix faults
+	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-postfix faults
 	@echo
-	@echo 'Passed: lint, unit tests, real Postfix with Dovecot, faults.'
+	@echo 'Passed: lint, unit tests, real Redis, real Postfix with Dovecot, faults.'
 	@echo 'Skipped, nothing to test yet:'
 	@for later in $(LATER); do echo "  test-$${later%%:*}: comes with $${later#*:}"; done
 	@echo '  soak: comes with plugins'
@@ -132,14 +134,18 @@ lint: ## gofmt, go vet, go.mod
 
 .PHONY: test-unit
 test-unit: ## all packages but those that need real servers
-	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$'); \
+	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$'); \
 	test -n "$$packages" || { echo 'no unit test packages found'; exit 1; }; \
 	$(GOTEST) -json $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-postfix
 test-postfix: ## the whole over a private real Postfix and Dovecot
-	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v '/systemtest/faults$$'); \
+	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$'); \
 	$(GOTEST) -json -timeout 20m $$packages | $(GO) run ./tools/testreport
+
+.PHONY: test-redis
+test-redis: ## limits that relays share, over real Redis servers (single, Sentinel, Cluster)
+	@$(GOTEST) -json -timeout 20m $(REDIS_PACKAGES) | $(GO) run ./tools/testreport
 
 .PHONY: faults
 faults: ## kill -9 at any point, full and broken disks, floods, over a real Postfix

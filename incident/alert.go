@@ -13,14 +13,16 @@ const (
 	Opened  Event = "opened"
 	Updated Event = "updated" // it grew much, or came back
 	Closed  Event = "closed"
-	More    Event = "more" // alerts that were kept back; of no one incident
+	More    Event = "more"   // alerts that were kept back; of no one incident
+	Notice  Event = "notice" // something to know that is no incident
 )
 
 // Alert is what the admin is told. Text is one line, escaped and at most 700
 // octets.
 type Alert struct {
-	Incident Incident // without its notes; zero if Event is More
+	Incident Incident // without its notes; zero if Event is More or Notice
 	Event    Event
+	Topic    string // of a Notice: of two that wait the later is told
 	Text     string
 	Time     time.Time
 }
@@ -32,6 +34,24 @@ const maxText = 700
 func newAlert(i Incident, e Event, now time.Time) Alert {
 	i.Notes = nil // an admin's words may name third parties
 	return Alert{Incident: i, Event: e, Text: line(&i, e), Time: now.UTC()}
+}
+
+// NewNotice makes an alert about what is no incident. The text may name accounts,
+// no third parties.
+func NewNotice(now time.Time, topic, text string) Alert {
+	return Alert{Event: Notice, Topic: escape(topic, maxName), Text: escape(text, maxText), Time: now.UTC()}
+}
+
+// sameAs reports whether two alerts are about the same, so that one of them is
+// enough.
+func (a *Alert) sameAs(b *Alert) bool {
+	switch {
+	case a.Event == More || b.Event == More:
+		return false
+	case a.Event == Notice || b.Event == Notice:
+		return a.Event == b.Event && a.Topic == b.Topic
+	}
+	return a.Incident.ID == b.Incident.ID
 }
 
 func line(i *Incident, e Event) string {
@@ -62,6 +82,7 @@ func (a Alert) MarshalJSON() ([]byte, error) {
 		Event      Event     `json:"event"`
 		Time       time.Time `json:"time"`
 		Text       string    `json:"text"`
+		Topic      string    `json:"topic,omitempty"`
 		ID         string    `json:"id,omitempty"`
 		Origin     string    `json:"origin,omitempty"`
 		Cause      string    `json:"cause,omitempty"`
@@ -74,6 +95,6 @@ func (a Alert) MarshalJSON() ([]byte, error) {
 		Reopened   int       `json:"reopened,omitempty"`
 		First      string    `json:"first,omitempty"`
 		Last       string    `json:"last,omitempty"`
-	}{a.Event, a.Time, a.Text, i.ID, escape(i.Origin, maxName), escape(i.Cause, maxName), escape(i.Noticed, maxNote),
+	}{a.Event, a.Time, a.Text, a.Topic, i.ID, escape(i.Origin, maxName), escape(i.Cause, maxName), escape(i.Noticed, maxNote),
 		i.Opened, i.Updated, i.Closed, i.Stops, i.Recipients, i.Reopened, escape(i.First, maxID), escape(i.Last, maxID)})
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,13 @@ type Options struct {
 	// incident stays open however quiet it is. It is asked at most once a
 	// minute for each incident.
 	StillOver func(origin, cause string, now time.Time) bool
+
+	// Abuses are the causes that are abuse, for Abused: the limits of that kind.
+	// nil: none.
+	Abuses func() []string
+
+	// Log gets a line for each account that comes near a limit; nil: nowhere.
+	Log *slog.Logger
 
 	// Save keeps an incident: when it opens, closes and while it changes. It gets
 	// its own copy.
@@ -59,6 +67,7 @@ type Book struct {
 	pending map[key]*count // below the threshold of their rule
 	due     []*entry       // opened or come back; to be saved and told
 	lost    int64          // stops below a threshold that could not be remembered by origin
+	near    near
 }
 
 type key struct{ origin, cause string }
@@ -93,6 +102,9 @@ func NewBook(o Options) *Book {
 	o.Quiet = cmp.Or(o.Quiet, time.Hour)
 	o.Grace = cmp.Or(o.Grace, 24*time.Hour)
 	o.SaveEvery = cmp.Or(o.SaveEvery, time.Minute)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	return &Book{
 		opts:    o,
 		changed: make(chan struct{}, 1),
@@ -331,6 +343,7 @@ func (b *Book) Tick(now time.Time) {
 	b.trim()
 	b.mu.Unlock()
 	b.handOver(now)
+	b.tellNear(now)
 }
 
 // toAsk are the quiet incidents of which it is to be asked whether they go on.

@@ -39,7 +39,8 @@ const (
 // Channels hand alerts to each channel, every one at its own pace. Safe for
 // concurrent use. Close it: that closes channels that are io.Closers, too.
 //
-// Two alerts of one incident that wait become one. When a channel has had its
+// Two alerts of one incident that wait become one, as do two notices of one
+// topic. When a channel has had its
 // number for the hour, its last one says so, an hour's silence follows, and then
 // one alert tells how many were kept back.
 type Channels struct{ lanes []*lane }
@@ -201,14 +202,11 @@ func (l *lane) keep(n int64) {
 	l.counts.Kept += n
 }
 
-// join makes one of a and an alert about the same incident that waits.
+// join makes one of a and an alert about the same that waits.
 func (l *lane) join(a Alert) bool {
-	if a.Event == More {
-		return false
-	}
 	for i := range l.queue {
 		w := &l.queue[i]
-		if w.alert.Event == More || w.alert.Incident.ID != a.Incident.ID {
+		if !w.alert.sameAs(&a) {
 			continue
 		}
 		if w.alert.Event == Opened && a.Event == Updated { // of the opening nobody knows yet
@@ -338,12 +336,12 @@ func (l *lane) failed(now time.Time, a Alert, tries int, err error) {
 	}
 }
 
-// back puts a at the head of the queue, or into one with a newer alert about its
-// incident. The lock is ours.
+// back puts a at the head of the queue, or into one with a newer alert about the
+// same. The lock is ours.
 func (l *lane) back(a Alert, tries int) {
 	for i := range l.queue {
 		w := &l.queue[i]
-		if w.alert.Event != More && w.alert.Incident.ID == a.Incident.ID {
+		if w.alert.sameAs(&a) {
 			if a.Event == Opened && w.alert.Event == Updated {
 				w.alert.Event = Opened
 				w.alert.Text = line(&w.alert.Incident, Opened)

@@ -17,8 +17,8 @@ import (
 
 // Command runs a program for each alert: without a shell, one at a time, with
 // the arguments event, incident id, origin and cause, and the alert as JSON on
-// standard input. For an alert about no one incident (event "more") the other
-// arguments are empty. Its environment is PATH and LANG alone, its directory
+// standard input. For an alert about no one incident (events "more" and
+// "notice") the other arguments are empty. Its environment is PATH and LANG alone, its directory
 // the root.
 type Command struct {
 	Path    string        // absolute

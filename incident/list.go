@@ -74,6 +74,22 @@ func (b *Book) list(wanted func(*entry) bool) []Incident {
 	return all
 }
 
+// Abused reports whether an incident of abuse of the account is open: of one of
+// the causes that Options.Abuses names.
+func (b *Book) Abused(account string) bool {
+	if b.opts.Abuses == nil {
+		return false
+	}
+	causes := b.opts.Abuses()
+	account = name(account)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(causes, func(cause string) bool {
+		e := b.entries[key{account, name(cause)}]
+		return e != nil && e.Open()
+	})
+}
+
 // Find is an incident that is open or in its grace.
 func (b *Book) Find(id string) (Incident, bool) {
 	b.mu.Lock()

@@ -82,7 +82,7 @@ func (s *Syslog) write(line []byte, deadline time.Time) error {
 // left to the daemon, as syslog(3) does.
 func (s *Syslog) frame(a *Alert) []byte {
 	severity := severityWarning
-	if a.Event == Closed {
+	if a.Event == Closed || a.Event == Notice {
 		severity = severityNotice
 	}
 	tag := s.Tag

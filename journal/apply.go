@@ -26,12 +26,15 @@ var statements = [...]string{
 		domains, state, changed) VALUES (?,?,?,?,?,?,?,?,?,?,?,'held',?)`,
 	// A hold that was saved from a broken database is there before its decision.
 	openHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
-		domains, state, changed) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12
+		domains, state, changed, waits) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,?13
 		WHERE NOT EXISTS (SELECT 1 FROM hold WHERE decision_id = ?2 AND decision_id <> '')`,
 	updateHold: `UPDATE hold SET queue_id = ?, account = ?, rule = ?, reason = ?, mail_from = ?, arrival = ?, held_at = ?,
 		size = ?, recipients = ?, domains = ?, state = 'held' WHERE n = ?`,
-	changeHold: `UPDATE hold SET queue_id = ?, state = ?, changed = ?, changed_by = ?, change_reason = ?,
-		new_queue_id = iif(?6 = '', new_queue_id, ?6), arrival = iif(?7 = 0, arrival, ?7) WHERE n = ?8`,
+	// What a message waited for says to whom it goes, if only in digests: it goes
+	// with the message.
+	changeHold: `UPDATE hold SET queue_id = ?, state = ?2, changed = ?, changed_by = ?, change_reason = ?,
+		new_queue_id = iif(?6 = '', new_queue_id, ?6), arrival = iif(?7 = 0, arrival, ?7),
+		charge_id = iif(?8 = '', charge_id, ?8), waits = iif(?2 IN ('released', 'deleted'), '', waits) WHERE n = ?9`,
 	// What was saved from a broken database has an n below 1, and may be in the log
 	// that is left as well.
 	insertAction: `INSERT INTO admin_action (n, time, by, uid, login_uid, verb, target, reason, outcome)
@@ -42,10 +45,7 @@ var statements = [...]string{
 		VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET origin = excluded.origin, cause = excluded.cause,
 		noticed = excluded.noticed, opened = excluded.opened, updated = excluded.updated, closed = excluded.closed,
 		stops = excluded.stops, recipients = excluded.recipients, state = excluded.state`,
-	putBucket: `INSERT INTO bucket (name, value, state, expires) VALUES (?,?,?,?)
-		ON CONFLICT DO UPDATE SET state = excluded.state, expires = excluded.expires`,
-	deleteBucket: `DELETE FROM bucket WHERE name = ? AND value = ?`,
-	putValue:     `INSERT INTO value (name, value) VALUES (?,?) ON CONFLICT DO UPDATE SET value = excluded.value`,
+	putValue: `INSERT INTO value (name, value) VALUES (?,?) ON CONFLICT DO UPDATE SET value = excluded.value`,
 	// A queue id belongs to the newest decision that had it, or whose hold was
 	// requeued under it.
 	addDelivery: `UPDATE decision SET sent = sent + ?1, deferred = deferred + ?2, bounced = bounced + ?3, expired = expired + ?4
@@ -68,8 +68,6 @@ const (
 	changeHold
 	insertAction
 	putIncident
-	putBucket
-	deleteBucket
 	putValue
 	addDelivery
 	setCheckpoint
@@ -134,14 +132,6 @@ func (a *applier) apply(r Record) error {
 		_, err := a.exec(putIncident, r.ID, r.Origin, r.Cause, r.Noticed, micros(r.Opened), micros(r.Updated), micros(r.Closed),
 			r.Stops, r.Recipients, string(r.State))
 		return err
-	case Bucket:
-		var err error
-		if len(r.State) == 0 {
-			_, err = a.exec(deleteBucket, r.Limit, r.Value)
-		} else {
-			_, err = a.exec(putBucket, r.Limit, r.Value, string(r.State), micros(r.Expires))
-		}
-		return err
 	case Delivery:
 		return a.delivery(r)
 	case Value:
@@ -181,7 +171,7 @@ func (a *applier) decision(d *Decision) error {
 	}
 	const notSeen = 0 // its arrival, before somebody looks into the queue
 	_, err = a.exec(openHold, d.QueueID, d.ID, d.Account, d.Rule, d.Reason, d.MailFrom, notSeen, at, d.Size, d.Recipients,
-		domains, at)
+		domains, at, string(d.Waits))
 	return err
 }
 
@@ -245,7 +235,8 @@ func (a *applier) holdChange(c *HoldChange) error {
 	if queueID == "" {
 		queueID = c.QueueID
 	}
-	_, err = a.exec(changeHold, queueID, string(c.State), micros(c.Time), c.By, c.Reason, c.NewQueueID, micros(c.Arrival), n)
+	_, err = a.exec(changeHold, queueID, string(c.State), micros(c.Time), c.By, c.Reason, c.NewQueueID, micros(c.Arrival),
+		c.ChargeID, n)
 	return err
 }
 
@@ -290,11 +281,6 @@ func notAfter(t time.Time) int64 {
 func (a *applier) purgeAccount(p purge) error {
 	for _, text := range purgeAccountStatements {
 		if _, err := a.conn.ExecContext(context.Background(), text, p.Account, micros(p.Time)); err != nil {
-			return err
-		}
-	}
-	for _, value := range append([]string{p.Account}, p.Values...) {
-		if _, err := a.conn.ExecContext(context.Background(), "DELETE FROM bucket WHERE value = ?", value); err != nil {
 			return err
 		}
 	}

@@ -215,19 +215,9 @@ func (d *database) transact(work func() error) error {
 
 // store writes a batch and how far the log is read by it.
 func (d *database) store(b *batch) (faults int, err error) {
-	type key struct{ limit, value string }
-	last := make(map[key]int) // of several states of a bucket only the last counts
-	for i, r := range b.records {
-		if r, ok := r.(Bucket); ok {
-			last[key{r.Limit, r.Value}] = i
-		}
-	}
 	err = d.transact(func() error {
 		faults = 0
-		for i, r := range b.records {
-			if r, ok := r.(Bucket); ok && last[key{r.Limit, r.Value}] != i {
-				continue
-			}
+		for _, r := range b.records {
 			if err := d.apply.apply(r); err != nil {
 				if !isRecordFault(err) {
 					return err

@@ -33,7 +33,6 @@ type filler struct {
 	database  *database // nil: not open
 	lastReset time.Time
 	old       string    // a broken database put aside that no new one took the rows of yet
-	replaced  bool      // a new one did, and Options.OnReset is to be called
 	retry     time.Time // of the database
 	pause     time.Duration
 	unread    int // attempts to read the same place
@@ -137,7 +136,7 @@ func (f *filler) openFile(ctx context.Context) (*database, error) {
 		return d, err
 	}
 	f.j.log.Warn("journal rows saved from the broken database", d.saved...)
-	f.old, f.replaced = "", true
+	f.old = ""
 	return d, nil
 }
 
@@ -241,12 +240,6 @@ func (f *filler) step() (more bool, err error) {
 	if f.database == nil {
 		if f.open(context.Background()); f.database == nil {
 			return false, f.lastError()
-		}
-	}
-	if f.replaced {
-		f.replaced = false
-		if f.j.options.OnReset != nil {
-			f.j.options.OnReset()
 		}
 	}
 	end := *f.j.file.end.Load()

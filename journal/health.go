@@ -99,7 +99,7 @@ type Stats struct {
 	Appended        int64 // records given to Append that were taken
 	Noted           int64 // records given to Note that were taken
 	DroppedAccepted int64 // rows about accepted mail not written
-	Dropped         int64 // buckets, repeats, deliveries, values, incidents not written
+	Dropped         int64 // repeats, deliveries, values, incidents not written
 	Lost            int64 // stops, holds, admin actions for which there was no room, and records that cannot be stored
 	Damaged         int64 // lines of the log that could not be read
 	Filled          int64 // lines of the log that are in the database

@@ -9,8 +9,8 @@
 //
 // Neither a full or read-only disk nor a broken database stops the guard: stops,
 // holds and admin actions wait in memory, and a broken database is put aside; a
-// new one takes what can be read of it (open holds, buckets, values, incidents,
-// admin actions), and the log that is left. Health and the log say so.
+// new one takes what can be read of it (open holds, values, incidents, admin
+// actions), and the log that is left. Health and the log say so.
 //
 // The trap: a name for a row can be used again. Queue ids are, so a hold is
 // named by queue id and decision id together.
@@ -39,7 +39,7 @@ type Options struct {
 	AcceptedPerSecond int   // rows about accepted mail; the rest is dropped and counted [500]
 	SegmentBytes      int64 // of one file of the log [8 MiB]
 	KeepLogBytes      int64 // of log that the database has, kept to fill a new one from [64 MiB]
-	MaxLogBytes       int64 // of log; over it rows about accepted mail and buckets are dropped [1 GiB]
+	MaxLogBytes       int64 // of log; over it rows about accepted mail are dropped [1 GiB]
 	MinFree           int64 // on the disk; below it rows about accepted mail are dropped [64 MiB]
 	MaxDatabaseBytes  int64 // in use; over it the oldest rows about accepted mail go early [4 GiB]
 	BacklogRecords    int   // stops, holds and admin actions that wait in memory [100,000]
@@ -49,15 +49,6 @@ type Options struct {
 
 	// Now is the clock of retention and of what is dropped. [time.Now]
 	Now func() time.Time
-
-	// OnReset is called when a new database is in the place of a broken one, with
-	// what could be read of that, and before the log that is left goes into it.
-	// Buckets, holds and the like may be missing or behind: who has them notes
-	// them again. It is called on the goroutine that fills the database, for one
-	// that Open found broken perhaps before Open returns, and nothing is filled or
-	// searched until it returns: it may Append and Note, but must not wait for
-	// the journal (Sync, searches, purges, Close). [nothing]
-	OnReset func()
 }
 
 // Retention is how long rows are kept. Zero values stand for the brackets.
@@ -75,8 +66,6 @@ const (
 
 	notesRecords  = 50_000 // repeats, deliveries, values, incidents that wait
 	notesBytes    = 16 << 20
-	chargesRecord = 100_000 // buckets that wait: all that change in 100 ms
-	chargesBytes  = 32 << 20
 	acceptedBytes = 4 << 20
 	acceptedCount = 10_000
 
@@ -167,7 +156,6 @@ func Open(ctx context.Context, options Options) (*Journal, error) {
 	j.queue.bounds = [classes]bound{
 		dear:     {options.BacklogRecords, options.BacklogBytes},
 		ordinary: {notesRecords, notesBytes},
-		charges:  {chargesRecord, chargesBytes},
 		accepted: {acceptedCount, acceptedBytes},
 	}
 	j.file.dir = filepath.Join(options.Dir, logDirectory)
@@ -287,12 +275,8 @@ func (j *Journal) Note(r Record) {
 	if j.closed.Load() {
 		return
 	}
-	switch c := r.class(); {
-	case c == accepted && (j.spareNone() || !j.rate.take(j.options.Now())):
+	if r.class() == accepted && (j.spareNone() || !j.rate.take(j.options.Now())) {
 		j.droppedAccepted.Add(1)
-		return
-	case c == charges && j.longLog.Load():
-		j.dropped.Add(1)
 		return
 	}
 	_, ok, err := j.queue.add(r)
@@ -418,9 +402,9 @@ func (j *Journal) watchSpace() {
 	long := length > j.options.MaxLogBytes
 	if j.longLog.Swap(long) != long {
 		if long {
-			j.log.Error("journal log too long: rows about accepted mail and buckets are not written", "bytes", length, "most", j.options.MaxLogBytes)
+			j.log.Error("journal log too long: rows about accepted mail are not written", "bytes", length, "most", j.options.MaxLogBytes)
 		} else {
-			j.log.Info("journal log short again: all rows are written", "bytes", length)
+			j.log.Info("journal log short again: rows about accepted mail are written", "bytes", length)
 		}
 	}
 }

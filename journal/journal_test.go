@@ -163,12 +163,7 @@ func TestEveryRecordComesBack(t *testing.T) {
 	}
 	closed := incident
 	closed.ID, closed.Closed, closed.State = "i0", start.Add(time.Minute), nil
-	bucket := journal.Bucket{Limit: "login-hour", Value: "login:taro@example.jp", State: json.RawMessage(`{"cells":[1,2]}`)}
 	must(t, j.Append(action, incident, closed))
-	j.Note(journal.Bucket{Limit: "login-hour", Value: "login:taro@example.jp", State: json.RawMessage(`{}`)})
-	j.Note(bucket)
-	j.Note(journal.Bucket{Limit: "a", Value: "b", State: json.RawMessage(`{}`)})
-	j.Note(journal.Bucket{Limit: "a", Value: "b"})
 	j.Note(journal.Value{Name: "maillog", Value: "old"})
 	j.Note(journal.Value{Name: "maillog", Value: "offset 17"})
 
@@ -181,9 +176,6 @@ func TestEveryRecordComesBack(t *testing.T) {
 	opened, err := j.Incidents(t.Context(), true)
 	must(t, err)
 	same(t, "open incidents", opened, []journal.Incident{incident})
-	var buckets []journal.Bucket
-	must(t, j.Buckets(t.Context(), func(b journal.Bucket) error { buckets = append(buckets, b); return nil }))
-	same(t, "buckets", buckets, []journal.Bucket{bucket})
 	value, found, err := j.Value(t.Context(), "maillog")
 	must(t, err)
 	if value != "offset 17" || !found {
@@ -478,9 +470,9 @@ func TestManyDomainsAreBounded(t *testing.T) {
 func TestUnfitRecordsAreErrors(t *testing.T) {
 	j := open(t, journal.Options{Dir: t.TempDir()})
 	for name, r := range map[string]journal.Record{
-		"state that is not JSON": journal.Bucket{Limit: "l", Value: "v", State: json.RawMessage("{")},
-		"the same over lines":    journal.Bucket{Limit: "l", Value: "v", State: json.RawMessage("{\n")},
-		"huge state":             journal.Bucket{Limit: "l", Value: "v", State: json.RawMessage(`"` + strings.Repeat("x", 2<<20) + `"`)},
+		"state that is not JSON": journal.Incident{ID: "i", State: json.RawMessage("{")},
+		"the same over lines":    journal.Incident{ID: "i", State: json.RawMessage("{\n")},
+		"huge state":             journal.Incident{ID: "i", State: json.RawMessage(`"` + strings.Repeat("x", 2<<20) + `"`)},
 		"huge value":             journal.Value{Name: "n", Value: strings.Repeat("x", 1<<20)},
 	} {
 		if err := j.Append(r, held(1)); err == nil {
@@ -490,13 +482,12 @@ func TestUnfitRecordsAreErrors(t *testing.T) {
 	if len(explain(t, j, newID(1))) != 1 {
 		t.Error("a record beside an unfit one is not there")
 	}
-	must(t, j.Append(journal.Bucket{Limit: "l", Value: "v", State: json.RawMessage("{\n\"a\": 1\n}")}))
-	must(t, j.Buckets(t.Context(), func(b journal.Bucket) error {
-		if string(b.State) != `{"a":1}` {
-			t.Errorf("got %s", b.State)
-		}
-		return nil
-	}))
+	must(t, j.Append(journal.Incident{ID: "i", State: json.RawMessage("{\n\"a\": 1\n}")}))
+	incidents, err := j.Incidents(t.Context(), false)
+	must(t, err)
+	if len(incidents) != 1 || string(incidents[0].State) != `{"a":1}` {
+		t.Errorf("got %+v", incidents)
+	}
 }
 
 func TestTwoOpens(t *testing.T) {

@@ -26,6 +26,7 @@ const (
 	maxFindings = 50      //
 	maxCounters = 100     //
 	maxValue    = 1 << 16 // octets of a Value
+	MaxWaits    = 1 << 16 // octets of Decision.Waits; a longer one is left out
 	maxLine     = 1 << 20 // octets of a record in the log
 )
 
@@ -79,8 +80,8 @@ func parseLine(text []byte) (Record, error) {
 	if crc32.Checksum(text, castagnoli) != want {
 		return nil, errLine
 	}
-	if b, ok := plainBucket(text); ok {
-		return b, nil
+	if bytes.HasPrefix(text, pastBucket) {
+		return nil, nil
 	}
 	var w wire
 	if err := json.Unmarshal(text, &w); err != nil {
@@ -89,46 +90,13 @@ func parseLine(text []byte) (Record, error) {
 	return w.record(), nil
 }
 
-// plainBucket reads a bucket as encode writes it, if nothing in its names is
-// escaped: most lines of a busy log are buckets, and a general decoder takes ten
-// times as long. What it does not know for certain it leaves to that.
-func plainBucket(text []byte) (Bucket, bool) {
-	rest, ok := bytes.CutPrefix(text, []byte(`{"t":"bucket","limit":"`))
-	if !ok {
-		return Bucket{}, false
-	}
-	limit, rest, ok := bytes.Cut(rest, []byte(`","key":"`))
-	if !ok || bytes.ContainsAny(limit, `"\`) {
-		return Bucket{}, false
-	}
-	key, rest, ok := bytes.Cut(rest, []byte{'"'})
-	if !ok || bytes.IndexByte(key, '\\') >= 0 {
-		return Bucket{}, false
-	}
-	var expires int64
-	if number, ok := bytes.CutPrefix(rest, []byte(`,"expires":`)); ok {
-		digits := min(len(number), 18) // of any length that fits for certain
-		for i, c := range number[:digits] {
-			if c < '0' || c > '9' {
-				digits = i
-				break
-			}
-			expires = 10*expires + int64(c-'0')
-		}
-		if digits == 0 || number[0] == '0' {
-			return Bucket{}, false
-		}
-		rest = number[digits:]
-	}
-	state, ok := bytes.CutPrefix(rest, []byte(`,"state":`))
-	if !ok || !bytes.HasSuffix(state, []byte("}")) || !utf8.Valid(text) {
-		return Bucket{}, false
-	}
-	state = state[:len(state)-1]
-	if !json.Valid(state) {
-		return Bucket{}, false
-	}
-	return Bucket{Limit: string(limit), Value: string(key), State: bytes.Clone(bytes.TrimSpace(state)), Expires: moment(expires)}, true
+// pastBucket begins the counters that the log of earlier versions has, most of
+// its lines: nobody reads them any more.
+var pastBucket = []byte(`{"t":"bucket"`)
+
+// isPast reports whether a line is of a kind that is no longer kept.
+func isPast(line []byte) bool {
+	return len(line) > lineHead && bytes.HasPrefix(line[lineHead:], pastBucket)
 }
 
 // line builds a JSON object. Members with a zero value are left out.
@@ -366,6 +334,9 @@ func (d Decision) encode(l *line) {
 	l.number("repeats", d.Repeats)
 	l.yes("late", d.Late)
 	l.time("last", d.LastRepeat)
+	if d.opensHold() {
+		l.waits(d.Waits)
+	}
 	l.close()
 }
 
@@ -403,6 +374,7 @@ func (h HoldChange) encode(l *line) {
 	l.prose("reason", h.Reason)
 	l.text("new_queue_id", h.NewQueueID)
 	l.time("arrival", h.Arrival)
+	l.text("charge_id", h.ChargeID)
 	l.close()
 }
 
@@ -436,15 +408,6 @@ func (i Incident) encode(l *line) {
 	l.close()
 }
 
-func (b Bucket) encode(l *line) {
-	l.open("bucket")
-	l.text("limit", b.Limit)
-	l.text("key", b.Value)
-	l.time("expires", b.Expires)
-	l.raw("state", b.State)
-	l.close()
-}
-
 // raw writes JSON as it is, on one line; nothing if it is empty.
 func (l *line) raw(name string, v json.RawMessage) {
 	if len(v) == 0 {
@@ -466,6 +429,13 @@ func (l *line) raw(name string, v json.RawMessage) {
 	}
 	l.name(name)
 	l.b = append(l.b, v...)
+}
+
+// waits is raw for what may be left out: the rest of the record is worth more.
+func (l *line) waits(v json.RawMessage) {
+	if len(v) <= MaxWaits && utf8.Valid(v) && json.Valid(v) {
+		l.raw("waits", v)
+	}
 }
 
 func (d Delivery) encode(l *line) {
@@ -492,17 +462,6 @@ func (p purge) encode(l *line) {
 	l.open("purge")
 	l.text("account", p.Account)
 	l.time("time", p.Time)
-	if len(p.Values) > 0 {
-		l.name("values")
-		l.b = append(l.b, '[')
-		for i, v := range p.Values {
-			if i > 0 {
-				l.b = append(l.b, ',')
-			}
-			l.b = appendJSONString(l.b, clean(v, maxText))
-		}
-		l.b = append(l.b, ']')
-	}
 	l.close()
 }
 
@@ -542,7 +501,7 @@ type wire struct {
 	Last       int64           `json:"last"`
 	N          int64           `json:"n"`
 	Arrival    int64           `json:"arrival"`
-	State      json.RawMessage `json:"state"` // a hold's name, a bucket's state
+	State      json.RawMessage `json:"state"` // a hold's name, an incident's state
 	By         string          `json:"by"`
 	NewQueueID string          `json:"new_queue_id"`
 	LoginUID   int             `json:"login_uid"`
@@ -557,13 +516,11 @@ type wire struct {
 	Closed     int64           `json:"closed"`
 	Stops      int64           `json:"stops"`
 	Late       bool            `json:"late"`
-	Limit      string          `json:"limit"`
-	Key        string          `json:"key"`
 	Status     string          `json:"status"`
 	Name       string          `json:"name"`
 	Value      string          `json:"value"`
-	Expires    int64           `json:"expires"`
-	Values     []string        `json:"values"`
+	Waits      json.RawMessage `json:"waits"`
+	ChargeID   string          `json:"charge_id"`
 }
 
 type wireFinding struct {
@@ -606,7 +563,7 @@ func (w *wire) record() Record {
 		}
 		return HoldChange{
 			QueueID: w.QueueID, DecisionID: w.ID, Time: moment(w.Time), State: State(state), By: w.By, Reason: w.Reason,
-			NewQueueID: w.NewQueueID, Arrival: moment(w.Arrival),
+			NewQueueID: w.NewQueueID, Arrival: moment(w.Arrival), ChargeID: w.ChargeID,
 		}
 	case "admin":
 		return AdminAction{
@@ -618,14 +575,12 @@ func (w *wire) record() Record {
 			ID: w.ID, Origin: w.Origin, Cause: w.Cause, Noticed: w.Noticed, Opened: moment(w.Opened), Updated: moment(w.Updated),
 			Closed: moment(w.Closed), Stops: w.Stops, Recipients: w.Recipients, State: w.State,
 		}
-	case "bucket":
-		return Bucket{Limit: w.Limit, Value: w.Key, State: w.State, Expires: moment(w.Expires)}
 	case "delivery":
 		return Delivery{QueueID: w.QueueID, Time: moment(w.Time), Status: w.Status, N: int(w.N)}
 	case "value":
 		return Value{Name: w.Name, Value: w.Value}
 	case "purge":
-		return purge{Account: w.Account, Time: moment(w.Time), Values: w.Values}
+		return purge{Account: w.Account, Time: moment(w.Time)}
 	}
 	return nil
 }
@@ -638,6 +593,7 @@ func (w *wire) decision() Decision {
 		MailFrom: w.MailFrom, HeaderFrom: w.HeaderFrom, MessageID: w.MessageID, QueueID: w.QueueID,
 		Size: w.Size, Recipients: int(w.Recipients), Domains: w.Domains,
 		Findings: findingsOf(w.Findings), Counters: countersOf(w.Counters), Repeats: w.Repeats, LastRepeat: moment(w.Last), Late: w.Late,
+		Waits: w.Waits,
 	}
 	// A name that this version does not know leaves the zero value.
 	d.Verdict, _ = policy.ParseVerdict(w.Verdict)

@@ -29,15 +29,12 @@ var retentions = [...]struct {
 	{ofTotals, `DELETE FROM total WHERE (day, account, verdict) IN
 		(SELECT day, account, verdict FROM total WHERE day < ?1 / 86400000000 LIMIT ?2)`},
 	{ofTotals, `DELETE FROM incident WHERE id IN (SELECT id FROM incident WHERE closed <> 0 AND closed < ?1 LIMIT ?2)`},
-	{ofNow, `DELETE FROM bucket WHERE (name, value) IN
-		(SELECT name, value FROM bucket WHERE expires <> 0 AND expires <= ?1 LIMIT ?2)`},
 	{ofActions, `DELETE FROM admin_action WHERE n IN (SELECT n FROM admin_action WHERE time < ?1 LIMIT ?2)`},
 }
 
 func ofAddresses(r *Retention) time.Duration { return r.Addresses }
 func ofTotals(r *Retention) time.Duration    { return r.Totals }
 func ofActions(r *Retention) time.Duration   { return r.Actions }
-func ofNow(*Retention) time.Duration         { return 0 }
 
 // purgeAccountStatements forget account ?1 up to time ?2: all but open holds
 // with their decisions, and admin actions.
@@ -149,20 +146,16 @@ func (f *filler) shrink() {
 	}
 }
 
-// PurgeAccount forgets an account, as of now: its decisions, closed holds,
-// totals, closed incidents and buckets, in the database and in the log; and all
-// databases that were put aside, which may know it. Its buckets are those of the
-// value account and of the given values. A bucket that is to outlast it, as one
-// that is shut, is to be noted again afterwards.
+// PurgeAccount forgets an account, as of now: its decisions, closed holds with
+// what they waited for, totals and closed incidents, in the database and in the
+// log; and all databases that were put aside, which may know it. What is counted
+// of it is not here.
 //
 // Open holds with their decisions and open incidents stay until they are closed
 // and a purge is asked for again or their time is over, admin actions for their
 // time, decisions about other accounts' mail that name it for theirs.
-func (j *Journal) PurgeAccount(ctx context.Context, account string, values ...string) error {
+func (j *Journal) PurgeAccount(ctx context.Context, account string) error {
 	p := purge{Account: clean(account, maxText), Time: j.options.Now()}
-	for _, v := range values {
-		p.Values = append(p.Values, clean(v, maxText))
-	}
 	if err := j.Append(p); err != nil {
 		return fmt.Errorf("purge account %s: %w", account, err)
 	}
@@ -171,7 +164,7 @@ func (j *Journal) PurgeAccount(ctx context.Context, account string, values ...st
 		return fmt.Errorf("purge account %s: %w", account, err)
 	}
 	return j.filler.ask(ctx, func(d *database) error {
-		err := errors.Join(j.filler.purgeLog(d, &p), removeBrokenBefore(j.filler.path, time.Unix(1<<62, 0)))
+		err := errors.Join(j.filler.purgeLog(d, p.Account), removeBrokenBefore(j.filler.path, time.Unix(1<<62, 0)))
 		if err != nil {
 			return fmt.Errorf("purge account %s: %w", account, err)
 		}
@@ -183,8 +176,7 @@ func (j *Journal) PurgeAccount(ctx context.Context, account string, values ...st
 
 // purgeLog writes the segments that the database has again, without the lines
 // of an account, but for those of its open holds and incidents.
-func (f *filler) purgeLog(d *database, p *purge) error {
-	account := p.Account
+func (f *filler) purgeLog(d *database, account string) error {
 	open := make(map[string]bool) // decisions that opened holds, and incidents
 	rows, err := d.conn.QueryContext(context.Background(), `SELECT decision_id FROM hold WHERE account = ?1 AND `+openStates+`
 		UNION SELECT id FROM incident WHERE origin = ?1 AND closed = 0`, account)
@@ -209,8 +201,6 @@ func (f *filler) purgeLog(d *database, p *purge) error {
 			return r.Account == account && !open[r.DecisionID]
 		case Incident:
 			return r.Origin == account && !open[r.ID] // all of a closed one: its first lines alone would open it again
-		case Bucket:
-			return p.covers(r.Value)
 		case purge:
 			return false // forgets it again when a database is filled anew
 		}
@@ -273,7 +263,7 @@ func rewrite(path string, without func(Record) bool) (removed int64, err error) 
 		if len(text) > 0 {
 			record, bad := parseLine(bytes.TrimSuffix(text, []byte{'\n'}))
 			switch {
-			case bad != nil || record != nil && without(record): // a damaged line may name it as well
+			case isPast(text) || bad != nil || record != nil && without(record): // a damaged line may name it as well
 				removed += int64(len(text))
 			default:
 				w.Write(text)

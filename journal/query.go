@@ -70,6 +70,8 @@ type Hold struct {
 	ChangedBy    string
 	ChangeReason string
 	NewQueueID   string
+	Waits        json.RawMessage // of the decision that opened it, until it is released or deleted; nil: it is not released paced
+	ChargeID     string          // of the step that paid for its release
 }
 
 // Delivered counts the log lines about a message's recipients by their outcome.
@@ -347,15 +349,19 @@ func (s store) holdsOf(ctx context.Context, id string, found []Explanation) ([]H
 var allStates = []State{StateHeld, StateReleasing, StateDeleting, StateReleased, StateDeleted, StateGone}
 
 const holdColumns = `queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients, domains, state,
-	changed, changed_by, change_reason, new_queue_id`
+	changed, changed_by, change_reason, new_queue_id, waits, charge_id`
 
 func scanHold(rows *sql.Rows) (h Hold, err error) {
 	var arrival, heldAt, changed int64
-	var domains string
+	var domains, waits string
 	err = rows.Scan(&h.QueueID, &h.DecisionID, &h.Account, &h.Rule, &h.Reason, &h.MailFrom, &arrival, &heldAt, &h.Size,
-		&h.Recipients, &domains, &h.State, &changed, &h.ChangedBy, &h.ChangeReason, &h.NewQueueID)
+		&h.Recipients, &domains, &h.State, &changed, &h.ChangedBy, &h.ChangeReason, &h.NewQueueID,
+		&waits, &h.ChargeID)
 	if err != nil {
 		return h, err
+	}
+	if waits != "" {
+		h.Waits = json.RawMessage(waits)
 	}
 	h.Arrival, h.HeldAt, h.Changed = moment(arrival), moment(heldAt), moment(changed)
 	if err := fromText(domains, &h.Domains); err != nil {
@@ -467,39 +473,6 @@ func (s store) incidents(ctx context.Context, openOnly bool) ([]Incident, error)
 		return nil, fmt.Errorf("search incidents: %w", err)
 	}
 	return found, nil
-}
-
-// bucketsPage is how many buckets are read at once: no read stays open while
-// the caller works.
-const bucketsPage = 1000
-
-func (s store) buckets(ctx context.Context, fn func(Bucket) error) error {
-	var last Bucket
-	for {
-		var page []Bucket
-		err := s.each(ctx, `SELECT name, value, state, expires FROM bucket WHERE (name, value) > (?, ?) ORDER BY name, value LIMIT ?`,
-			[]any{last.Limit, last.Value, bucketsPage}, func(rows *sql.Rows) error {
-				var b Bucket
-				var state string
-				var expires int64
-				err := rows.Scan(&b.Limit, &b.Value, &state, &expires)
-				b.State, b.Expires = json.RawMessage(state), moment(expires)
-				page = append(page, b)
-				return err
-			})
-		if err != nil {
-			return fmt.Errorf("read buckets: %w", err)
-		}
-		for _, b := range page {
-			if err := fn(b); err != nil {
-				return err
-			}
-		}
-		if len(page) < bucketsPage {
-			return nil
-		}
-		last = page[len(page)-1]
-	}
 }
 
 func (s store) value(ctx context.Context, name string) (value string, found bool, err error) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -133,6 +134,9 @@ func copyTable(ctx context.Context, from *sql.Tx, to *sql.DB, table string) erro
 	if err != nil {
 		return err
 	}
+	for i, name := range columns {
+		columns[i] = `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+	}
 	values := make([]any, len(columns))
 	pointers := make([]any, len(columns))
 	for i := range values {
@@ -143,7 +147,8 @@ func copyTable(ctx context.Context, from *sql.Tx, to *sql.DB, table string) erro
 		return err
 	}
 	defer tx.Rollback()
-	insert, err := tx.PrepareContext(ctx, "INSERT INTO "+table+" VALUES ("+placeholders(len(columns))+")")
+	// By name: the file may be of an older version, with fewer columns.
+	insert, err := tx.PrepareContext(ctx, "INSERT INTO "+table+" ("+strings.Join(columns, ", ")+") VALUES ("+placeholders(len(columns))+")")
 	if err != nil {
 		return err
 	}

@@ -2,14 +2,13 @@ package journal
 
 import (
 	"encoding/json"
-	"slices"
 	"time"
 
 	"relayguard/policy"
 )
 
 // Record is one thing that the journal keeps: Decision, Repeat, Held,
-// HoldChange, AdminAction, Incident, Bucket, Delivery or Value.
+// HoldChange, AdminAction, Incident, Delivery or Value.
 type Record interface {
 	// class says how dear the record is when there is not room for all.
 	class() class
@@ -64,6 +63,12 @@ type Decision struct {
 	// to both.
 	Repeats    int64
 	LastRepeat time.Time
+
+	// Waits is what a message that a limit held waits for, as who releases it paced
+	// needs it: JSON, into which the journal does not look. It is kept with the
+	// hold that the decision opens, and comes back as Hold.Waits only. What is no
+	// JSON, or longer than MaxWaits, is left out: such a hold is one for an admin.
+	Waits json.RawMessage
 
 	// Late: the MTA had been answered otherwise (milter.on_timeout) before it was
 	// made. A late hold holds nothing.
@@ -121,6 +126,7 @@ type HoldChange struct {
 	Reason     string
 	NewQueueID string    // after a requeue
 	Arrival    time.Time // as the queue tells it; zero: unchanged
+	ChargeID   string    // of the step that paid for the release; empty: unchanged
 }
 
 // AdminAction is what an admin did.
@@ -152,15 +158,6 @@ type Incident struct {
 	State json.RawMessage
 }
 
-// Bucket is the state of one bucket of a limit. The journal does not look into
-// State, which must be JSON; an empty one deletes the bucket.
-type Bucket struct {
-	Limit   string
-	Value   string
-	State   json.RawMessage
-	Expires time.Time // then a purge deletes it; zero: never
-}
-
 // Delivery adds N to what is known of the fate of a message: of the newest
 // decision with that queue id that is no younger than Time.
 type Delivery struct {
@@ -181,12 +178,6 @@ type Value struct {
 type purge struct {
 	Account string
 	Time    time.Time
-	Values  []string // of its buckets, beside Account
-}
-
-// covers reports whether a bucket of that value is the account's.
-func (p *purge) covers(value string) bool {
-	return value == p.Account || slices.Contains(p.Values, value)
 }
 
 // class says how dear a record is.
@@ -195,7 +186,6 @@ type class uint8
 const (
 	dear     class = iota // stops, holds, admin actions: never dropped but for want of memory
 	ordinary              // repeats, deliveries, values, incidents
-	charges               // buckets
 	accepted              // rows about accepted mail
 	classes
 )
@@ -211,7 +201,6 @@ func (Held) class() class        { return dear }
 func (HoldChange) class() class  { return dear }
 func (AdminAction) class() class { return dear }
 func (Incident) class() class    { return ordinary }
-func (Bucket) class() class      { return charges }
 func (Delivery) class() class    { return ordinary }
 func (Value) class() class       { return ordinary }
 func (purge) class() class       { return dear }

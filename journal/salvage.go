@@ -22,10 +22,9 @@ const salvageTime = 10 * time.Second
 var salvages = [...]struct{ table, columns, from, where, order string }{
 	{
 		"hold", `n, queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients, domains, state,
-			changed, changed_by, change_reason, new_queue_id`,
+			changed, changed_by, change_reason, new_queue_id, waits, charge_id`,
 		"hold NOT INDEXED", openStates, "n",
 	},
-	{"bucket", "name, value, state, expires", "bucket", "json_valid(state)", "name, value"},
 	{"value", "name, value", "value", "true", "name"},
 	{
 		"incident", "id, origin, cause, noticed, opened, updated, closed, stops, recipients, state",
@@ -52,8 +51,12 @@ func (d *database) salvage(ctx context.Context, old string) (report []any, err e
 		if s.table == "admin_action" {
 			columns = strings.Replace(columns, "n", "n - 1099511627776", 1) // see insertAction; 2^40 is above any n
 		}
-		if s.table == "bucket" && !hasColumn(ctx, from, s.table, "expires") {
-			columns = strings.Replace(columns, "expires", "0", 1) // as before version 2
+		if s.table == "hold" {
+			waits := "iif(json_valid(waits), waits, ''), charge_id"
+			if !hasColumn(ctx, from, s.table, "waits") {
+				waits = "'', ''" // as before version 3
+			}
+			columns = strings.Replace(columns, "waits, charge_id", waits, 1)
 		}
 		insert, err := d.conn.PrepareContext(context.Background(),
 			"INSERT OR IGNORE INTO "+s.table+" ("+s.columns+") VALUES ("+placeholders(strings.Count(s.columns, ",")+1)+")")

@@ -3,17 +3,15 @@ package journal
 // schemaVersion is the database's PRAGMA user_version. An older database is
 // brought up to it in place; one of a later version is put aside as a broken
 // one is.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // migrations lead from the version that is their index to the next.
 var migrations = [schemaVersion]string{
-	1: `ALTER TABLE bucket ADD COLUMN expires INTEGER NOT NULL DEFAULT 0;` + bucketExpires,
+	1: ``, // of buckets, which are no longer here
+	2: `ALTER TABLE hold ADD COLUMN waits TEXT NOT NULL DEFAULT '';
+		ALTER TABLE hold ADD COLUMN charge_id TEXT NOT NULL DEFAULT '';
+		DROP TABLE bucket;`,
 }
-
-// bucketExpires is for the hourly purge.
-const bucketExpires = `
-CREATE INDEX bucket_expires ON bucket (expires) WHERE expires <> 0;
-`
 
 // Times are microseconds since the epoch, 0 for none. Addresses compare without
 // regard to the case of ASCII letters.
@@ -88,7 +86,9 @@ CREATE TABLE hold (
 	changed INTEGER NOT NULL,
 	changed_by TEXT NOT NULL DEFAULT '',
 	change_reason TEXT NOT NULL DEFAULT '',
-	new_queue_id TEXT NOT NULL DEFAULT ''
+	new_queue_id TEXT NOT NULL DEFAULT '',
+	waits TEXT NOT NULL DEFAULT '', -- JSON, or nothing
+	charge_id TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX hold_queue_id ON hold (queue_id);
 CREATE INDEX hold_decision_id ON hold (decision_id) WHERE decision_id <> '';
@@ -130,15 +130,6 @@ CREATE TABLE incident (
 	recipients INTEGER NOT NULL,
 	state TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-
-CREATE TABLE bucket (
-	name TEXT NOT NULL, -- of the limit
-	value TEXT NOT NULL,
-	state TEXT NOT NULL,
-	expires INTEGER NOT NULL DEFAULT 0,
-	PRIMARY KEY (name, value)
-) STRICT, WITHOUT ROWID;
-` + bucketExpires + `
 
 CREATE TABLE value (
 	name TEXT PRIMARY KEY,

@@ -83,12 +83,6 @@ func (j *Journal) Incidents(ctx context.Context, openOnly bool) ([]Incident, err
 	return search(ctx, j, func(s store) ([]Incident, error) { return s.incidents(ctx, openOnly) })
 }
 
-// Buckets hands over every bucket. An error of fn ends it and is returned.
-func (j *Journal) Buckets(ctx context.Context, fn func(Bucket) error) error {
-	_, err := search(ctx, j, func(s store) (struct{}, error) { return struct{}{}, s.buckets(ctx, fn) })
-	return err
-}
-
 // Value gives what a Value record of that name last said.
 func (j *Journal) Value(ctx context.Context, name string) (value string, found bool, err error) {
 	value, err = search(ctx, j, func(s store) (v string, err error) {

@@ -114,7 +114,7 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 		p.judge(&d, p.envelope(ctx, m, &d.Origin))
 	}
 	if !d.Verdict.Stops() && !exempt {
-		p.judge(&d, p.full(ctx, now, m, &d))
+		p.judgeAs(&d, p.full(ctx, now, m, &d, to))
 	}
 	if d.Verdict == Hold { // said at the end of the message
 		d.Verdict = Tell
@@ -126,7 +126,7 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decision {
 	ctx, done := p.mapTime(ctx)
 	defer done()
-	d := Decision{Verdict: Accept}
+	d := Decision{Verdict: Accept, Counted: len(m.RcptTo) + m.RcptMore}
 	if m.Header.Count(p.UIDHeader) > 0 {
 		d.Strip = []string{p.UIDHeader}
 		p.readUID(m)
@@ -177,6 +177,9 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		place.give(&d)
 	case !place.take(&d):
 		p.noRoom(m, &d)
+	}
+	if d.Verdict != Hold {
+		d.Waits = nil
 	}
 	return d
 }
@@ -422,9 +425,11 @@ func (p *Policy) exempt(m *Message) bool {
 // exemptRecipient: postmaster and abuse of our domains (RFC 2142 §4, §5), and
 // bounces to our own people. Each for itself: they exempt no other recipient.
 func (p *Policy) exemptRecipient(m *Message, to string) bool {
-	if !p.Inside.Has(to) {
-		return false
-	}
+	return p.Inside.Has(to) && exemptInside(m, to)
+}
+
+// exemptInside is exemptRecipient of one inside.
+func exemptInside(m *Message, to string) bool {
 	local := to
 	if a, ok := address.Parse(to); ok {
 		local = a.Local

@@ -84,7 +84,7 @@ func TestWhatAnotherRuleHoldsIsNotHeldAsStopped(t *testing.T) {
 			h.order(order(policy.Deny, policy.SubjectTarget, "example.net"), order(policy.Stop, "", ""))
 		}, policy.Reject, policy.RuleDenied, -1},
 		{"store away", policy.Enforce, func(h *house, _ *policy.Message) {
-			h.Limits = policy.NewLimits(policy.Enforce, []policy.LimitRule{hour}, nil, away{}, h.retries)
+			h.Limits = policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Rules: []policy.LimitRule{hour}, Store: away{}, Retries: h.retries})
 		}, policy.Defer, policy.RuleLimits, -1},
 		{"egress", policy.Enforce, func(_ *house, m *policy.Message) { m.Role = policy.Egress }, policy.Hold, policy.RuleStopped, -1},
 		{"allowed", policy.Enforce, func(h *house, _ *policy.Message) {

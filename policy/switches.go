@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"relayguard/policy/address"
+	"relayguard/policy/limit"
 	"relayguard/policy/origin"
 )
 
@@ -23,11 +25,15 @@ type Switch struct {
 	Kind    SwitchKind `json:"kind"`
 	Subject Subject    `json:"subject,omitempty"` // what Value is; none for Stop
 	Value   string     `json:"value,omitempty"`   // in the form that Check gives it
-	Rule    string     `json:"rule,omitempty"`    // Allow: the rule that is lifted, none for a deny
+	Rule    string     `json:"rule,omitempty"`    // Allow: the rule that is lifted, none for a deny; Set: the limit
 	Reason  string     `json:"reason"`
 	By      string     `json:"by"`
 	Since   time.Time  `json:"since"`
-	Until   time.Time  `json:"until,omitzero"` // zero: no end
+	Until   time.Time  `json:"until,omitzero"`   // zero: no end
+	Changed time.Time  `json:"changed,omitzero"` // when it became what it is; whole microseconds
+
+	Windows []limit.Window `json:"windows,omitempty"` // Set: in place of the limit's own; shared, never modified
+	Count   int64          `json:"count,omitempty"`   // Bulk: recipients beyond the account's volume limits
 }
 
 // SwitchKind is what a switch does.
@@ -39,6 +45,9 @@ const (
 	Allow     SwitchKind = "allow"     // lifts a deny, or a rule for an account
 	Stop      SwitchKind = "stop"      // all mail to the outside is held
 	Probation SwitchKind = "probation" // half of each limit, after a suspension
+	Set       SwitchKind = "set"       // one limit has other windows
+	Bulk      SwitchKind = "bulk"      // so many recipients more, for a term: a newsletter that was announced
+	Pause     SwitchKind = "pause"     // nothing that is held is released by itself
 )
 
 // Subject is what a switch is about.
@@ -53,15 +62,23 @@ const (
 	SubjectHelo      Subject = "helo"          // name in HELO; ".example.org": all names below that one
 	SubjectMailFrom  Subject = "mail-from"     // envelope sender, with its +tag; "@example.org": all of a domain, none below
 	SubjectTarget    Subject = "target-domain" // domain of a recipient, also one that its local part names; none below
+	SubjectDomain    Subject = "domain"        // of the login, else of the site; none below
+	SubjectCustomer  Subject = "customer"      // name of a configured customer
+	SubjectSite      Subject = "site"          // web site, as attribution names it
+	SubjectPlugin    Subject = "plugin"        // extension of a site, on every site
+	SubjectKey       Subject = "key"           // value of one bucket, all of it: "login:taro@example.jp recipient_domain:example.net"
 )
 
 // subjects says which subjects a kind of switch has.
 var subjects = map[SwitchKind][]Subject{
-	Suspend:   {SubjectLogin, SubjectLocalUser, SubjectTrusted},
-	Probation: {SubjectLogin, SubjectLocalUser, SubjectTrusted},
+	Suspend:   {SubjectLogin, SubjectLocalUser, SubjectTrusted, SubjectSite, SubjectPlugin},
+	Probation: {SubjectLogin, SubjectLocalUser, SubjectTrusted, SubjectSite, SubjectPlugin},
 	Deny:      {SubjectClient, SubjectNetwork, SubjectHelo, SubjectMailFrom, SubjectTarget},
 	Allow:     {SubjectLogin, SubjectLocalUser, SubjectTrusted, SubjectClient, SubjectNetwork, SubjectHelo, SubjectMailFrom, SubjectTarget},
 	Stop:      {""},
+	Set:       {SubjectLogin, SubjectLocalUser, SubjectTrusted, SubjectDomain, SubjectCustomer, SubjectSite, SubjectPlugin, SubjectKey},
+	Bulk:      {SubjectLogin, SubjectLocalUser, SubjectTrusted},
+	Pause:     {SubjectLogin, SubjectLocalUser, SubjectTrusted, SubjectSite},
 }
 
 // Subjects are what switches of that kind may be about.
@@ -78,19 +95,34 @@ const (
 )
 
 // Check brings the switch into its one form, or says what is wrong with it. No
-// order fails for its reason: that is cut and cleaned.
+// order fails for its reason: that is cut and cleaned. That a rule or a limit of
+// its name exists is not checked: it may be configured tomorrow.
 func (s *Switch) Check() error {
+	if err := s.CheckSubject(); err != nil {
+		return err
+	}
+	if err := s.checkAmounts(); err != nil {
+		return err
+	}
+	s.Reason, s.By = remark(s.Reason), remark(s.By)
+	return nil
+}
+
+// CheckSubject is Check of what the switch is about alone.
+func (s *Switch) CheckSubject() error {
 	allowed, ok := subjects[s.Kind]
 	if !ok {
-		return fmt.Errorf("switch: found kind %q, want suspend, deny, allow, stop or probation", s.Kind)
+		return fmt.Errorf("switch: found kind %q, want one of %q", s.Kind, slices.Sorted(maps.Keys(subjects)))
 	}
 	if !slices.Contains(allowed, s.Subject) {
 		return fmt.Errorf("%s: found subject %q, want one of %q", s.Kind, s.Subject, allowed)
 	}
-	if s.Kind == Allow && s.Subject.account() != (s.Rule != "") {
+	switch {
+	case s.Kind == Allow && s.Subject.account() != (s.Rule != ""):
 		return fmt.Errorf("allow %s: an account is allowed one named rule, everything else what deny stops", s.Subject)
-	}
-	if s.Kind != Allow && s.Rule != "" {
+	case s.Kind == Set && s.Rule == "":
+		return fmt.Errorf("set %s: found no rule, want the name of the limit", s.Subject)
+	case s.Kind != Allow && s.Kind != Set && s.Rule != "":
 		return fmt.Errorf("%s %s: found rule %q, want none: only an allow lifts one", s.Kind, s.Subject, s.Rule)
 	}
 	for what, v := range map[string]string{"value": s.Value, "rule": s.Rule} {
@@ -102,7 +134,7 @@ func (s *Switch) Check() error {
 	if wanted != "" {
 		return fmt.Errorf("%s %s: found %q, want %s", s.Kind, s.Subject, s.Value, wanted)
 	}
-	s.Value, s.Reason, s.By = value, remark(s.Reason), remark(s.By)
+	s.Value = value
 	return nil
 }
 
@@ -153,9 +185,17 @@ func (s Subject) normal(v string) (value, wanted string) {
 		}
 		a, ok := address.Parse(v)
 		return a.Key(), unless(ok, "user@domain or @domain")
-	case SubjectTarget:
+	case SubjectTarget, SubjectDomain:
 		d := address.Domain(strings.TrimPrefix(v, "@"))
 		return d, unless(d != "", "a domain")
+	case SubjectCustomer:
+		return v, unless(v != "", "the name of a customer")
+	case SubjectSite:
+		return strings.ToLower(v), unless(v != "", "the name of a site")
+	case SubjectPlugin:
+		return strings.ToLower(v), unless(v != "", "the name of a plugin")
+	case SubjectKey:
+		return v, unless(v != "", "the value of a bucket, as limits show prints it")
 	}
 	return "", "another subject"
 }
@@ -195,7 +235,14 @@ type what struct {
 type Switches struct {
 	all      map[what]*Switch
 	networks []network // deny and allow of a network, the narrowest first
-	kinds    map[SwitchKind]int
+	abouts   map[about]int
+}
+
+// about counts switches, so that the mail path looks for none that is not there.
+// An empty subject stands for all of a kind.
+type about struct {
+	kind    SwitchKind
+	subject Subject
 }
 
 type network struct {
@@ -206,12 +253,15 @@ type network struct {
 // NewSwitches puts switches together; of two about the same the later counts.
 // They must have passed Check.
 func NewSwitches(all []Switch) *Switches {
-	s := &Switches{all: map[what]*Switch{}, kinds: map[SwitchKind]int{}}
+	s := &Switches{all: map[what]*Switch{}, abouts: map[about]int{}}
 	for _, sw := range all {
 		s.all[what{sw.Kind, sw.Subject, sw.Value, sw.Rule}] = &sw
 	}
 	for _, sw := range s.all {
-		s.kinds[sw.Kind]++
+		s.abouts[about{kind: sw.Kind}]++
+		if sw.Subject != "" {
+			s.abouts[about{sw.Kind, sw.Subject}]++
+		}
 		if sw.Subject == SubjectNetwork {
 			s.networks = append(s.networks, network{netip.MustParsePrefix(sw.Value), sw})
 		}
@@ -235,11 +285,14 @@ func (s *Switches) All() []Switch {
 	return all
 }
 
-func (s *Switches) find(now time.Time, k SwitchKind, about Subject, value, rule string) *Switch {
-	if s == nil || s.kinds[k] == 0 {
+// has reports whether there is any switch of that kind.
+func (s *Switches) has(k SwitchKind) bool { return s != nil && s.abouts[about{kind: k}] > 0 }
+
+func (s *Switches) find(now time.Time, k SwitchKind, subject Subject, value, rule string) *Switch {
+	if s == nil || s.abouts[about{k, subject}] == 0 {
 		return nil
 	}
-	if sw := s.all[what{k, about, value, rule}]; sw != nil && !sw.Over(now) {
+	if sw := s.all[what{k, subject, value, rule}]; sw != nil && !sw.Over(now) {
 		return sw
 	}
 	return nil
@@ -247,171 +300,6 @@ func (s *Switches) find(now time.Time, k SwitchKind, about Subject, value, rule 
 
 // Stopped is the red switch, nil if it is not pulled.
 func (s *Switches) Stopped(now time.Time) *Switch { return s.find(now, Stop, "", "", "") }
-
-// ofAccount finds a switch on any of the accounts that answer for the message:
-// a login that a process of this machine uses has both.
-func (s *Switches) ofAccount(now time.Time, k SwitchKind, o *origin.Origin, rule string) *Switch {
-	if s == nil || s.kinds[k] == 0 {
-		return nil
-	}
-	kind, _ := o.Account()
-	if o.Login.Known() {
-		if sw := s.find(now, k, SubjectLogin, o.Login.Value, rule); sw != nil {
-			return sw
-		}
-	}
-	if o.UID != origin.NoUID {
-		if sw := s.find(now, k, SubjectLocalUser, strconv.Itoa(o.UID), rule); sw != nil {
-			return sw
-		}
-	}
-	if kind == origin.KindNetwork {
-		return s.find(now, k, SubjectTrusted, o.Network.Value, rule)
-	}
-	return nil
-}
-
-// Suspended is the suspension of one of the origin's accounts, nil if there is
-// none.
-func (s *Switches) Suspended(now time.Time, o *origin.Origin) *Switch {
-	return s.ofAccount(now, Suspend, o, "")
-}
-
-// OnProbation reports whether one of the origin's accounts has half of each limit.
-func (s *Switches) OnProbation(now time.Time, o *origin.Origin) bool {
-	return s.ofAccount(now, Probation, o, "") != nil
-}
-
-// Lifted reports whether a rule does not count for the account that answers for
-// the message: that a webmail's Unix account is allowed something allows nothing
-// to the logins that use it.
-func (s *Switches) Lifted(now time.Time, o *origin.Origin, rule string) bool {
-	switch kind, key := o.Account(); kind {
-	case origin.KindLogin:
-		return s.find(now, Allow, SubjectLogin, key.Value, rule) != nil
-	case origin.KindLocalUser:
-		return s.find(now, Allow, SubjectLocalUser, strconv.Itoa(o.UID), rule) != nil
-	case origin.KindNetwork:
-		return s.find(now, Allow, SubjectTrusted, key.Value, rule) != nil
-	}
-	return false
-}
-
-// Denied is the deny that this recipient's mail meets, nil if there is none or
-// an allow lifts it. Of networks the narrowest that has a switch counts.
-func (s *Switches) Denied(now time.Time, m *Message, o *origin.Origin, to string) *Switch {
-	if s == nil || s.kinds[Deny] == 0 {
-		return nil
-	}
-	if d := s.deniedClient(now, o); d != nil {
-		return d
-	}
-	for _, c := range []struct {
-		about Subject
-		value []string
-	}{
-		{SubjectHelo, names(strings.ToLower(m.Helo))},
-		{SubjectMailFrom, senders(m.MailFrom)},
-	} {
-		if d := s.firstOf(now, c.about, c.value); d != nil {
-			return d
-		}
-	}
-	for _, domain := range targets(to) { // it goes to each of them
-		if d := s.firstOf(now, SubjectTarget, []string{domain}); d != nil {
-			return d
-		}
-	}
-	return nil
-}
-
-// firstOf asks about values from the most special to the most general: the
-// first that has a switch counts.
-func (s *Switches) firstOf(now time.Time, about Subject, values []string) *Switch {
-	for _, v := range values {
-		if v == "" {
-			continue
-		}
-		if s.find(now, Allow, about, v, "") != nil {
-			return nil
-		}
-		if d := s.find(now, Deny, about, v, ""); d != nil {
-			return d
-		}
-	}
-	return nil
-}
-
-func (s *Switches) deniedClient(now time.Time, o *origin.Origin) *Switch {
-	if !o.ClientIP.Known() {
-		return nil
-	}
-	if s.find(now, Allow, SubjectClient, o.ClientIP.Value, "") != nil {
-		return nil
-	}
-	if d := s.find(now, Deny, SubjectClient, o.ClientIP.Value, ""); d != nil {
-		return d
-	}
-	if len(s.networks) == 0 {
-		return nil
-	}
-	ip, err := netip.ParseAddr(o.ClientIP.Value)
-	if err != nil {
-		return nil
-	}
-	for _, n := range s.networks { // few: an admin types them
-		if !n.Over(now) && n.prefix.Contains(ip) {
-			if s.find(now, Allow, SubjectNetwork, n.Value, "") != nil {
-				return nil
-			}
-			return n.Switch
-		}
-	}
-	return nil
-}
-
-// names are a host name and the domains above it, each as ".example.org".
-func names(helo string) []string {
-	helo = strings.TrimSuffix(helo, ".")
-	all := []string{helo}
-	for rest := helo; ; {
-		i := strings.IndexByte(rest, '.')
-		if i < 0 || len(all) > maxNames {
-			return all
-		}
-		all = append(all, rest[i:])
-		rest = rest[i+1:]
-	}
-}
-
-// maxNames bounds the labels of a name that are looked at: RFC 1035 §2.3.4
-// leaves room for 127.
-const maxNames = 127
-
-// senders are an envelope sender and its domain.
-func senders(from string) []string {
-	a, ok := address.Parse(from)
-	if at := strings.LastIndexByte(from, '@'); !ok && at >= 0 { // ""@example.org, say
-		a.Domain = address.Domain(from[at+1:])
-	}
-	if a.Domain == "" {
-		return nil
-	}
-	return []string{a.Key(), "@" + a.Domain}
-}
-
-// targets are the domains that a recipient may be sent to: its own, and those
-// that its local part names (user%host@relay, host!user@relay, "user@host"@relay).
-func targets(to string) []string {
-	at := strings.LastIndexByte(to, '@')
-	all := []string{address.Domain(strings.TrimSpace(to[at+1:]))}
-	if local := to[:max(at, 0)]; strings.ContainsAny(local, "%!@") {
-		for host := range strings.FieldsFuncSeq(local, func(r rune) bool { return strings.ContainsRune(`%!@"`, r) }) {
-			all = append(all, address.Domain(host))
-		}
-	}
-	return all
-}
 
 // Board holds the switches in force and swaps them as a whole. The zero value
 // has none; safe for concurrent use.

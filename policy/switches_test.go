@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -86,7 +87,7 @@ func TestCheckGivesASwitchItsOneForm(t *testing.T) {
 			}
 			if err == nil {
 				again := s
-				if err := again.Check(); err != nil || again != s {
+				if err := again.Check(); err != nil || !reflect.DeepEqual(again, s) {
 					t.Errorf("%s %s %q checked again: %+v, %v", kind, c.subject, c.in, again, err)
 				}
 			}

@@ -65,8 +65,21 @@ type Decision struct {
 	Counters []Counter
 	Retry    int // recipients that were free: an earlier try was charged
 
-	// Charges are what was taken, for what the message turns out to be more.
+	// Counted is how many recipients the message has for all that is known: those
+	// it names, each alias and list as many as it stood for lately.
+	Counted int
+
+	// Charges are what was taken, for what the message turns out to be more;
+	// Bounces those of each recipient that is bounced.
 	Charges []limit.Charge
+	Bounces []limit.Charge
+
+	// Near are the windows that this message has brought to where their rule warns.
+	Near []Counter
+
+	// Waits is what a message takes that is held for want of room only, so that it
+	// goes on by itself when there is. nil: it is not held, or not only for that.
+	Waits *Waits
 
 	// Findings are all objections, also those that only tell and those that
 	// the phase softened. In order of the rules.

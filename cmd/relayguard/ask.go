@@ -172,6 +172,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// atMost is cobra.MaximumNArgs(1) in words for people.
+func atMost(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usage(cmd, "%q is one argument too many: only one %s", args[1], name)
+		}
+		return nil
+	}
+}
+
 // usage is an error about the command line.
 func usage(cmd *cobra.Command, format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf("%s: %s; see: %s --help", cmd.CommandPath(), fmt.Sprintf(format, args...), cmd.CommandPath())}

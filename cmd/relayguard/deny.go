@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/render"
 	"relayguard/policy"
 )
@@ -24,8 +25,9 @@ func newAllow() *cobra.Command {
 	return group("allow", "lift a denial, or one rule for one account", `
 Lifts what relayguard deny refuses, for a part of it: one client of a network, one
 address of a domain. Of a login, a Unix account or a trusted network it lifts one
-rule, named by --rule: a limit, or an address rule. AUTH is never lifted so.`,
-		newSwitchAdd(policy.Allow), newSwitchList(policy.Allow), newSwitchRemove(policy.Allow))
+rule, named by --rule: a limit, or an address rule. AUTH is never lifted so. For one
+announced mailing there is allow bulk.`,
+		newSwitchAdd(policy.Allow), newAllowBulk(), newSwitchList(policy.Allow), newSwitchRemove(policy.Allow))
 }
 
 // Words for people, and the subjects of switches that they stand for.
@@ -42,6 +44,11 @@ var subjectWords = []struct {
 	{"login", policy.SubjectLogin, "SASL login"},
 	{"local-user", policy.SubjectLocalUser, "Unix account, by name or uid"},
 	{"trusted-network", policy.SubjectTrusted, "name of a [[network]] of the configuration"},
+	{"site", policy.SubjectSite, "web site"},
+	{"plugin", policy.SubjectPlugin, "plugin, on every site"},
+	{"domain", policy.SubjectDomain, "domain of logins"},
+	{"customer", policy.SubjectCustomer, "name of a [[customer]] of the configuration"},
+	{"key", policy.SubjectKey, "budget, as limits list names it"},
 }
 
 // wordOf is how people write a subject.
@@ -217,8 +224,11 @@ func aboutOf(s *policy.Switch) string {
 
 func switchTable(page render.Page, now time.Time, kind policy.SwitchKind, all []policy.Switch) *render.Table {
 	t := &render.Table{Columns: []render.Column{{Title: "ID", Whole: true}, {Title: "ABOUT", Weight: 3, Min: 16}}}
-	if kind == policy.Allow {
+	if kind == policy.Allow || kind == policy.Set {
 		t.Columns = append(t.Columns, render.Column{Title: "RULE", Weight: 2, Min: 8})
+	}
+	if kind == policy.Set || kind == policy.Bulk {
+		t.Columns = append(t.Columns, render.Column{Title: "ALLOWS", Whole: true})
 	}
 	t.Columns = append(t.Columns, render.Column{Title: "ENDS", Whole: true}, render.Column{Title: "BY"}, wrapped("REASON"))
 	for _, s := range all {
@@ -230,12 +240,27 @@ func switchTable(page render.Page, now time.Time, kind policy.SwitchKind, all []
 			ends = when(page, s.Until)
 		}
 		row := []string{s.ID, aboutOf(&s)}
-		if kind == policy.Allow {
+		if kind == policy.Allow || kind == policy.Set {
 			row = append(row, s.Rule)
+		}
+		if kind == policy.Set || kind == policy.Bulk {
+			row = append(row, allows(&s))
 		}
 		t.Rows = append(t.Rows, append(row, ends, s.By, s.Reason))
 	}
 	return t
+}
+
+// allows is how much an order gives.
+func allows(s *policy.Switch) string {
+	if s.Kind == policy.Bulk {
+		return number(s.Count)
+	}
+	all := make([]string, len(s.Windows))
+	for i, w := range s.Windows {
+		all[i] = config.Window{Count: w.Count, Length: w.Length}.String()
+	}
+	return strings.Join(all, ",")
 }
 
 func newSwitchRemove(kind policy.SwitchKind) *cobra.Command {

@@ -33,7 +33,7 @@ Deletes held mail. A copy of each stays in a folder of root's alone, for as long
 as hold.grace says; relayguard held restore brings it back. On a full disk there
 is no room for copies, so nothing is deleted but with --no-copy: that is for good.
 Nobody is told: senders do not get it back.`),
-		newHeldDeleted(), newHeldRestore())
+		newHeldDeleted(), newHeldRestore(), newHeldPace())
 }
 
 // heldFlags choose among held mail.

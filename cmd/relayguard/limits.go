@@ -15,32 +15,43 @@ import (
 )
 
 func newLimits() *cobra.Command {
-	return group("limits", "show the limits, and who is near them", `
+	return group("limits", "show and change the limits, and who is near them", `
 What a sender may send is in the sections [[limit]] of the configuration; without
-any there are those that limits defaults prints. relayguard allow frees one account
-of one of them for a time.`,
-		newLimitsList(), newLimitsShow(), newLimitsDefaults())
+any there are those that limits defaults prints. limits set gives one account, domain
+or customer other windows, relayguard allow bulk room for one announced mailing.`,
+		newLimitsList(), newLimitsShow(), newLimitsSet(), newLimitsUnset(), newLimitsReset(), newLimitsDefaults(), newLimitsExport(), newLimitsImport())
 }
 
 func newLimitsList() *cobra.Command {
-	var account string
+	var account, name string
+	var top int
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "list the fullest budgets, or those of an account",
 		Long: strings.TrimSpace(`
-Lists what was used of each window of each limit, the fullest first, at most 200.
+Lists what was used of each window of each limit, the fullest first, 200 of them or
+as many as --top says.
 FREE AGAIN is when the next message fits; a shut one waits for relayguard resume.
 An account on probation has half of each limit, which is what is shown then. Beside
-accounts there are budgets of machine:ADDRESS, sender_domain:DOMAIN and server.
+accounts there are budgets of machine:ADDRESS, sender_domain:DOMAIN, server and
+whatever else limits count by.
 
 Exit status: 0; 2 usage; 3 cannot tell.`),
-		Example: "  relayguard limits list\n  relayguard limits list --account taro@example.jp",
+		Example: "  relayguard limits list --top 10\n  relayguard limits list --account taro@example.jp\n  relayguard limits list --limit login-volume",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("top") && (top < 1 || top > maxShown) {
+				return usage(cmd, "--top: got %d, want 1 to %d", top, maxShown)
+			}
 			query := url.Values{}
-			if account != "" {
-				query.Set("account", account)
+			for flag, value := range map[string]string{"account": account, "limit": name} {
+				if value != "" {
+					query.Set(flag, value)
+				}
+			}
+			if top > 0 {
+				query.Set("top", strconv.Itoa(top))
 			}
 			l, err := get[limitList](cmd, "/v1/limits", query)
 			if err != nil {
@@ -55,65 +66,31 @@ Exit status: 0; 2 usage; 3 cannot tell.`),
 			default:
 				err = bucketTable(render.PageOf(out), time.Now(), l.Buckets).Write(out, render.PageOf(out))
 			}
-			if err != nil {
-				return &exitError{exitCannotTell, err}
-			}
-			return nil
+			return shown(err)
 		},
 	}
 	cmd.Flags().StringVar(&account, "account", "", "of this `account`: login:NAME, local_user:NAME or network:NAME; or of machine:ADDRESS, sender_domain:DOMAIN, server")
+	cmd.Flags().StringVar(&name, "limit", "", "of this `limit`")
+	cmd.Flags().IntVar(&top, "top", 0, "the fullest so `many`")
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// shown is what became of showing it.
+func shown(err error) error {
+	if err != nil {
+		return &exitError{exitCannotTell, err}
+	}
+	return nil
 }
 
 func bucketTable(page render.Page, now time.Time, all []bucketShown) *render.Table {
 	t := &render.Table{Columns: []render.Column{{Title: "LIMIT", Min: 12}, {Title: "WHOSE", Min: 12, Weight: 2}, {Title: "WINDOW", Whole: true}, {Title: "USED", Right: true, Whole: true},
 		{Title: "OF", Right: true, Whole: true}, {Title: "FREE AGAIN", Whole: true}}}
 	for _, b := range all {
-		free := "now"
-		switch {
-		case b.Latched:
-			free = "SHUT"
-		case b.FreeAt.After(now) && page.Cut:
-			free = render.Ago(now, b.FreeAt)
-		case b.FreeAt.After(now):
-			free = when(page, b.FreeAt)
-		}
-		t.Rows = append(t.Rows, []string{b.Limit, b.Key, secondsOf(b.Window), number(b.Used), number(b.Count), free})
+		t.Rows = append(t.Rows, []string{b.Limit, b.Key, secondsOf(b.Window), number(b.Used), number(b.Count), untilFree(page, now, b.Latched, b.FreeAt)})
 	}
 	return t
-}
-
-func newLimitsShow() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:     "show",
-		Short:   "show the limits in force",
-		Long:    "Shows the limits that the daemon goes by. Over a window marked with\n* nothing is stopped in the phase that is in force: it only tells.\n\nExit status: 0; 2 usage; 3 cannot tell.",
-		Example: "  relayguard limits show",
-		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := get[limitList](cmd, "/v1/limits", nil)
-			if err != nil {
-				return err
-			}
-			out := cmd.OutOrStdout()
-			if asJSON {
-				err = render.JSON(out, l.Limits)
-			} else {
-				err = limitTable(l.Limits).Write(out, render.PageOf(out))
-				if slices.ContainsFunc(l.Limits, func(one limitShown) bool { return len(one.Tells) > 0 }) {
-					remark(cmd, "* in this phase nothing is stopped over it: it only tells")
-				}
-			}
-			if err != nil {
-				return &exitError{exitCannotTell, err}
-			}
-			return nil
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
 }
 
 func limitTable(all []limitShown) *render.Table {
@@ -161,7 +138,7 @@ configuration writes them. To change one, put them all into it: with one section
 				}
 				err = render.JSON(cmd.OutOrStdout(), all)
 			} else {
-				_, err = fmt.Fprint(cmd.OutOrStdout(), limitsTOML(limits))
+				_, err = fmt.Fprint(cmd.OutOrStdout(), config.LimitsTOML(limits))
 			}
 			if err != nil {
 				return &exitError{exitCannotTell, err}
@@ -171,24 +148,4 @@ configuration writes them. To change one, put them all into it: with one section
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
-}
-
-// limitsTOML writes limits as the configuration has them.
-func limitsTOML(all []config.Limit) string {
-	var b strings.Builder
-	for i, l := range all {
-		if i > 0 {
-			b.WriteByte('\n')
-		}
-		windows := make([]string, len(l.Windows))
-		for j, w := range l.Windows {
-			windows[j] = strconv.Quote(w.String())
-		}
-		fmt.Fprintf(&b, "[[limit]]\nname = %q\nper = %q\nwindows = [%s]\n", l.Name, l.Per, strings.Join(windows, ", "))
-		if l.Burst != (config.Window{}) {
-			fmt.Fprintf(&b, "burst = %q\n", l.Burst)
-		}
-		fmt.Fprintf(&b, "counts = %q\nkind = %q\nthen = %q\nobserve = %t\n", l.Counts, l.Kind, l.Then, l.Observe)
-	}
-	return b.String()
 }

@@ -97,10 +97,14 @@ func (d *daemon) operations() *control.Mux {
 		return asked(s.desk.Inspect(ctx, time.Now(), byPeer(p), l))
 	})
 	control.Handle(m, "POST /v1/suspend", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Suspension) (desk.Suspended, error) {
-		return asked(s.desk.Suspend(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
+		out, err := s.desk.Suspend(context.WithoutCancel(ctx), time.Now(), byPeer(p), o)
+		out.Remarks = append(out.Remarks, s.unshared(ctx)...)
+		return asked(out, err)
 	})
 	control.Handle(m, "POST /v1/resume", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Resumption) (desk.Resumed, error) {
-		return asked(s.desk.Resume(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
+		out, err := s.desk.Resume(context.WithoutCancel(ctx), time.Now(), byPeer(p), o)
+		out.Remarks = append(out.Remarks, s.unshared(ctx)...)
+		return asked(out, err)
 	})
 	control.Handle(m, "POST /v1/stop", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o stopOrder) (desk.Stopped, error) {
 		return asked(s.desk.Stop(context.WithoutCancel(ctx), time.Now(), byPeer(p), o.Reason))
@@ -123,9 +127,8 @@ func (d *daemon) operations() *control.Mux {
 	control.Handle(m, "POST /v1/switches/remove", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o liftOrder) ([]policy.Switch, error) {
 		return asked(s.desk.Lift(time.Now(), byPeer(p), o.Kind, o.Which, o.Reason))
 	})
-	control.Handle(m, "GET /v1/limits", control.Read, func(_ context.Context, r *http.Request, _ control.Peer, _ nothing) (limitList, error) {
-		return s.listLimits(time.Now(), r.URL.Query().Get("account"))
-	})
+	s.limitOperations(m)
+	d.metricsOperation(m)
 	control.Handle(m, "GET /v1/incidents", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) ([]incident.Incident, error) {
 		return s.book.All(), nil
 	})
@@ -139,10 +142,9 @@ func (d *daemon) operations() *control.Mux {
 		}
 		err := s.journal.Append(journal.AdminAction{Time: now, By: by.Name, UID: by.UID, LoginUID: by.LoginUID, Verb: "journal purge", Target: o.Account, Reason: o.Reason})
 		if err == nil {
-			bucket, _ := s.desk.Bucket(o.Account) // no account's name has buckets of that name alone
-			err = s.journal.PurgeAccount(ctx, o.Account, bucket)
-			if bucket != "" {
-				s.noteBucketsOf(bucket) // what it has sent is forgotten, not that it is over a limit
+			err = s.journal.PurgeAccount(ctx, o.Account)
+			if bucket, _ := s.desk.Bucket(o.Account); bucket != "" { // whom it wrote to is forgotten, not that it is over a limit
+				err = errors.Join(err, s.budgets.Put(ctx, limit.Entry{Known: &limit.KnownState{Account: bucket}}))
 			}
 		}
 		return asked(nothing{}, err)
@@ -240,8 +242,9 @@ type status struct {
 	MTAStop   string              `json:"mta_stop,omitempty"`          // where the MTA's red switch does not go with ours
 	Forbidden []string            `json:"forbidden_unasked,omitempty"` // accounts that sendmail(1) refuses without a suspension
 	NoRoom    string              `json:"no_room,omitempty"`           // why nothing more is held
-	Buckets   int                 `json:"buckets"`
-	Evicted   uint64              `json:"buckets_forgotten"` // for want of room, before their time
+	Store     storeStatus         `json:"store"`
+	Relays    string              `json:"relays,omitempty"` // why other relays may not have this one's orders, or it theirs
+	Waiting   int                 `json:"waiting"`          // held messages that wait for budget
 }
 
 type journalStatus struct {
@@ -280,7 +283,7 @@ type logStatus struct {
 func (d *daemon) status(ctx context.Context, now time.Time) status {
 	s, c := d.state, d.state.config.Load()
 	out := status{Version: version, Now: now, Since: d.since, Phase: c.Phase.String(), Incidents: s.book.Open(), Suspended: []policy.Switch{}, Held: s.room.Totals(),
-		Refused: d.guard.Counts.Refused.Load(), Open: d.server.Stats.Open.Load(), Buckets: s.buckets.Len(), Evicted: s.buckets.Evicted()}
+		Refused: d.guard.Counts.Refused.Load(), Open: d.server.Stats.Open.Load(), Store: s.budgets.statusNow(), Waiting: s.lines.Len()}
 	for _, sw := range s.switches.All(now) {
 		switch sw.Kind {
 		case policy.Stop:
@@ -313,123 +316,11 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 	out.Foreign, out.Queue = s.desk.Looked()
 	standing := s.desk.MTAStopped(ctx, now)
 	out.MTAStop, out.Forbidden = standing.Stop, standing.Forbidden
+	if s.share != nil {
+		out.Relays = sharing(s.share.Health())
+	}
 	if why := s.noRoom.Load(); why != nil {
 		out.NoRoom = *why
 	}
 	return out
-}
-
-// limitList is the limits in force and how their fullest buckets stand.
-type limitList struct {
-	Limits  []limitShown  `json:"limits"`
-	Buckets []bucketShown `json:"buckets"`
-}
-
-type limitShown struct {
-	Name    string   `json:"name"`
-	Per     string   `json:"per"`
-	Counts  string   `json:"counts"`
-	Kind    string   `json:"kind"`
-	Then    string   `json:"then"`
-	Observe bool     `json:"observe,omitempty"`
-	Windows []string `json:"windows"`         // "300/1h"
-	Tells   []string `json:"tells,omitempty"` // those of the windows and the burst over which nothing is stopped in this phase
-	Burst   string   `json:"burst,omitempty"`
-}
-
-type bucketShown struct {
-	Limit   string    `json:"limit"`
-	Key     string    `json:"key"`
-	Window  float64   `json:"window_seconds"`
-	Used    int64     `json:"used"`
-	Count   int64     `json:"count"`
-	FreeAt  time.Time `json:"free_at,omitzero"`
-	Latched bool      `json:"latched,omitempty"`
-}
-
-// maxShown bounds the buckets of one answer.
-const maxShown = 200
-
-// listLimits tells how buckets stand: those of one account, else the fullest.
-func (s *state) listLimits(now time.Time, account string) (limitList, error) {
-	c, r := s.config.Load(), s.rules.Load()
-	out := limitList{Limits: []limitShown{}, Buckets: []bucketShown{}}
-	for _, l := range c.Limits {
-		out.Limits = append(out.Limits, inForce(&l, r.policy.Limits.Find(l.Name, false)))
-	}
-	value := ""
-	if account != "" {
-		var err error
-		if value, err = s.desk.Bucket(account); err != nil {
-			return out, control.Errorf(http.StatusBadRequest, "%v", err)
-		}
-	}
-	probation := map[string]bool{} // by the value of its buckets
-	for _, sw := range s.switches.All(now) {
-		if sw.Kind == policy.Probation {
-			probation[sw.About()] = true
-		}
-	}
-	s.buckets.Each(func(b limit.State) {
-		if value == "" || b.Key.Value == value {
-			out.Buckets = append(out.Buckets, r.stand(context.Background(), now, s, b, probation[b.Key.Value])...)
-		}
-		if len(out.Buckets) > 50*maxShown { // enough to find full ones among
-			out.Buckets = fullest(out.Buckets)
-		}
-	})
-	out.Buckets = fullest(out.Buckets)
-	return out, nil
-}
-
-// fullest are the fullest windows, the fullest first.
-func fullest(all []bucketShown) []bucketShown {
-	slices.SortFunc(all, func(a, b bucketShown) int {
-		return cmp.Or(cmp.Compare(float64(b.Used)/float64(b.Count), float64(a.Used)/float64(a.Count)), strings.Compare(a.Key+a.Limit, b.Key+b.Limit), cmp.Compare(a.Window, b.Window))
-	})
-	return all[:min(len(all), maxShown)]
-}
-
-// stand tells how the windows of a bucket stand under the limit in force, which
-// is half of it for an account on probation.
-func (r *rules) stand(ctx context.Context, now time.Time, s *state, b limit.State, probation bool) (all []bucketShown) {
-	l := r.policy.Limits.Find(b.Key.Limit, probation)
-	if l == nil {
-		return nil // of an earlier configuration
-	}
-	out, err := s.buckets.Peek(ctx, now, []limit.Charge{l.Charge(b.Key.Value, 1, 1)})
-	if err != nil {
-		return nil
-	}
-	for _, u := range out.Uses {
-		if u.Used > 0 || out.Latched[0] {
-			all = append(all, bucketShown{b.Key.Limit, b.Key.Value, u.Window.Length.Seconds(), u.Used, u.Window.Count, u.FreeAt, out.Latched[0]})
-		}
-	}
-	return all
-}
-
-func shownLimit(l *config.Limit) limitShown {
-	s := limitShown{Name: l.Name, Per: l.Per, Counts: l.Counts, Kind: l.Kind, Then: l.Then.String(), Observe: l.Observe}
-	for _, w := range l.Windows {
-		s.Windows = append(s.Windows, w.String())
-	}
-	if l.Burst != (config.Window{}) {
-		s.Burst = l.Burst.String()
-	}
-	return s
-}
-
-// inForce is a limit of the configuration with what the phase makes of it.
-func inForce(l *config.Limit, in *limit.Limit) limitShown {
-	s := shownLimit(l)
-	if in == nil { // nor is it in force
-		return s
-	}
-	for _, w := range in.Windows {
-		if w.Soft {
-			s.Tells = append(s.Tells, config.Window{Count: w.Count, Length: w.Length}.String())
-		}
-	}
-	return s
 }

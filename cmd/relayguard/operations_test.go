@@ -10,26 +10,27 @@ import (
 	"relayguard/milter"
 	"relayguard/policy"
 	"relayguard/policy/limit"
+	"relayguard/policy/limit/limittest"
 )
 
 // limitedState has the limit login-volume of 1000 in an hour, and a burst.
 func limitedState(t *testing.T, phase policy.Phase) *state {
 	t.Helper()
 	c := stateConfig(t)
-	c.Limits = []config.Limit{{Name: "login-volume", Per: "login", Counts: "recipients", Kind: "volume", Then: policy.Hold,
+	c.Limits = []config.Limit{{Name: "login-volume", Per: []string{"login"}, Recipients: "all", Counts: "recipients", Kind: "volume", Then: policy.Hold,
 		Windows: []config.Window{{Count: 1000, Length: time.Hour}}, Burst: config.Window{Count: 700, Length: 10 * time.Minute}}}
 	s := aState(t, c)
 	t.Cleanup(func() { s.close(nil) })
 	l := policy.LimitRule{Then: policy.Hold}
-	l.Name, l.Per, l.Counts, l.Kind = "login-volume", limit.Login, limit.Recipients, limit.Volume
+	l.Name, l.Per, l.Counts, l.Kind = "login-volume", []limit.Per{limit.Login}, limit.Recipients, limit.Volume
 	l.Windows = []limit.Window{{Count: 1000, Length: time.Hour}, {Count: 700, Length: 10 * time.Minute, Burst: true}}
-	s.rules.Store(&rules{limitNames: []string{"login-volume"}, policy: &policy.Policy{Switches: s.board, Limits: policy.NewLimits(phase, []policy.LimitRule{l}, nil, s.buckets, s.retries)}})
+	s.rules.Store(&rules{limitNames: []string{"login-volume"}, policy: &policy.Policy{Switches: s.board, Limits: policy.NewLimits(policy.LimitsOptions{Phase: phase, Rules: []policy.LimitRule{l}, Store: s.budgets, Retries: s.retries})}})
 	return s
 }
 
 func listed(t *testing.T, s *state, account string) limitList {
 	t.Helper()
-	out, err := s.listLimits(time.Now(), account)
+	out, err := s.listLimits(t.Context(), time.Now(), account, "", maxShown)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func TestStatusTellsWhatTheMTAStopsAndWhatWasForgotten(t *testing.T) {
 	s := limitedState(t, policy.Enforce)
 	mta := &fakeQueue{stopped: true, forbidden: []string{"games"}}
 	s.desk.Queue = mta
-	s.buckets = limit.NewMemoryOf(1)
+	s.budgets = memoryBudgets(limit.NewMemoryOf(limit.MemoryOptions{Buckets: 1}))
 	spend(t, s, 1000, 1)
 	d := &daemon{state: s, guard: aGuard(s), server: &milter.Server{}}
 	if err := s.desk.Reconcile(t.Context(), time.Now()); err != nil {
@@ -75,8 +76,8 @@ func TestStatusTellsWhatTheMTAStopsAndWhatWasForgotten(t *testing.T) {
 	if got := d.status(t.Context(), time.Now()); !strings.Contains(got.MTAStop, "still stops") || !slices.Equal(got.Forbidden, []string{"games"}) {
 		t.Errorf("got %q, %q", got.MTAStop, got.Forbidden)
 	}
-	if got := d.status(t.Context(), time.Now()); got.Evicted == 0 || got.Evicted != 1000-uint64(got.Buckets) {
-		t.Errorf("%d buckets, %d forgotten of 1000", got.Buckets, got.Evicted)
+	if got := d.status(t.Context(), time.Now()); got.Store.Forgotten == 0 || got.Store.Forgotten != 1000-uint64(got.Store.Buckets) {
+		t.Errorf("%d buckets, %d forgotten of 1000", got.Store.Buckets, got.Store.Forgotten)
 	}
 	mta.stopped, mta.forbidden = false, nil
 	if got := d.status(t.Context(), time.Now()); got.MTAStop != "" || len(got.Forbidden) > 0 {
@@ -88,7 +89,7 @@ func TestLimitsOfWhatIsNobodysAccount(t *testing.T) {
 	s := limitedState(t, policy.Enforce)
 	for _, value := range []string{"server", "machine:192.0.2.7", "sender_domain:example.jp", "login:server"} {
 		charge := limit.Charge{Key: limit.Key{Limit: "login-volume", Value: value}, Kind: limit.Volume, Windows: []limit.Window{{Count: 1000, Length: time.Hour}}, Amount: 7}
-		if _, err := s.buckets.Spend(t.Context(), time.Now(), []limit.Charge{charge}); err != nil {
+		if _, err := limittest.Spend(t.Context(), s.budgets, time.Now(), []limit.Charge{charge}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,7 +99,7 @@ func TestLimitsOfWhatIsNobodysAccount(t *testing.T) {
 			t.Errorf("%s: %+v", value, out.Buckets)
 		}
 	}
-	if _, err := s.listLimits(time.Now(), "planet:mars"); err == nil {
+	if _, err := s.listLimits(t.Context(), time.Now(), "planet:mars", "", maxShown); err == nil {
 		t.Error("a kind that there is not")
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"relayguard/mta/postfix"
 	"relayguard/policy"
 	"relayguard/policy/address"
-	"relayguard/policy/limit"
 	"relayguard/policy/origin"
 )
 
@@ -25,6 +24,7 @@ import (
 type rules struct {
 	policy     *policy.Policy
 	limitNames []string
+	abuses     []string      // those of kind abuse
 	shared     map[int]bool  // uids of local.shared_users
 	queueDir   string        // the MTA's, "" if it could not be asked
 	copies     int           // recipients that the MTA adds to each message
@@ -49,32 +49,14 @@ const readTimeout = 30 * time.Second
 func newRules(ctx context.Context, c *config.Config, s *state, users *local.Users, log *slog.Logger) (*rules, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	networks, errs := origin.NewNetworks(c.Networks)
-	book, bookErrs := readAddressBook(c)
-	errs = append(errs, bookErrs...)
-	p := &policy.Policy{
-		Phase:       c.Phase,
-		Finder:      origin.Finder{Networks: networks, Certificates: c.Certificates, UserName: users.Name},
-		Inside:      policy.Inside{},
-		LocalDaemon: c.Local.DaemonName,
-		UIDHeader:   milter.UIDHeader,
-		OwnUID:      ownUID(),
-		Addresses: policy.Addresses{
-			Envelope:      c.Address.Envelope,
-			HeaderFrom:    c.Address.HeaderFrom,
-			Slow:          c.Address.MapSlow,
-			Book:          book,
-			MapTimeout:    c.Address.MapTimeout,
-			DefaultDomain: c.Address.DefaultDomain,
-			Delimiters:    c.Address.RecipientDelimiter,
-		},
+	p, errs := newPolicy(c, c.Phase, users.Name, s.parts())
+	p.Switches, p.Room, p.OwnUID = s.board, s.room, ownUID()
+	r := &rules{policy: p, limitNames: limitNames(c), abuses: abuseLimits(c), shared: map[int]bool{}}
+	for _, name := range c.Local.SharedUsers {
+		if uid, err := userID(name); err == nil {
+			r.shared[uid] = true
+		}
 	}
-	for _, d := range c.Inside.Domains {
-		p.Inside[d] = true
-	}
-	r := &rules{policy: p}
-	p.Switches, p.Room = s.board, s.room
-	errs = append(errs, r.addLimits(c, s)...)
 	code := exitCannotTell // Postfix's fault may pass, the configuration's does not
 	if len(errs) > 0 {
 		code = exitUsage
@@ -89,47 +71,38 @@ func newRules(ctx context.Context, c *config.Config, s *state, users *local.User
 	return r, nil
 }
 
-// addLimits makes the configured limits ready. An account that local.shared_users
-// names and this machine does not have is none of its senders.
-func (r *rules) addLimits(c *config.Config, s *state) []error {
-	var errs []error
-	var shared []int
-	r.shared = map[int]bool{}
-	for _, name := range c.Local.SharedUsers {
-		if uid, err := userID(name); err == nil {
-			shared = append(shared, uid)
-			r.shared[uid] = true
-		}
+// newPolicy makes a policy of a configuration and the files that it names alone.
+// It is incomplete where there are errors.
+func newPolicy(c *config.Config, phase policy.Phase, userName func(uid int) string, on parts) (*policy.Policy, []error) {
+	networks, errs := origin.NewNetworks(c.Networks)
+	customers, more := customersOf(c)
+	errs = append(errs, more...)
+	book, more := readAddressBook(c)
+	errs = append(errs, more...)
+	limits, more := policyLimits(c, phase, on)
+	errs = append(errs, more...)
+	p := &policy.Policy{
+		Phase:       phase,
+		Finder:      origin.Finder{Networks: networks, Certificates: c.Certificates, Customers: customers, UserName: userName},
+		Inside:      policy.Inside{},
+		LocalDaemon: c.Local.DaemonName,
+		UIDHeader:   milter.UIDHeader,
+		OwnUID:      origin.NoUID,
+		Addresses: policy.Addresses{
+			Envelope:      c.Address.Envelope,
+			HeaderFrom:    c.Address.HeaderFrom,
+			Slow:          c.Address.MapSlow,
+			Book:          book,
+			MapTimeout:    c.Address.MapTimeout,
+			DefaultDomain: c.Address.DefaultDomain,
+			Delimiters:    c.Address.RecipientDelimiter,
+		},
+		Limits: limits,
 	}
-	all := make([]policy.LimitRule, len(c.Limits))
-	for i, l := range c.Limits {
-		rule, err := limitRule(&l)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		all[i] = rule
-		r.limitNames = append(r.limitNames, l.Name)
+	for _, d := range c.Inside.Domains {
+		p.Inside[d] = true
 	}
-	r.policy.Limits = policy.NewLimits(c.Phase, all, shared, s.buckets, s.retries)
-	return errs
-}
-
-// limitRule is a limit of the configuration as the policy has it.
-func limitRule(l *config.Limit) (policy.LimitRule, error) {
-	r := policy.LimitRule{Then: l.Then, Observe: l.Observe}
-	r.Name = l.Name
-	var errs [4]error
-	r.Per, errs[0] = limit.ParsePer(l.Per)
-	r.Counts, errs[1] = limit.ParseUnit(l.Counts)
-	r.Kind, errs[2] = limit.ParseKind(l.Kind)
-	if l.Burst != (config.Window{}) {
-		r.Windows = append(r.Windows, limit.Window{Count: l.Burst.Count, Length: l.Burst.Length, Burst: true})
-	}
-	for _, w := range l.Windows {
-		r.Windows = append(r.Windows, limit.Window{Count: w.Count, Length: w.Length})
-	}
-	errs[3] = r.Check()
-	return r, errors.Join(errs[:]...)
+	return p, errs
 }
 
 // ownUID is the daemon's account, whose mail is the guard's own. Root's mail is

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -131,6 +132,10 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.state.rules.Store(d.rules)
 	d.state.config.Store(d.config)
+	d.state.startShare(ctx)
+	if err := d.state.desk.OpenLines(ctx, time.Now()); err != nil {
+		d.log.Error("held mail does not wait for budget", "error", err)
+	}
 	d.guard = guard.New(d.rules.policy, d.verdicts, d.log)
 	d.guard.Journal, d.guard.Watcher = d.state.journal, watcher{d.state}
 	d.server = newServer(d.config, d.guard, d.log)
@@ -278,6 +283,8 @@ func (d *daemon) reload(ctx context.Context) {
 	d.state.rules.Store(next)
 	d.state.config.Store(c)
 	d.state.room.SetCaps(caps(c))
+	d.state.lines.SetMost(c.Hold.ServerMessages)
+	d.state.desk.Hurry()
 	old := d.rules
 	d.rules, d.config = next, c
 	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))
@@ -301,6 +308,12 @@ func (d *daemon) keepUntilRestart(c *config.Config) (restart []string) {
 	if c.Journal != d.config.Journal {
 		restart = append(restart, "journal")
 	}
+	if c.Store != d.config.Store {
+		restart = append(restart, "store")
+	}
+	if !reflect.DeepEqual(c.Redis, d.config.Redis) {
+		restart = append(restart, "redis")
+	}
 	if c.Control.Socket != d.config.Control.Socket {
 		restart = append(restart, "control.socket")
 	}
@@ -313,6 +326,7 @@ func (d *daemon) keepUntilRestart(c *config.Config) (restart []string) {
 	if c.Hold.ReconcileEvery != d.config.Hold.ReconcileEvery {
 		restart = append(restart, "hold.reconcile_every")
 	}
+	c.Store, c.Redis = d.config.Store, d.config.Redis
 	c.Milter, c.Listeners, c.Log.Format = d.config.Milter, d.config.Listeners, d.config.Log.Format
 	c.Journal, c.Control.Socket, c.Alert, c.Hold.ReconcileEvery = d.config.Journal, d.config.Control.Socket, d.config.Alert, d.config.Hold.ReconcileEvery
 	c.MTA.Log, c.MTA.QueueHelper = d.config.MTA.Log, d.config.MTA.QueueHelper

@@ -10,7 +10,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"relayguard/cmd/internal/guard"
 	"relayguard/cmd/internal/holds"
 	"relayguard/cmd/internal/queue"
+	"relayguard/cmd/internal/share"
 	"relayguard/cmd/internal/switches"
 	"relayguard/cmd/internal/trail"
 	"relayguard/incident"
@@ -33,18 +33,23 @@ import (
 
 // state is what outlives a reload: what was counted, held, ordered and kept.
 type state struct {
-	journal  *journal.Journal
-	board    *policy.Board
-	switches *switches.File
-	room     *holds.Room
-	buckets  *limit.Memory
-	retries  *limit.Retries
-	trail    *trail.Trail
-	follower *maillog.Follower // nil: the MTA's log is not read
-	desk     *desk.Desk
-	book     *incident.Book
-	channels *incident.Channels
-	log      *slog.Logger
+	journal    *journal.Journal
+	board      *policy.Board
+	switches   *switches.File
+	room       *holds.Room
+	budgets    *budgets
+	items      *items
+	retries    *limit.Retries
+	lines      *policy.Lines
+	expansions *trail.Expansions
+	aliases    string       // where they are kept
+	share      *share.Share // nil: no other relay shares orders
+	trail      *trail.Trail
+	follower   *maillog.Follower // nil: the MTA's log is not read
+	desk       *desk.Desk
+	book       *incident.Book
+	channels   *incident.Channels
+	log        *slog.Logger
 
 	rules  atomic.Pointer[rules] // in force
 	config atomic.Pointer[config.Config]
@@ -57,7 +62,7 @@ type state struct {
 
 // nothingCounted is a state for rules that judge no mail.
 func nothingCounted() *state {
-	return &state{board: &policy.Board{}, buckets: limit.NewMemory(), retries: limit.NewRetries(1)}
+	return &state{board: &policy.Board{}, budgets: memoryBudgets(limit.NewMemoryOf(limit.MemoryOptions{})), retries: limit.NewRetries(1), items: &items{}}
 }
 
 // switchesFile is where the switches are, beside the journal.
@@ -75,14 +80,13 @@ const logPosition = "maillog"
 // openState opens what there is. What is broken is told and lived with: mail
 // goes on. Only a second daemon is an error.
 func openState(ctx context.Context, c *config.Config, users *local.Users, log *slog.Logger) (*state, error) {
-	s := &state{board: &policy.Board{}, buckets: limit.NewMemory(), retries: limit.NewRetries(limit.DefaultUnits), room: holds.NewRoom(caps(c)), log: log}
+	s := &state{board: &policy.Board{}, retries: limit.NewRetries(limit.DefaultUnits), lines: policy.NewLines(c.Hold.ServerMessages), room: holds.NewRoom(caps(c)), log: log}
 	var err error
 	if left, err := os.ReadDir(c.Journal.Directory); err == nil {
 		s.again = len(left) > 0
 	}
 	s.journal, err = journal.Open(ctx, journal.Options{
 		Dir: c.Journal.Directory, Log: log, AcceptedPerSecond: c.Journal.AcceptedPerSecond, MaxLogBytes: c.Journal.MaxLog,
-		OnReset:   s.noteBuckets,
 		Retention: journal.Retention{Addresses: c.Journal.KeepAddresses, Totals: c.Journal.KeepTotals, Actions: c.Journal.KeepAdmin},
 	})
 	if err != nil {
@@ -91,24 +95,38 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	if s.switches, err = switches.Open(switchesFile(c), s.board, time.Now()); err != nil {
 		log.Error("switches", "error", err)
 	}
-	s.loadBuckets(ctx)
+	s.catchUp(ctx)
+	if err := s.openLimits(ctx, c); err != nil {
+		return nil, err
+	}
 	s.seedRoom(ctx)
 	s.desk = &desk.Desk{
-		Journal: s.journal, Queue: &queue.Client{Path: c.MTA.QueueHelper}, Switches: s.switches, Log: log, Room: s.room, Buckets: s.buckets,
+		Journal: s.journal, Queue: &queue.Client{Path: c.MTA.QueueHelper}, Switches: s.switches, Log: log, Room: s.room, Buckets: s.budgets,
 		UID:      userID,
 		UserName: users.Name,
 		Shared:   func(uid int) bool { return s.rules.Load().shared[uid] },
 		Dropped:  func() int64 { return s.journal.Stats().DroppedAccepted },
 		Limits:   func() []string { return s.rules.Load().limitNames },
+		Waiting:  s.lines,
+		Pay: func(ctx context.Context, now time.Time, w *policy.Waits, id string) (policy.Paid, error) {
+			return s.rules.Load().policy.Limits.Pay(ctx, now, s.board.Load(), w, id)
+		},
+		Pacing: s.pacing,
+		Abused: func(account string) bool { return s.book.Abused(account) },
+		Notice: func(now time.Time, topic, text string) { s.channels.Send(incident.NewNotice(now, topic, text)) },
 	}
 	s.trail = trail.New(trail.Options{
-		Buckets: s.buckets, Retries: s.retries, Log: log, Note: s.journal.Note, Held: s.desk.HeldByMilter,
-		Requeued: s.desk.Requeued, Copies: func() int { return s.rules.Load().copies },
+		Buckets: s.budgets, Retries: s.retries, Expansions: s.expansions, Log: log, Note: s.journal.Note, Held: s.desk.HeldByMilter,
+		Requeued: s.desk.Requeued, Outcome: s.desk.Outcome, Copies: func() int { return s.rules.Load().copies },
 	})
 	if err := s.openLog(ctx, c); err != nil {
 		log.Error("mta.log: what becomes of mail is not known", "error", err)
 	}
 	s.openIncidents(ctx, c)
+	s.desk.Released = func(_ time.Time, w policy.Waiting, paid policy.Paid) {
+		s.trail.Accepted(w.QueueID, trail.Passed{Charges: paid.Charges, Bounces: paid.Bounces, Recipients: w.Recipients})
+	}
+	s.openShare(c)
 	s.desk.Tell = func(now time.Time, account, text string) { s.book.NoteOrigin(now, account, text) }
 	return s, nil
 }
@@ -116,33 +134,6 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 func caps(c *config.Config) holds.Caps {
 	return holds.Caps{OriginMessages: int64(c.Hold.OriginMessages), OriginBytes: c.Hold.OriginBytes, ServerMessages: int64(c.Hold.ServerMessages),
 		MinFree: c.Hold.MinFree, MinFreeInodes: c.Hold.MinFreeInodes}
-}
-
-// loadBuckets puts the counters back to where they were.
-func (s *state) loadBuckets(ctx context.Context) {
-	s.catchUp(ctx)
-	n := 0
-	err := s.journal.Buckets(ctx, func(b journal.Bucket) error {
-		var state limit.State
-		err := json.Unmarshal(b.State, &state)
-		if err == nil && state.Expired(time.Now()) {
-			s.journal.Note(journal.Bucket{Limit: b.Limit, Value: b.Value}) // it makes no difference any more
-			return nil
-		}
-		if err == nil {
-			err = s.buckets.Load(state)
-		}
-		if err != nil {
-			s.log.Warn("a counter cannot be read and begins at zero", "limit", b.Limit, "key", b.Value, "error", err)
-			return nil
-		}
-		n++
-		return nil
-	})
-	if err != nil {
-		s.log.Error("the counters cannot be read and begin at zero", "error", err)
-	}
-	s.log.Info("counters read", "buckets", n)
 }
 
 // seedRoom counts what the journal says is held, until the queue can be looked at.
@@ -167,7 +158,7 @@ func (s *state) catchUp(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	if err := s.journal.Sync(ctx); err != nil {
-		s.log.Error("the journal's database does not have all of its log; counters may be too low", "error", err)
+		s.log.Error("the journal's database does not have all of its log", "error", err)
 	}
 }
 
@@ -228,6 +219,7 @@ func (s *state) openIncidents(ctx context.Context, c *config.Config) {
 	s.channels = incident.NewChannels(incident.ChannelsOptions{PerHour: c.Alert.PerHour, Timeout: c.Alert.CommandTimeout + 5*time.Second, Log: s.log}, channels...)
 	s.book = incident.NewBook(incident.Options{
 		UpdateEvery: c.Alert.UpdateEvery, Quiet: c.Alert.Quiet, Save: s.saveIncident, Alert: s.channels.Send, StillOver: s.stillOver,
+		Abuses: func() []string { return s.rules.Load().abuses }, Log: s.log,
 	})
 	saved, err := s.journal.Incidents(ctx, false)
 	if err != nil {
@@ -252,12 +244,16 @@ func (s *state) saveIncident(i incident.Incident) {
 	s.journal.Note(journal.Incident{ID: i.ID, Origin: i.Origin, Cause: i.Cause, Opened: i.Opened, Updated: i.Updated, Closed: i.Closed, State: text})
 }
 
-// stillOver keeps an incident open while the account's bucket is full or shut. A
+// stillOver keeps an incident open while the account's bucket is full or shut, or
+// mail waits for it. A
 // limit whose buckets are not accounts' (machine, sender_domain) is not asked: its
 // incident ends when nothing more is stopped.
 func (s *state) stillOver(account, cause string, now time.Time) bool {
 	bucket, err := s.desk.Bucket(account)
-	return err == nil && s.rules.Load().policy.Limits.Over(context.Background(), now, cause, bucket)
+	if err != nil {
+		return false
+	}
+	return s.lines.Behind(limit.Key{Limit: cause, Value: bucket}) > 0 || s.rules.Load().policy.Limits.Over(context.Background(), now, s.board.Load(), cause, bucket)
 }
 
 // watcher tells those who follow what the guard decided.
@@ -266,28 +262,30 @@ type watcher struct{ *state }
 // Stopped implements guard.Watcher.
 func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
 	w.book.Observe(now, incident.Stop{Origin: d.Origin.Name(), Cause: d.Rule, Verdict: d.Verdict, Recipients: max(len(m.RcptTo)+m.RcptMore, 1), ID: d.ID, QueueID: m.QueueID})
-	if d.Rule == policy.RuleStopped && d.Verdict == policy.Hold { // it was charged, and goes on after start
+	switch {
+	case d.Verdict == policy.Hold && d.Waits != nil:
+		w.desk.Enqueue(policy.Waiting{ID: d.ID, QueueID: m.QueueID, HeldAt: now, Size: m.Size, Recipients: len(m.RcptTo) + m.RcptMore, Waits: d.Waits})
+	case d.Verdict == policy.Hold && d.Rule == policy.RuleStopped: // it was charged, and goes on after start
 		w.Accepted(now, m, d)
 	}
 }
 
 // Accepted implements guard.Watcher.
-func (w watcher) Accepted(_ time.Time, m *policy.Message, d *policy.Decision) {
-	if kind, _ := d.Origin.Account(); kind != origin.KindUnknown {
-		w.trail.Accepted(m.QueueID, d.Charges, len(m.RcptTo)+m.RcptMore)
+func (w watcher) Accepted(now time.Time, m *policy.Message, d *policy.Decision) {
+	if kind, _ := d.Origin.Account(); kind == origin.KindUnknown {
+		return
 	}
+	w.trail.Accepted(m.QueueID, trail.Passed{Charges: d.Charges, Bounces: d.Bounces, Recipients: len(m.RcptTo) + m.RcptMore, Counted: d.Counted, Rcpts: m.RcptTo})
+	w.near(now, d.Origin.Name(), d.Near)
 }
 
 var _ guard.Watcher = watcher{}
 
-// How often what is done in the background is done. Charges are in the journal's
-// log within 100 ms: it takes its own 25 ms to write what is noted.
+// How often what is done in the background is done.
 const (
-	flushEvery  = 65 * time.Millisecond
-	tickEvery   = time.Second
-	diskEvery   = 5 * time.Second
-	sweepEvery  = time.Minute
-	maxPerFlush = 10_000
+	tickEvery  = time.Second
+	diskEvery  = 5 * time.Second
+	sweepEvery = time.Minute
 )
 
 // run starts what goes on in the background. Where the MTA's queue is, the rules
@@ -309,16 +307,22 @@ func (s *state) run(g *guard.Guard, c *config.Config) {
 			}
 		})
 	}
-	every(flushEvery, func(time.Time) { s.flush() })
+	s.work.Go(func() { s.budgets.run(ctx) })
+	s.work.Go(func() { s.shareItems(ctx) })
+	if s.share != nil {
+		s.work.Go(func() { s.share.Run(ctx) })
+	}
 	every(tickEvery, func(now time.Time) {
 		g.Tick(now)
 		s.notePosition()
 	})
 	every(tickEvery, func(now time.Time) { s.desk.Expire(ctx, now) }) // waits for the root helper
-	dropped := int64(0)
+	every(tickEvery, func(now time.Time) { s.desk.Pace(ctx, now) })
+	every(sweepEvery, func(now time.Time) { s.desk.Remind(ctx, now) })
 	every(sweepEvery, func(now time.Time) {
-		s.buckets.Sweep(now)
-		dropped = s.tellDropped(dropped)
+		s.budgets.sweep(now)
+		s.expansions.Sweep(now)
+		s.keepExpansions()
 	})
 	queueDir := s.lookAtDisk("")
 	every(diskEvery, func(time.Time) { queueDir = s.lookAtDisk(queueDir) })
@@ -338,92 +342,6 @@ func (s *state) run(g *guard.Guard, c *config.Config) {
 		})
 	}
 }
-
-// flush hands changed counters to the journal.
-func (s *state) flush() {
-	s.buckets.Dirty(maxPerFlush, func(b limit.State) {
-		if r, ok := s.counter(b); ok {
-			s.journal.Note(r)
-		}
-	})
-}
-
-// counter is a counter as the journal keeps it.
-func (s *state) counter(b limit.State) (r journal.Bucket, ok bool) {
-	text, err := b.MarshalJSON()
-	if err != nil {
-		s.log.Error("keep counter", "limit", b.Key.Limit, "key", b.Key.Value, "error", err)
-		return r, false
-	}
-	if b.Gone() {
-		text = nil
-	}
-	return journal.Bucket{Limit: b.Key.Limit, Value: b.Key.Value, State: text, Expires: b.Expires()}, true
-}
-
-// noteBuckets hands every counter to a journal whose database is new. At start
-// there is none yet.
-func (s *state) noteBuckets() { s.noteBucketsOf("") }
-
-// noteBucketsOf hands the counters of one value to the journal once more, all if
-// it is empty.
-func (s *state) noteBucketsOf(value string) {
-	s.buckets.Each(func(b limit.State) {
-		if value != "" && b.Key.Value != value {
-			return
-		}
-		if r, ok := s.counter(b); ok {
-			s.journal.Note(r)
-		}
-	})
-}
-
-// tellDropped says that the journal had no room for counters, or for the like
-// of them, since there were so many. What of them changes again is kept then, all
-// at the end: only a crash before loses what they had counted.
-func (s *state) tellDropped(before int64) int64 {
-	dropped := s.journal.Stats().Dropped
-	if dropped > before {
-		s.log.Warn("the journal has no room for all counters; a crash would set some back", "records", dropped-before)
-	}
-	return dropped
-}
-
-// keepCounters writes all counters that are not in the journal, however many,
-// and waits for the disk: this is their last chance.
-func (s *state) keepCounters() {
-	var batch []journal.Record
-	var lost error
-	keep := func() {
-		if err := s.journal.Append(batch...); err != nil {
-			lost = err
-		}
-		batch = batch[:0]
-	}
-	add := func(b limit.State) {
-		if r, ok := s.counter(b); ok {
-			batch = append(batch, r)
-		}
-	}
-	for s.buckets.Dirty(maxPerAppend, add) > 0 {
-		keep()
-	}
-	if s.journal.Stats().Dropped > 0 { // nobody knows which
-		s.buckets.Each(func(b limit.State) {
-			if add(b); len(batch) >= maxPerAppend {
-				keep()
-			}
-		})
-		keep()
-	}
-	if lost != nil {
-		why, _, _ := strings.Cut(lost.Error(), "\n") // one a record
-		s.log.Error("some counters cannot be kept; after a restart they begin lower than they are", "error", why)
-	}
-}
-
-// maxPerAppend is how many counters are written at once: some 100 kB.
-const maxPerAppend = 500
 
 // notePosition remembers how far the MTA's log was read; what was noted before
 // of it is written before.
@@ -506,7 +424,10 @@ func (s *state) close(g *guard.Guard) {
 		g.Tick(time.Now().Add(time.Hour)) // nothing is repeated any more
 	}
 	s.book.SaveAll(time.Now())
-	s.keepCounters()
+	s.keepExpansions()
+	if err := s.budgets.close(); err != nil {
+		s.log.Error("some budgets cannot be kept; after a restart they begin lower than they are", "error", err)
+	}
 	s.notePosition()
 	s.channels.Close()
 	if err := s.journal.Close(); err != nil {

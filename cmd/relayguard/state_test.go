@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"relayguard/mta/postfix"
 	"relayguard/policy"
 	"relayguard/policy/limit"
+	"relayguard/policy/limit/limittest"
 )
 
 // stateConfig is a configuration whose state is in a directory of the test.
@@ -47,7 +47,7 @@ func aState(t *testing.T, c *config.Config) *state {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.rules.Store(&rules{policy: &policy.Policy{Limits: policy.NewLimits(policy.Enforce, nil, nil, s.buckets, s.retries)}})
+	s.rules.Store(&rules{policy: &policy.Policy{Limits: policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Store: s.budgets, Retries: s.retries})}})
 	s.config.Store(c)
 	return s
 }
@@ -74,25 +74,32 @@ func spend(t *testing.T, s *state, n int, amount int64) {
 	for i := range n {
 		charge := limit.Charge{Key: limit.Key{Limit: "login-volume", Value: fmt.Sprintf("login:u%d@example.jp", i)}, Kind: limit.Volume,
 			Windows: []limit.Window{{Count: 1000, Length: time.Hour}}, Amount: amount}
-		if out, err := s.buckets.Spend(t.Context(), time.Now(), []limit.Charge{charge}); err != nil || !out.Taken {
+		if out, err := limittest.Spend(t.Context(), s.budgets, time.Now(), []limit.Charge{charge}); err != nil || !out.Taken {
 			t.Fatal(out, err)
 		}
 	}
 }
 
-// keptCounters is how many counters an earlier run's journal has, and how many of them
+// keptCounters is how many counters an earlier run's store has, and how many of them
 // stand at want.
 func keptCounters(t *testing.T, c *config.Config, want int64) (all, right int) {
 	t.Helper()
 	s := aState(t, c)
 	defer s.close(nil)
-	s.buckets.Each(func(b limit.State) {
+	err := s.budgets.Each(t.Context(), func(e limit.Entry) error {
+		if e.State == nil {
+			return nil
+		}
 		all++
-		out, err := s.buckets.Peek(t.Context(), time.Now(), []limit.Charge{{Key: b.Key, Kind: limit.Volume, Windows: []limit.Window{{Count: 1000, Length: time.Hour}}}})
+		out, err := limittest.Peek(t.Context(), s.budgets, time.Now(), []limit.Charge{{Key: e.State.Key, Kind: limit.Volume, Windows: []limit.Window{{Count: 1000, Length: time.Hour}}}})
 		if err == nil && out.Uses[0].Used == want {
 			right++
 		}
+		return nil
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return all, right
 }
 
@@ -107,33 +114,6 @@ func TestCloseKeepsAllCounters(t *testing.T) {
 	s.close(nil)
 	if all, right := keptCounters(t, c, 1); all != senders || right != senders {
 		t.Errorf("%d counters are kept, %d of them right; want %d", all, right, senders)
-	}
-}
-
-// Counters that the journal had no room for are told of, and kept at the end.
-func TestCloseKeepsCountersThatTheJournalDropped(t *testing.T) {
-	t.Parallel()
-	c := stateConfig(t)
-	c.Journal.MaxLog = 1 // beyond it no counter is noted
-	s := aState(t, c)
-	var said strings.Builder
-	s.log = slog.New(slog.NewTextHandler(&said, nil))
-	const senders = 3 * maxPerAppend / 2
-	rounds := int64(0)
-	until(t, "the journal drops counters", 20*time.Second, func() bool {
-		rounds++
-		spend(t, s, senders, 1)
-		s.flush()
-		return s.journal.Stats().Dropped >= senders
-	})
-	dropped := s.tellDropped(0)
-	if again := s.tellDropped(dropped); again != dropped || dropped < senders || strings.Count(said.String(), "level=WARN") != 1 {
-		t.Errorf("%d dropped, then %d, said %q", dropped, again, said.String())
-	}
-	s.close(nil)
-	c.Journal.MaxLog = 1 << 30
-	if all, right := keptCounters(t, c, rounds); all != senders || right != senders {
-		t.Errorf("%d counters are kept, %d of them right; want %d at %d", all, right, senders, rounds)
 	}
 }
 

@@ -151,8 +151,14 @@ func (s *status) pairs() []render.Pair {
 	if len(s.Forbidden) > 0 {
 		pairs = append(pairs, render.Pair{Label: "sendmail(1)", Text: fmt.Sprintf("refuses accounts that are not suspended: %s; relayguard resume local_user:NAME ends that", strings.Join(s.Forbidden, ", "))})
 	}
-	if s.Evicted > 0 {
-		pairs = append(pairs, render.Pair{Label: "limits", Text: fmt.Sprintf("%s forgotten before their time, for want of room: who was counted there begins at zero", counted(int64(s.Evicted), "budget"))})
+	if line := s.Store.line(s.Now); line != "" {
+		pairs = append(pairs, render.Pair{Label: "limits", Text: line})
+	}
+	if s.Relays != "" {
+		pairs = append(pairs, render.Pair{Label: "relays", Text: s.Relays})
+	}
+	if s.Waiting > 0 {
+		pairs = append(pairs, render.Pair{Label: "paced", Text: fmt.Sprintf("%s of it for budget, and goes by itself: relayguard held pace list", counted(s.Waiting, "message"))})
 	}
 	return append(pairs,
 		render.Pair{Label: "messages", Text: s.messageLine()},

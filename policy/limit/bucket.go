@@ -5,14 +5,17 @@ import (
 	"time"
 )
 
-// shape is the lengths of a bucket's windows, in order. Buckets share it.
+// shape is what buckets of one limit have in common, and share: the lengths of
+// its windows, in order.
 type shape struct {
-	lengths []time.Duration
-	longest time.Duration
+	limit    string
+	distinct bool // counts items, in more.set, and has no cells but of attempts
+	lengths  []time.Duration
+	longest  time.Duration
 }
 
-func newShape(windows []Window) *shape {
-	s := &shape{}
+func newShape(limit string, distinct bool, windows []Window) *shape {
+	s := &shape{limit: limit, distinct: distinct}
 	for _, w := range windows {
 		s.lengths = append(s.lengths, w.Length)
 		s.longest = max(s.longest, w.Length)
@@ -20,8 +23,8 @@ func newShape(windows []Window) *shape {
 	return s
 }
 
-func (s *shape) is(windows []Window) bool {
-	if len(s.lengths) != len(windows) {
+func (s *shape) is(distinct bool, windows []Window) bool {
+	if s.distinct != distinct || len(s.lengths) != len(windows) {
 		return false
 	}
 	for i, l := range s.lengths {
@@ -32,7 +35,7 @@ func (s *shape) is(windows []Window) bool {
 	return true
 }
 
-// length is that of the i-th run of cells: a window's, or the attempts'.
+// length is that of the i-th run: a window's, or the attempts'.
 func (s *shape) length(run int) time.Duration {
 	if run < len(s.lengths) {
 		return s.lengths[run]
@@ -41,26 +44,51 @@ func (s *shape) length(run int) time.Duration {
 }
 
 // bucket is the state of one limit for one key. A million of them are to fit
-// into 200 MB: no key, no counts of windows, one slice.
+// into 200 MB: no counts of windows, one slice, and a pointer to the rest that
+// few have.
 type bucket struct {
-	shape   *shape
-	latched int64 // since when it is shut, microseconds; 0 is open
-	// cells are runs, one a window in the order of the shape and one of attempts
-	// over the longest; each run oldest first, one cell a slot.
-	cells []Cell
-	n     [MaxWindows + 1]uint8 // cells in each run
+	value string
+	shape *shape
+	more  *more
+	// words are runs, one a window in the order of the shape and one of attempts
+	// over the longest.
+	words []uint64
+	n     [MaxWindows + 1]uint8 // words in each run
 	dirty bool                  // in its shard's dirty
+}
+
+// more is what most buckets do without.
+type more struct {
+	latched int64 // since when it is shut, microseconds; 0 is open
+	set     distinct
+}
+
+func (b *bucket) key() Key { return Key{Limit: b.shape.limit, Value: b.value} }
+
+func (b *bucket) latched() int64 {
+	if b.more == nil {
+		return 0
+	}
+	return b.more.latched
+}
+
+// grown is the bucket's more, made if need be.
+func (b *bucket) grown() *more {
+	if b.more == nil {
+		b.more = &more{}
+	}
+	return b.more
 }
 
 func (b *bucket) attempts() int { return len(b.shape.lengths) } // their run
 
-// run is the cells of the i-th run.
-func (b *bucket) run(i int) []Cell {
+// run is the i-th run.
+func (b *bucket) run(i int) run {
 	from := 0
 	for _, n := range b.n[:i] {
 		from += int(n)
 	}
-	return b.cells[from : from+int(b.n[i])]
+	return b.words[from : from+int(b.n[i])]
 }
 
 // at is now in the time of the bucket, which never runs backwards.
@@ -70,18 +98,21 @@ func (b *bucket) at(now int64) int64 { return max(now, b.newest()) }
 // make room for a later one, so that it is not forgotten.
 func (b *bucket) newest() int64 {
 	newest, end := int64(0), 0
-	for _, n := range b.n {
+	for _, n := range b.n[:len(b.shape.lengths)+1] {
 		end += int(n)
 		if n > 0 {
-			newest = max(newest, b.cells[end-1].Last)
+			newest = max(newest, int64(b.words[end-1]>>countBits))
 		}
+	}
+	if b.more != nil {
+		newest = max(newest, b.more.set.newest)
 	}
 	return newest
 }
 
 // expired: a bucket that never was would give the same answers at now.
 func (b *bucket) expired(now int64) bool {
-	return b.latched == 0 && b.newest() < now-b.shape.longest.Microseconds()
+	return b.latched() == 0 && b.newest() < now-b.shape.longest.Microseconds()
 }
 
 // add puts amount into the i-th run at t, which is at(now).
@@ -89,34 +120,54 @@ func (b *bucket) add(i int, amount, t int64) {
 	if amount == 0 {
 		return
 	}
-	run, length := b.run(i), b.shape.length(i)
-	if fold(run, length, amount, t) {
-		return
-	}
-	end := len(run)
+	from := 0
 	for _, n := range b.n[:i] {
-		end += int(n)
+		from += int(n)
 	}
-	if gone := expired(run, length, t); gone > 0 {
-		b.cells = slices.Delete(b.cells, end-len(run), end-len(run)+gone)
+	r, length := run(b.words[from:from+int(b.n[i])]), b.shape.length(i)
+	if len(r) > 0 {
+		if c, n := r.last(); slotOf(c.Last, length) == slotOf(t, length) {
+			b.splice(i, from+len(r)-n, n, Cell{Last: t, Count: min(c.Count+amount, MaxCount)})
+			return
+		}
+	}
+	end := from + len(r)
+	if gone := r.expired(length, t); gone > 0 {
+		b.words = slices.Delete(b.words, from, from+gone)
 		b.n[i] -= uint8(gone)
 		end -= gone
 	}
-	if len(b.cells) == cap(b.cells) { // append would double it
-		b.cells = append(make([]Cell, 0, max(len(b.shape.lengths), len(b.cells)*3/2+1)), b.cells...)
+	b.splice(i, end, 0, Cell{Last: t, Count: amount})
+}
+
+// splice puts a cell of the i-th run in place of old words.
+func (b *bucket) splice(i, at, old int, c Cell) {
+	var room [2]uint64
+	words := c.pack(&room)
+	if len(words) == old {
+		copy(b.words[at:], words)
+		return
 	}
-	b.cells = slices.Insert(b.cells, end, Cell{Last: t, Count: amount})
-	b.n[i]++
+	if need := len(b.words) + len(words) - old; need > cap(b.words) { // append would double it
+		b.words = append(make([]uint64, 0, max(len(b.shape.lengths), need, len(b.words)*3/2)), b.words...)
+	}
+	b.words = slices.Replace(b.words, at, at+old, words...)
+	b.n[i] += uint8(len(words) - old)
 }
 
 // reshaped is the bucket after its limit got other windows. A window of a
 // length that it had goes on; a new one takes over what the shortest window
 // that is longer knows, or else the longest: an edited limit is no fresh budget.
+// One that counts items now, or does no more, begins anew, but shut if it was.
 func (b *bucket) reshaped(s *shape) bucket {
-	r := bucket{shape: s, latched: b.latched, dirty: b.dirty}
+	r := bucket{value: b.value, shape: s, more: b.more, dirty: b.dirty}
 	now := b.newest()
-	for i, length := range s.lengths {
-		r.adopt(i, b.run(b.closest(length)), now)
+	if s.distinct == b.shape.distinct {
+		for i, length := range s.lengths {
+			r.adopt(i, b.run(b.closest(length)), now)
+		}
+	} else if b.more != nil {
+		r.more = &more{latched: b.more.latched}
 	}
 	r.adopt(len(s.lengths), b.run(b.attempts()), now)
 	return r
@@ -134,36 +185,13 @@ func (b *bucket) closest(length time.Duration) int {
 	return best
 }
 
-// adopt makes the i-th run out of another's cells, as far as they count at now.
-func (b *bucket) adopt(i int, cells []Cell, now int64) {
+// adopt makes the i-th run out of another, as far as it counts at now.
+func (b *bucket) adopt(i int, r run, now int64) {
+	var room [maxCells]Cell
 	from := now - b.shape.length(i).Microseconds()
-	for _, c := range cells {
+	for _, c := range r.cells(&room) {
 		if c.Last >= from {
 			b.add(i, c.Count, c.Last)
 		}
 	}
-}
-
-// weigh fills in how the windows of a charge stand, of which earlier charges of
-// this step have already taken some. It returns whether the charge fits.
-func (b *bucket) weigh(now int64, c *Charge, uses []Use, taken *[MaxWindows]int64) bool {
-	fits, t := b.latched == 0, b.at(now)
-	for i, w := range c.Windows {
-		run := b.run(i)
-		u := &uses[i]
-		u.Window, u.Used = w, used(run, w.Length, t)+taken[i]
-		wanted := c.Amount + taken[i]
-		switch {
-		case b.latched != 0:
-			u.Over, u.Never = true, true
-		case u.Used+c.Amount <= w.Count:
-			continue
-		case wanted > w.Count:
-			u.Over, u.Never = true, true
-		default:
-			u.Over, u.FreeAt = true, fromMicros(freeAt(run, w, wanted, t))
-		}
-		fits = fits && w.Soft
-	}
-	return fits
 }

@@ -13,7 +13,7 @@ const MaxWindows = 6
 // Limit is a rule that counts. It is not changed after Check.
 type Limit struct {
 	Name    string // as configured; names its buckets, too
-	Per     Per
+	Per     []Per  // parts of the key, one or several, each once
 	Counts  Unit
 	Kind    Kind
 	Windows []Window // of different lengths; all must have room
@@ -27,16 +27,30 @@ func (l Limit) Check() error {
 		at = "limit"
 		errs = append(errs, errors.New("limit.name: got none; name it, verdicts cite it"))
 	}
-	if l.Per < Login || l.Per > Server {
-		errs = append(errs, fmt.Errorf("%s.per: got %s, want one of %q", at, l.Per, Pers()))
-	}
-	if l.Counts != Messages && l.Counts != Recipients {
+	errs = append(errs, checkPer(at, l.Per)...)
+	if l.Counts < Messages || l.Counts > Bounces {
 		errs = append(errs, fmt.Errorf("%s.counts: got %s, want one of %q", at, l.Counts, Units()))
 	}
 	if l.Kind != Volume && l.Kind != Abuse {
 		errs = append(errs, fmt.Errorf("%s.kind: got %s, want one of %q", at, l.Kind, Kinds()))
 	}
 	return errors.Join(append(errs, checkWindows(at, l.Windows)...)...)
+}
+
+func checkPer(at string, per []Per) []error {
+	var errs []error
+	if len(per) == 0 {
+		errs = append(errs, fmt.Errorf("%s.per: got none, want one or several of %q", at, Pers()))
+	}
+	for i, p := range per {
+		switch {
+		case p < Login || p > Server:
+			errs = append(errs, fmt.Errorf("%s.per: got %s, want one of %q", at, p, Pers()))
+		case slices.Contains(per[:i], p):
+			errs = append(errs, fmt.Errorf("%s.per: got %q a second time; name it once", at, p))
+		}
+	}
+	return errs
 }
 
 func checkWindows(at string, windows []Window) []error {
@@ -85,14 +99,11 @@ func (l Limit) with(change func(*Window)) Limit {
 	return l
 }
 
-// Charge is what a message takes from the bucket of value: one message, and so
-// many recipients. Which of the two is counted, the limit knows.
-func (l *Limit) Charge(value string, messages, recipients int) Charge {
-	amount := messages
-	if l.Counts == Recipients {
-		amount = recipients
-	}
-	return Charge{Key: Key{Limit: l.Name, Value: value}, Kind: l.Kind, Windows: l.Windows, Amount: int64(amount)}
+// Charge is what a message takes from the bucket of value. Distinct and
+// FirstTime count the items, all other units the amount, of which Bounces only
+// asks when it is 0. Neither windows nor items are copied.
+func (l *Limit) Charge(value string, amount int64, items []Item) Charge {
+	return Charge{Key: Key{Limit: l.Name, Value: value}, Kind: l.Kind, Counts: l.Counts, Windows: l.Windows, Amount: amount, Items: items}
 }
 
 // Defaults are the limits of a fresh install, for the keys that this package
@@ -100,13 +111,15 @@ func (l *Limit) Charge(value string, messages, recipients int) Charge {
 func Defaults() []Limit {
 	const hour, day = time.Hour, 24 * time.Hour
 	volume := func(name string, per Per, windows ...Window) Limit {
-		return Limit{Name: name, Per: per, Counts: Recipients, Kind: Volume, Windows: windows}
+		return Limit{Name: name, Per: []Per{per}, Counts: Recipients, Kind: Volume, Windows: windows}
 	}
 	burst := func(count int64) Window { return Window{Count: count, Length: 10 * time.Minute, Burst: true} }
 	return []Limit{
 		volume("login-volume", Login, burst(150), Window{Count: 300, Length: hour}, Window{Count: 1500, Length: day}),
 		volume("local-user-volume", LocalUser, burst(150), Window{Count: 300, Length: hour}, Window{Count: 2000, Length: day}),
 		volume("shared-user-volume", SharedUser, burst(1500), Window{Count: 3000, Length: hour}, Window{Count: 20000, Length: day}),
+		volume("site-volume", Site, burst(150), Window{Count: 300, Length: hour}, Window{Count: 2000, Length: day}),
 		volume("machine-volume", Machine, burst(250), Window{Count: 500, Length: hour}),
+		{Name: "plugin-first-time", Per: []Per{Plugin}, Counts: FirstTime, Kind: Abuse, Windows: []Window{burst(25), {Count: 40, Length: day}}},
 	}
 }

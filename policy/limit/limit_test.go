@@ -12,15 +12,19 @@ import (
 func TestDefaultsAreTheShippedTable(t *testing.T) {
 	const hour, day = time.Hour, 24 * time.Hour
 	want := map[limit.Per][3]int64{ // burst, hour, day
-		limit.Login: {150, 300, 1500}, limit.LocalUser: {150, 300, 2000}, limit.SharedUser: {1500, 3000, 20000}, limit.Machine: {250, 500},
+		limit.Login: {150, 300, 1500}, limit.LocalUser: {150, 300, 2000}, limit.SharedUser: {1500, 3000, 20000}, limit.Site: {150, 300, 2000}, limit.Machine: {250, 500}, limit.Plugin: {25, 0, 40},
 	}
 	names := map[string]bool{}
 	for _, l := range limit.Defaults() {
 		if err := l.Check(); err != nil {
 			t.Error(err)
 		}
-		row, ok := want[l.Per]
-		if !ok || l.Counts != limit.Recipients || l.Kind != limit.Volume || names[l.Name] {
+		row, ok := want[l.Per[0]]
+		counts, kind := limit.Recipients, limit.Volume
+		if l.Per[0] == limit.Plugin {
+			counts, kind = limit.FirstTime, limit.Abuse
+		}
+		if !ok || len(l.Per) != 1 || l.Counts != counts || l.Kind != kind || names[l.Name] {
 			t.Errorf("%+v is not in the table", l)
 		}
 		names[l.Name] = true
@@ -42,7 +46,7 @@ func TestDefaultsAreTheShippedTable(t *testing.T) {
 		if got != row {
 			t.Errorf("%s: %d, want %d", l.Name, got, row)
 		}
-		delete(want, l.Per)
+		delete(want, l.Per[0])
 	}
 	if len(want) > 0 {
 		t.Errorf("no defaults for %v", want)
@@ -56,8 +60,10 @@ func TestCheckNamesEveryFault(t *testing.T) {
 		want  []string
 	}{
 		{func(*limit.Limit) {}, nil},
-		{func(l *limit.Limit) { *l = limit.Limit{} }, []string{"limit.name: got none", "limit.per: got per(0), want one of", "limit.counts: got unit(0)", "limit.kind: got kind(0)", "limit.windows: got 0, want 1 to 6; delete the limit to lift it"}},
-		{func(l *limit.Limit) { l.Per, l.Counts, l.Kind = 99, 99, 99 }, []string{"login-volume.per: got per(99)", "login-volume.counts: got unit(99)", "login-volume.kind: got kind(99)"}},
+		{func(l *limit.Limit) { *l = limit.Limit{} }, []string{"limit.name: got none", "limit.per: got none, want one or several of", "limit.counts: got unit(0)", "limit.kind: got kind(0)", "limit.windows: got 0, want 1 to 6; delete the limit to lift it"}},
+		{func(l *limit.Limit) { l.Per, l.Counts, l.Kind = []limit.Per{99}, 99, 99 }, []string{"login-volume.per: got per(99)", "login-volume.counts: got unit(99)", "login-volume.kind: got kind(99)"}},
+		{func(l *limit.Limit) { l.Per = []limit.Per{limit.Login, limit.Client, limit.Login} }, []string{`login-volume.per: got "login" a second time; name it once`}},
+		{func(l *limit.Limit) { l.Per, l.Counts = []limit.Per{limit.Login, limit.RecipientDomain}, limit.Bounces }, nil},
 		{func(l *limit.Limit) { l.Windows[1].Count = 0 }, []string{"login-volume.windows[1].count: got 0, want at least 1; delete the limit to lift it"}},
 		{func(l *limit.Limit) { l.Windows[1].Count = limit.MaxCount + 1 }, []string{"login-volume.windows[1].count: got 9007199254740993, want at most 9007199254740992"}},
 		{func(l *limit.Limit) { l.Windows[0].Length = 0 }, []string{"login-volume.windows[0].length: got 0s, want 1s to 400 days"}},
@@ -94,7 +100,7 @@ func TestCheckNamesEveryFault(t *testing.T) {
 func TestWhileLearningOnlyBurstsAndAbuseAct(t *testing.T) {
 	for _, l := range limit.Defaults() {
 		for i, w := range l.Softened().Windows {
-			if w.Soft == w.Burst || l.Windows[i].Soft {
+			if w.Soft == (w.Burst || l.Kind == limit.Abuse) || l.Windows[i].Soft {
 				t.Errorf("%s: %+v of %+v", l.Name, w, l.Windows[i])
 			}
 		}
@@ -122,13 +128,10 @@ func TestProbationHalves(t *testing.T) {
 	}
 }
 
-func TestChargeCountsItsUnit(t *testing.T) {
-	l := limit.Defaults()[0]
-	if c := l.Charge("login:taro@example.jp", 1, 7); c.Amount != 7 || c.Key != (limit.Key{Limit: "login-volume", Value: "login:taro@example.jp"}) || c.Kind != limit.Volume || len(c.Windows) != 3 {
-		t.Errorf("%+v", c)
-	}
-	l.Counts = limit.Messages
-	if c := l.Charge("login:taro@example.jp", 1, 7); c.Amount != 1 {
+func TestChargeIsOfItsLimit(t *testing.T) {
+	l, items := limit.Defaults()[0], []limit.Item{1, 2}
+	l.Counts = limit.Distinct
+	if c := l.Charge("login:taro@example.jp", 7, items); c.Amount != 7 || len(c.Items) != 2 || c.Counts != limit.Distinct || c.Key != (limit.Key{Limit: "login-volume", Value: "login:taro@example.jp"}) || c.Kind != limit.Volume || len(c.Windows) != 3 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -149,7 +152,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%q reads as %v, %v", name, p, err)
 		}
 	}
-	if len(limit.Units()) != 2 || len(limit.Kinds()) != 2 || len(limit.Pers()) != 7 {
+	if len(limit.Units()) != 6 || len(limit.Kinds()) != 2 || len(limit.Pers()) != 17 {
 		t.Error(limit.Units(), limit.Kinds(), limit.Pers())
 	}
 	for _, bad := range []string{"", "Volume", "login ", "unit(0)"} {

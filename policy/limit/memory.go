@@ -1,166 +1,205 @@
 package limit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"math/bits"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unique"
 )
 
 const (
-	// DefaultBuckets is how many buckets NewMemory keeps: under 250 MB.
-	DefaultBuckets = 1_000_000
+	DefaultBuckets         = 1_000_000 // of three windows with one or two cells: under 200 MB
+	DefaultDistinctExact   = 1000      // 24 octets each, or up to thrice as much
+	DefaultKnownPerAccount = 50_000
+	DefaultKnown           = 2_000_000 // under 200 MB, if accounts have more than a few
 
 	shards = 64 // as many as a mask has bits
 )
 
 // Memory keeps buckets in memory. It is a Store that never waits and fails only
-// on charges that are none, or when it is full of shut buckets. Buckets are lost
-// with the process; Dirty and Load carry them over.
+// on a step that is none, or when it is full of shut buckets. Buckets are lost
+// with the process; Dirty, or Each, and Put carry them over.
 //
 // It keeps a bounded number. When that is reached, expired buckets go first,
 // then those whose last event is longest ago: Evicted counts them, since each
 // may have been a budget half used. A shut bucket is never evicted: when all
-// are, a charge of a new key is an error.
+// are, a charge of a new key is an error. Of known items the accounts that wrote
+// longest ago forget some.
 //
 // Keys that one step takes are locked in the order of their shards, so that
 // steps cannot wait for each other in a circle.
 type Memory struct {
-	seed    maphash.Seed
-	most    int // buckets in a shard
-	shards  [shards]shard
-	evicted atomic.Uint64
-	telling sync.Mutex // one Dirty at a time
-	next    int        // where the next Dirty begins
+	seed       maphash.Seed
+	most       int // buckets in a shard
+	exact      int // items of a Distinct bucket at one level
+	perAccount int // known items
+	mostKnown  int64
+	shards     [shards]shard
+	known      atomic.Int64  // items of all accounts
+	turn       atomic.Uint64 // whose shard's accounts forget next
+	evicted    atomic.Uint64
+	telling    sync.Mutex // one Dirty at a time
+	next       int        // where the next Dirty begins
 
 	shapesLock sync.Mutex
-	shapes     []*shape // shared by all buckets of the same lengths; few
+	shapes     []*shape // shared by all buckets of one limit; few
 }
 
-type shard struct {
-	mu      sync.Mutex
-	buckets map[Key]*bucket
-	dirty   map[Key]struct{} // changed since they were last told
-	oldest  []candidate      // for eviction, the oldest last
+// MemoryOptions bounds a Memory. Of each, 0 is the default.
+type MemoryOptions struct {
+	Buckets         int // DefaultBuckets
+	DistinctExact   int // items up to which a Distinct bucket is exact: DefaultDistinctExact
+	KnownPerAccount int // items known of one account: DefaultKnownPerAccount
+	Known           int // items known in all: DefaultKnown
 }
 
-// NewMemory makes an empty store for DefaultBuckets.
-func NewMemory() *Memory { return NewMemoryOf(DefaultBuckets) }
+// NewMemory makes an empty store with the default bounds.
+func NewMemory() *Memory { return NewMemoryOf(MemoryOptions{}) }
 
-// NewMemoryOf makes an empty store for so many buckets. They are spread over
-// 64 parts that fill up one by one, so that it may be full a little earlier.
-func NewMemoryOf(buckets int) *Memory {
-	m := &Memory{seed: maphash.MakeSeed(), most: max(1, buckets/shards)}
+// NewMemoryOf makes an empty store. Its buckets are spread over 64 parts that
+// fill up one by one, so that it may be full a little earlier.
+func NewMemoryOf(o MemoryOptions) *Memory {
+	m := &Memory{
+		seed:       maphash.MakeSeed(),
+		most:       max(1, cmp.Or(o.Buckets, DefaultBuckets)/shards),
+		exact:      cmp.Or(o.DistinctExact, DefaultDistinctExact),
+		perAccount: cmp.Or(o.KnownPerAccount, DefaultKnownPerAccount),
+		mostKnown:  int64(cmp.Or(o.Known, DefaultKnown)),
+	}
 	for i := range m.shards {
-		m.shards[i].buckets, m.shards[i].dirty = map[Key]*bucket{}, map[Key]struct{}{}
+		s := &m.shards[i]
+		s.buckets, s.twins, s.gone = map[uint64]*bucket{}, map[Key]*bucket{}, map[Key]struct{}{}
+		s.accounts, s.changed = map[string]*account{}, map[*account]struct{}{}
 	}
 	return m
 }
 
 // Spend is Store's. It does not look at the context: it never waits.
-func (m *Memory) Spend(_ context.Context, now time.Time, charges []Charge) (Outcome, error) {
-	if err := CheckCharges(charges); err != nil {
-		return Outcome{}, err
-	}
-	t, out := micros(now), newOutcome(charges)
-	locked := m.lock(charges)
-	defer m.unlock(locked)
-	var few [8]*bucket
-	buckets, err := m.open(few[:0], charges, t)
+func (m *Memory) Spend(_ context.Context, now time.Time, step *Step, out *Outcome) error {
+	twins, err := step.check()
 	if err != nil {
-		return Outcome{}, err
+		return err
 	}
-	weighAll(t, charges, buckets, &out)
-	at := 0
-	for i, b := range buckets {
-		c, uses := &charges[i], out.Uses[at:at+len(charges[i].Windows)]
-		at += len(uses)
-		if out.Taken {
-			b.take(t, c, uses)
-		} else {
-			b.stop(t, c, out.Latched[i])
-		}
-		m.mark(b, c.Key)
+	var room [few]place
+	w := weighing{now: micros(now), step: step, twins: twins, places: m.places(room[:0], step.Charges), out: out}
+	home, locked := m.lock(w.places, &step.Known)
+	defer m.unlock(locked)
+	if err := m.open(&w); err != nil {
+		return err
 	}
-	return out, nil
+	account := home.account(step.Known.Account)
+	w.account = account // and not the other way round: then w would be on the heap
+	out.reset(step.Charges)
+	w.all()
+	w.settle(m)
+	if out.Taken && home != nil {
+		m.learn(home, account, step, w.now)
+	}
+	return nil
 }
 
 // Peek is Store's.
-func (m *Memory) Peek(_ context.Context, now time.Time, charges []Charge) (Outcome, error) {
-	if err := CheckCharges(charges); err != nil {
-		return Outcome{}, err
-	}
-	out := newOutcome(charges)
-	locked := m.lock(charges)
-	defer m.unlock(locked)
-	var few [8]*bucket
-	buckets := few[:0]
-	for i := range charges {
-		buckets = append(buckets, m.glance(&charges[i]))
-	}
-	weighAll(micros(now), charges, buckets, &out)
-	return out, nil
-}
-
-// glance is the charge's bucket, or what it would be; not to be changed.
-func (m *Memory) glance(c *Charge) *bucket {
-	b := m.shardOf(c.Key).buckets[c.Key]
-	switch {
-	case b == nil:
-		return &bucket{shape: m.shapeOf(c.Windows)}
-	case !b.shape.is(c.Windows):
-		r := b.reshaped(m.shapeOf(c.Windows))
-		return &r
-	}
-	return b
-}
-
-// Add is Store's.
-func (m *Memory) Add(_ context.Context, now time.Time, charges []Charge) error {
-	if err := CheckCharges(charges); err != nil {
-		return err
-	}
-	t := micros(now)
-	locked := m.lock(charges)
-	defer m.unlock(locked)
-	buckets, err := m.open(nil, charges, t)
+func (m *Memory) Peek(_ context.Context, now time.Time, step *Step, out *Outcome) error {
+	twins, err := step.check()
 	if err != nil {
 		return err
 	}
-	for i, b := range buckets {
-		at := b.at(t)
-		for j := range charges[i].Windows {
-			b.add(j, charges[i].Amount, at)
+	var room [few]place
+	w := weighing{now: micros(now), step: step, twins: twins, places: m.places(room[:0], step.Charges), out: out}
+	home, locked := m.lock(w.places, &step.Known)
+	defer m.unlock(locked)
+	for i := range w.places {
+		m.glance(&w, i)
+	}
+	w.account = home.account(step.Known.Account)
+	out.reset(step.Charges)
+	w.all()
+	return nil
+}
+
+// glance finds the i-th charge's bucket, or what it would be; not to be changed.
+func (m *Memory) glance(w *weighing, i int) {
+	p, c := &w.places[i], &w.step.Charges[i]
+	p.bucket = p.shard.find(p.hash, c.Key)
+	switch {
+	case p.bucket == nil && w.twins:
+		for j := range i {
+			if w.step.Charges[j].Key == c.Key {
+				p.bucket = w.places[j].bucket
+				return
+			}
 		}
-		m.mark(b, charges[i].Key)
+		fallthrough
+	case p.bucket == nil:
+		p.bucket = &bucket{shape: m.shapeOf(c.Key.Limit, c.Counts == Distinct, c.Windows)}
+	case !p.bucket.shape.is(c.Counts == Distinct, c.Windows):
+		r := p.bucket.reshaped(m.shapeOf(c.Key.Limit, c.Counts == Distinct, c.Windows))
+		p.bucket = &r
+	}
+}
+
+// Add is Store's.
+func (m *Memory) Add(_ context.Context, now time.Time, step *Step) error {
+	if err := step.Check(); err != nil {
+		return err
+	}
+	var room [few]place
+	w := weighing{now: micros(now), step: step, places: m.places(room[:0], step.Charges)}
+	home, locked := m.lock(w.places, &step.Known)
+	defer m.unlock(locked)
+	if err := m.open(&w); err != nil {
+		return err
+	}
+	account := home.account(step.Known.Account)
+	w.account = account
+	for i := range w.places {
+		p, c := &w.places[i], &step.Charges[i]
+		amount := c.Amount
+		switch c.Counts {
+		case Distinct:
+			p.bucket.grown().set.take(c.Items, p.bucket.at(w.now), p.bucket.shape.longest, m.exact)
+			amount = 0
+		case FirstTime:
+			amount = w.account.strangers(c.Items, w.now, math.MaxInt64)
+		}
+		at := p.bucket.at(w.now)
+		for j := range c.Windows {
+			p.bucket.add(j, amount, at)
+		}
+		p.shard.mark(p.bucket)
+	}
+	if home != nil {
+		m.learn(home, account, step, w.now)
 	}
 	return nil
 }
 
 // Resume is Store's.
 func (m *Memory) Resume(_ context.Context, _ time.Time, key Key) error {
-	s := m.shardOf(key)
+	s, hash := m.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if b := s.buckets[key]; b != nil && b.latched != 0 {
-		b.latched = 0
-		m.mark(b, key)
+	if b := s.find(hash, key); b != nil && b.latched() != 0 {
+		b.more.latched = 0
+		s.mark(b)
 	}
 	return nil
 }
 
 // Reset is Store's.
 func (m *Memory) Reset(_ context.Context, _ time.Time, key Key) error {
-	s := m.shardOf(key)
+	s, hash := m.shardOf(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.buckets, key)
-	s.dirty[key] = struct{}{} // whoever keeps its state forgets it, too
+	s.remove(hash, key)
+	s.gone[key] = struct{}{} // whoever keeps its state forgets it, too
 	return nil
 }
 
@@ -170,121 +209,57 @@ func (m *Memory) Len() int {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
-		n += len(s.buckets)
+		n += s.len()
 		s.mu.Unlock()
 	}
 	return n
 }
 
-// newOutcome has room for the answers. Those of a usual message are one
-// allocation.
-func newOutcome(charges []Charge) Outcome {
-	uses, n := 0, len(charges)
+// reset makes room for the answers, out of what there is.
+func (o *Outcome) reset(charges []Charge) {
+	uses := 0
 	for i := range charges {
 		uses += len(charges[i].Windows)
 	}
-	switch {
-	case uses <= 9 && n <= 3:
-		room := &struct {
-			uses     [9]Use
-			attempts [3]int64
-			latched  [3]bool
-		}{}
-		return Outcome{Uses: room.uses[:uses:uses], Attempts: room.attempts[:n:n], Latched: room.latched[:n:n]}
-	case uses <= 18 && n <= 6:
-		room := &struct {
-			uses     [18]Use
-			attempts [6]int64
-			latched  [6]bool
-		}{}
-		return Outcome{Uses: room.uses[:uses:uses], Attempts: room.attempts[:n:n], Latched: room.latched[:n:n]}
-	}
-	return Outcome{Uses: make([]Use, uses), Attempts: make([]int64, n), Latched: make([]bool, n)}
+	o.Uses = slices.Grow(o.Uses[:0], uses)[:uses]
+	o.Latched = slices.Grow(o.Latched[:0], len(charges))[:len(charges)]
+	o.Attempts = slices.Grow(o.Attempts[:0], len(charges))[:len(charges)]
 }
 
-// weighAll answers for all charges. A key that comes twice is spent one after
-// the other.
-func weighAll(now int64, charges []Charge, buckets []*bucket, out *Outcome) {
-	out.Taken = true
-	at := 0
-	for i, b := range buckets {
-		c := &charges[i]
-		uses := out.Uses[at : at+len(c.Windows)]
-		var taken [MaxWindows]int64
-		takenBefore(charges[:i], c, out.Uses, &taken)
-		for j := range uses {
-			uses[j].Charge = i
-		}
-		fits := b.weigh(now, c, uses, &taken)
-		out.Taken = out.Taken && fits
-		out.Attempts[i] = used(b.run(b.attempts()), b.shape.longest, b.at(now))
-		out.Latched[i] = b.latched != 0 || c.Kind == Abuse && c.Amount > 0 && !fits
-		at += len(uses)
-	}
-	if !out.Taken {
-		latchTwins(charges, out.Latched)
-	}
+// shardOf is where a key's bucket is, and under which hash.
+func (m *Memory) shardOf(key Key) (*shard, uint64) {
+	hash := maphash.String(m.seed, key.Value) + 3*maphash.String(m.seed, key.Limit)
+	return &m.shards[hash%shards], hash
 }
 
-// latchTwins carries over what one charge does to the bucket of another.
-func latchTwins(charges []Charge, latched []bool) {
+// places appends where the charges' buckets are.
+func (m *Memory) places(to []place, charges []Charge) []place {
+	to = slices.Grow(to, len(charges))[:len(charges)]
 	for i := range charges {
-		for j := range charges {
-			latched[i] = latched[i] || latched[j] && charges[i].Key == charges[j].Key
-		}
+		to[i].shard, to[i].hash = m.shardOf(charges[i].Key)
 	}
+	return to
 }
 
-// takenBefore is what earlier charges of the step take from the windows of c's
-// bucket.
-func takenBefore(earlier []Charge, c *Charge, uses []Use, taken *[MaxWindows]int64) {
-	at := 0
-	for j := range earlier {
-		if e := &earlier[j]; e.Key == c.Key {
-			for i := range e.Windows {
-				if u := &uses[at+i]; !u.Over {
-					taken[i] += e.Amount
-				}
-			}
-		}
-		at += len(earlier[j].Windows)
+// lock locks the shards of charges and account, each once and in order. Of the
+// account, if there is one, it returns which.
+func (m *Memory) lock(places []place, known *Known) (home *shard, mask uint64) {
+	for i := range places {
+		mask |= 1 << (places[i].hash % shards)
 	}
-}
-
-// take takes a charge that fits; a soft window without room stays as it is.
-func (b *bucket) take(now int64, c *Charge, uses []Use) {
-	t := b.at(now)
-	for i := range uses {
-		if !uses[i].Over {
-			b.add(i, c.Amount, t)
-		}
-	}
-}
-
-// stop counts a charge that was not taken.
-func (b *bucket) stop(now int64, c *Charge, shut bool) {
-	t := b.at(now)
-	b.add(b.attempts(), c.Amount, t)
-	if shut && b.latched == 0 {
-		b.latched = max(t, 1) // 0 is open
-	}
-}
-
-func (m *Memory) indexOf(key Key) uint64 { return maphash.String(m.seed, key.Value) % shards }
-
-// shardOf is where a key's bucket is. All limits of one sender are in one shard.
-func (m *Memory) shardOf(key Key) *shard { return &m.shards[m.indexOf(key)] }
-
-// lock locks the charges' shards, each once and in order.
-func (m *Memory) lock(charges []Charge) (mask uint64) {
-	for i := range charges {
-		mask |= 1 << m.indexOf(charges[i].Key)
+	if known.Account != "" {
+		i := m.homeOf(known.Account)
+		mask |= 1 << i
+		home = &m.shards[i]
 	}
 	for rest := mask; rest != 0; rest &= rest - 1 {
 		m.shards[bits.TrailingZeros64(rest)].mu.Lock()
 	}
-	return mask
+	return home, mask
 }
+
+// homeOf is the number of an account's shard.
+func (m *Memory) homeOf(account string) uint64 { return maphash.String(m.seed, account) % shards }
 
 func (m *Memory) unlock(mask uint64) {
 	for ; mask != 0; mask &= mask - 1 {
@@ -292,53 +267,38 @@ func (m *Memory) unlock(mask uint64) {
 	}
 }
 
-// open appends the charges' buckets, making those that are missing. All are
+// open finds the charges' buckets, making those that are missing. All are
 // there, or there is an error.
-func (m *Memory) open(buckets []*bucket, charges []Charge, now int64) ([]*bucket, error) {
-	for i := range charges {
-		c := &charges[i]
-		s := m.shardOf(c.Key)
-		b := s.buckets[c.Key]
+func (m *Memory) open(w *weighing) error {
+	for i := range w.places {
+		p, c := &w.places[i], &w.step.Charges[i]
+		p.bucket = p.shard.find(p.hash, c.Key)
 		switch {
-		case b == nil:
-			if err := m.makeRoom(s, charges, now); err != nil {
-				return nil, fmt.Errorf("open bucket %q: %w", c.Key, err)
+		case p.bucket == nil:
+			if err := m.makeRoom(p.shard, w.places, w.now); err != nil {
+				return fmt.Errorf("open bucket %q: %w", c.Key, err)
 			}
-			b = &bucket{shape: m.shapeOf(c.Windows)}
-			s.buckets[c.Key.own()] = b
-		case !b.shape.is(c.Windows):
-			*b = b.reshaped(m.shapeOf(c.Windows))
+			p.bucket = &bucket{value: strings.Clone(c.Key.Value), shape: m.shapeOf(c.Key.Limit, c.Counts == Distinct, c.Windows)}
+			p.shard.insert(p.hash, p.bucket)
+		case !p.bucket.shape.is(c.Counts == Distinct, c.Windows):
+			*p.bucket = p.bucket.reshaped(m.shapeOf(c.Key.Limit, c.Counts == Distinct, c.Windows))
 		}
-		buckets = append(buckets, b)
 	}
-	return buckets, nil
+	return nil
 }
 
-// own is the key with memory of its own, the limit's name shared.
-func (k Key) own() Key {
-	return Key{Limit: unique.Make(k.Limit).Value(), Value: strings.Clone(k.Value)}
-}
-
-// mark has the bucket told by the next Dirty. Its shard is locked.
-func (m *Memory) mark(b *bucket, key Key) {
-	if !b.dirty {
-		b.dirty = true
-		m.shardOf(key).dirty[key] = struct{}{}
-	}
-}
-
-// shapeOf is the shape of windows, shared as far as there are not too many:
-// the states of a damaged file may each have their own.
-func (m *Memory) shapeOf(windows []Window) *shape {
+// shapeOf is the shape of a limit's buckets, shared as far as there are not too
+// many: the states of a damaged file may each have their own.
+func (m *Memory) shapeOf(limit string, distinct bool, windows []Window) *shape {
 	m.shapesLock.Lock()
 	defer m.shapesLock.Unlock()
 	for _, s := range m.shapes {
-		if s.is(windows) {
+		if s.limit == limit && s.is(distinct, windows) {
 			return s
 		}
 	}
-	s := newShape(windows)
-	if len(m.shapes) < 256 {
+	s := newShape(strings.Clone(limit), distinct, windows)
+	if len(m.shapes) < 1024 {
 		m.shapes = append(m.shapes, s)
 	}
 	return s

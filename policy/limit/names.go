@@ -6,11 +6,15 @@ import "fmt"
 type Unit uint8
 
 const (
-	Messages Unit = iota + 1
-	Recipients
+	Messages   Unit = iota + 1
+	Recipients      // of a message, each as often as it is named
+	Bytes           // octets of header and body
+	Distinct        // different recipients within the window
+	FirstTime       // recipients that the account has never written to
+	Bounces         // of what was sent, as the MTA's log tells
 )
 
-var unitNames = [...]string{Messages: "messages", Recipients: "recipients"}
+var unitNames = [...]string{Messages: "messages", Recipients: "recipients", Bytes: "bytes", Distinct: "distinct", FirstTime: "first_time", Bounces: "bounces"}
 
 // Units are the names that ParseUnit takes.
 func Units() []string { return unitNames[1:] }
@@ -44,20 +48,34 @@ func ParseKind(s string) (Kind, error) {
 	return Kind(i), err
 }
 
-// Per is the key that a limit has one bucket for. The zero value is none.
+// Per is one part of the key that a limit has one bucket for. The zero value
+// is none. Of these, MailFrom, SenderDomain, FromDomain, RecipientDomain and
+// Template are the sender's to choose: alone, such a key opens fresh budgets.
 type Per uint8
 
 const (
-	Login        Per = iota + 1 // SASL login
-	LocalUser                   // Unix account that is not listed as shared
-	SharedUser                  // Unix account that is: many sites send as it
-	Network                     // entry of the trusted networks
-	Machine                     // client address in a trusted network, without AUTH; IPv6 by /64
-	SenderDomain                // domain of the envelope sender
-	Server                      // everything
+	Login           Per = iota + 1 // SASL login
+	LocalUser                      // Unix account that is not listed as shared
+	SharedUser                     // Unix account that is: many sites send as it
+	Account                        // login, local user or network, whichever it is
+	Network                        // entry of the trusted networks
+	Machine                        // client address in a trusted network, without AUTH
+	Client                         // client address, or the network around it
+	MailFrom                       // envelope sender
+	SenderDomain                   // domain of the envelope sender
+	FromDomain                     // domain of the header's From
+	RecipientDomain                // domain of a recipient; one bucket for each
+	Domain                         // domain of the login, or of the site
+	Customer                       // who owns logins, domains, sites
+	Site                           // web site
+	Plugin                         // extension of a site
+	Template                       // shape of the message
+	Server                         // everything
 )
 
-var perNames = [...]string{Login: "login", LocalUser: "local_user", SharedUser: "shared_user", Network: "network", Machine: "machine", SenderDomain: "sender_domain", Server: "server"}
+var perNames = [...]string{Login: "login", LocalUser: "local_user", SharedUser: "shared_user", Account: "account", Network: "network", Machine: "machine",
+	Client: "client", MailFrom: "mail_from", SenderDomain: "sender_domain", FromDomain: "from_domain", RecipientDomain: "recipient_domain",
+	Domain: "domain", Customer: "customer", Site: "site", Plugin: "plugin", Template: "template", Server: "server"}
 
 // Pers are the names that ParsePer takes.
 func Pers() []string { return perNames[1:] }

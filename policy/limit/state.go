@@ -1,25 +1,35 @@
 package limit
 
 import (
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
-	"unicode/utf8"
 )
 
 // State is all there is to know of a bucket, as plain data. A state without
-// windows says that the bucket was forgotten. As JSON it is short; times are
-// microseconds since the epoch, lengths seconds:
-//
-//	{"limit":"login-volume","value":"login:taro@example.jp","latched":1772442000000000,
-//	 "windows":[{"s":600,"c":[1772441990000000,12]}],"attempts":[1772442000000000,5]}
+// windows says that the bucket was forgotten.
 type State struct {
 	Key      Key
-	Latched  time.Time     // since when the bucket is shut; zero if it is open
-	Windows  []WindowState // of different lengths
-	Attempts []Cell        // what was stopped, over the longest of the windows
+	Latched  time.Time      // since when the bucket is shut; zero if it is open
+	Windows  []WindowState  // of different lengths
+	Attempts []Cell         // what was stopped, over the longest of the windows
+	Distinct *DistinctState // of a bucket that counts items; its windows have no cells
+}
+
+// DistinctState is whom a bucket counts: all, or of those sampled at a level
+// (the package's comment has the rule).
+type DistinctState struct {
+	Level  int            // 0 to 32
+	Thrown int64          // last event of those left out, microseconds; 0 at level 0
+	Items  []DistinctItem // by their last event; of one microsecond, by item
+}
+
+// DistinctItem is one recipient and its last event, in microseconds.
+type DistinctItem struct {
+	Item Item
+	Last int64
 }
 
 // WindowState is one window's cells: oldest first, one a slot.
@@ -41,6 +51,12 @@ func (s State) Newest() time.Time {
 	}
 	for _, c := range s.Attempts {
 		newest = max(newest, c.Last)
+	}
+	if d := s.Distinct; d != nil {
+		newest = max(newest, d.Thrown)
+		for _, i := range d.Items {
+			newest = max(newest, i.Last)
+		}
 	}
 	if newest == 0 {
 		return time.Time{}
@@ -74,8 +90,11 @@ func (s State) Check() error {
 	return nil
 }
 
-// maxKey bounds what a file can make us keep; keys are addresses and names.
-const maxKey = 1024
+// These bound what a file can make us keep. Keys are addresses and names.
+const (
+	maxKey   = 1024
+	maxItems = 1 << 20 // in one bucket or account
+)
 
 func (s State) check() error {
 	switch {
@@ -83,11 +102,17 @@ func (s State) check() error {
 		return errors.New("got an empty key")
 	case len(s.Key.Limit) > maxKey || len(s.Key.Value) > maxKey:
 		return fmt.Errorf("got a key of %d and %d octets, want at most %d", len(s.Key.Limit), len(s.Key.Value), maxKey)
+	}
+	return s.checkContent()
+}
+
+func (s State) checkContent() error {
+	switch {
 	case !s.Latched.IsZero() && micros(s.Latched) == 0:
 		return fmt.Errorf("shut since %s, want a time after 1970", s.Latched)
 	case len(s.Windows) > MaxWindows:
 		return fmt.Errorf("got %d windows, want at most %d", len(s.Windows), MaxWindows)
-	case s.Gone() && (len(s.Attempts) > 0 || !s.Latched.IsZero()):
+	case s.Gone() && (len(s.Attempts) > 0 || !s.Latched.IsZero() || s.Distinct != nil):
 		return errors.New("got no windows, but more than a forgotten bucket has")
 	}
 	longest := time.Duration(0)
@@ -98,12 +123,51 @@ func (s State) check() error {
 		if slices.ContainsFunc(s.Windows[:i], func(o WindowState) bool { return o.Length == w.Length }) {
 			return fmt.Errorf("got two windows of %s", w.Length)
 		}
+		if s.Distinct != nil && len(w.Cells) > 0 {
+			return errors.New("got cells in a bucket that counts items")
+		}
 		if err := checkCells(w.Cells, w.Length); err != nil {
 			return err
 		}
 		longest = max(longest, w.Length)
 	}
-	return checkCells(s.Attempts, longest)
+	if err := checkCells(s.Attempts, longest); err != nil {
+		return err
+	}
+	return s.Distinct.check()
+}
+
+func (d *DistinctState) check() error {
+	switch {
+	case d == nil:
+		return nil
+	case d.Level < 0 || d.Level > maxLevel:
+		return fmt.Errorf("got level %d, want 0 to %d", d.Level, maxLevel)
+	case d.Thrown < 0 || d.Thrown > MaxCount || d.Level == 0 && d.Thrown != 0:
+		return fmt.Errorf("got items left out at microsecond %d at level %d", d.Thrown, d.Level)
+	case len(d.Items) > maxItems:
+		return fmt.Errorf("got %d items, want at most %d", len(d.Items), maxItems)
+	}
+	seen := make(map[Item]struct{}, len(d.Items))
+	for i, k := range d.Items {
+		switch {
+		case k.Last < 0 || k.Last > MaxCount:
+			return fmt.Errorf("got an item of microsecond %d, want 0 to %d", k.Last, int64(MaxCount))
+		case !sampled(k.Item, uint8(d.Level)):
+			return fmt.Errorf("got item %016x, which level %d leaves out", uint64(k.Item), d.Level)
+		case i > 0 && compareItems(d.Items[i-1], k) >= 0:
+			return errors.New("got items out of order")
+		}
+		seen[k.Item] = struct{}{}
+	}
+	if len(seen) != len(d.Items) {
+		return errors.New("got an item twice")
+	}
+	return nil
+}
+
+func compareItems(a, b DistinctItem) int {
+	return cmp.Or(cmp.Compare(a.Last, b.Last), cmp.Compare(a.Item, b.Item))
 }
 
 func checkCells(cells []Cell, length time.Duration) error {
@@ -123,215 +187,47 @@ func checkCells(cells []Cell, length time.Duration) error {
 	return nil
 }
 
-type stateJSON struct {
-	Limit    string       `json:"limit"`
-	Value    string       `json:"value,omitempty"`
-	Raw      []byte       `json:"raw,omitempty"` // the value, if it is not UTF-8: JSON would make one key of many
-	Latched  int64        `json:"latched,omitempty"`
-	Windows  []windowJSON `json:"windows,omitempty"`
-	Attempts []int64      `json:"attempts,omitempty"`
+// KnownState is whom an account has written to, as plain data. Without items it
+// says that all were forgotten.
+type KnownState struct {
+	Account string
+	Items   []KnownItem // each once; by their last event; of one microsecond, by item
 }
 
-type windowJSON struct {
-	Seconds int64   `json:"s"`
-	Cells   []int64 `json:"c,omitempty"` // last, count, last, count, ...
+// KnownItem is one recipient. Times are microseconds since the epoch, at least 1.
+type KnownItem struct {
+	Item  Item
+	Since int64 // first written to; 0, from Dirty only: it was forgotten
+	Last  int64 // last written to
 }
 
-// MarshalJSON writes the short form.
-func (s State) MarshalJSON() ([]byte, error) {
-	j := stateJSON{Limit: s.Key.Limit, Value: s.Key.Value, Attempts: flat(s.Attempts)}
-	if !utf8.ValidString(s.Key.Value) {
-		j.Value, j.Raw = "", []byte(s.Key.Value)
+// Check says why no account can have this state.
+func (k *KnownState) Check() error {
+	if err := k.check(); err != nil {
+		return fmt.Errorf("known of account %q: %w", k.Account, err)
 	}
-	if !s.Latched.IsZero() {
-		j.Latched = s.Latched.UnixMicro()
-	}
-	for _, w := range s.Windows {
-		j.Windows = append(j.Windows, windowJSON{Seconds: int64(w.Length / time.Second), Cells: flat(w.Cells)})
-	}
-	return json.Marshal(j)
-}
-
-// UnmarshalJSON reads the short form and checks it. Unknown fields are ignored:
-// a newer version may have written them.
-func (s *State) UnmarshalJSON(data []byte) error {
-	var j stateJSON
-	if err := json.Unmarshal(data, &j); err != nil {
-		return err
-	}
-	r := State{Key: Key{Limit: j.Limit, Value: j.Value}}
-	switch {
-	case j.Value == "":
-		r.Key.Value = string(j.Raw)
-	case len(j.Raw) > 0:
-		return fmt.Errorf("state of bucket %q: got two values", r.Key)
-	}
-	switch {
-	case j.Latched < 0 || j.Latched > MaxCount:
-		return fmt.Errorf("state of bucket %q: shut since microsecond %d, want 0 to %d", r.Key, j.Latched, int64(MaxCount))
-	case j.Latched > 0:
-		r.Latched = fromMicros(j.Latched)
-	}
-	var err error
-	for _, w := range j.Windows {
-		if w.Seconds < 1 || w.Seconds > int64(MaxLength/time.Second) { // before it overflows
-			return fmt.Errorf("state of bucket %q: window of %d s, want 1 s to 400 days", r.Key, w.Seconds)
-		}
-		ws := WindowState{Length: time.Duration(w.Seconds) * time.Second}
-		if ws.Cells, err = cells(w.Cells); err != nil {
-			return fmt.Errorf("state of bucket %q: %w", r.Key, err)
-		}
-		r.Windows = append(r.Windows, ws)
-	}
-	if r.Attempts, err = cells(j.Attempts); err != nil {
-		return fmt.Errorf("state of bucket %q: %w", r.Key, err)
-	}
-	if err := r.Check(); err != nil {
-		return err
-	}
-	*s = r
 	return nil
 }
 
-func flat(cells []Cell) []int64 {
-	var f []int64
-	for _, c := range cells {
-		f = append(f, c.Last, c.Count)
+func (k *KnownState) check() error {
+	switch {
+	case k.Account == "" || len(k.Account) > maxKey:
+		return fmt.Errorf("got an account of %d octets, want 1 to %d", len(k.Account), maxKey)
+	case len(k.Items) > maxItems:
+		return fmt.Errorf("got %d items, want at most %d", len(k.Items), maxItems)
 	}
-	return f
-}
-
-func cells(f []int64) ([]Cell, error) {
-	if len(f)%2 != 0 {
-		return nil, fmt.Errorf("got %d numbers for cells, want two a cell", len(f))
-	}
-	var cells []Cell
-	for i := 0; i < len(f); i += 2 {
-		cells = append(cells, Cell{Last: f[i], Count: f[i+1]})
-	}
-	return cells, nil
-}
-
-// state is the bucket as data of its own.
-func (b *bucket) state(key Key) State {
-	s := State{Key: key, Attempts: own(b.run(b.attempts())), Windows: make([]WindowState, len(b.shape.lengths))}
-	if b.latched != 0 {
-		s.Latched = fromMicros(b.latched)
-	}
-	for i, length := range b.shape.lengths {
-		s.Windows[i] = WindowState{Length: length, Cells: own(b.run(i))}
-	}
-	return s
-}
-
-// own is a copy; nil of none.
-func own(cells []Cell) []Cell { return append([]Cell(nil), cells...) }
-
-// Dirty hands over, and returns the number of, the states of at most max
-// buckets that changed since they were last handed over; a state that is Gone
-// for a bucket that was Reset. It holds no lock of mail's meanwhile, but a
-// second Dirty waits. Expired and evicted buckets are not told.
-func (m *Memory) Dirty(max int, fn func(State)) int {
-	m.telling.Lock()
-	defer m.telling.Unlock()
-	told := 0
-	for range shards {
-		for {
-			batch := m.shards[m.next].changed(min(breath, max-told))
-			for _, s := range batch {
-				fn(s)
-			}
-			if told += len(batch); len(batch) < breath {
-				break
-			}
+	seen := make(map[Item]struct{}, len(k.Items))
+	for i, it := range k.Items {
+		switch {
+		case it.Since < 1 || it.Since > it.Last || it.Last > MaxCount:
+			return fmt.Errorf("got an item known from microsecond %d to %d, want 1 to %d in order", it.Since, it.Last, int64(MaxCount))
+		case i > 0 && compareUse(k.Items[i-1], it) >= 0:
+			return errors.New("got items out of order")
 		}
-		if told == max {
-			return told // goes on in this shard
-		}
-		m.next = (m.next + 1) % shards
+		seen[it.Item] = struct{}{}
 	}
-	return told
-}
-
-func (s *shard) changed(max int) []State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var states []State
-	for key := range s.dirty {
-		if len(states) >= max {
-			break
-		}
-		delete(s.dirty, key)
-		if b := s.buckets[key]; b != nil {
-			b.dirty = false
-			states = append(states, b.state(key))
-		} else {
-			states = append(states, State{Key: key})
-		}
+	if len(seen) != len(k.Items) {
+		return errors.New("got an item twice")
 	}
-	return states
-}
-
-// Load puts a bucket back as Dirty told it, in place of what there is of it.
-func (m *Memory) Load(s State) error {
-	if err := s.Check(); err != nil {
-		return err
-	}
-	sh := m.shardOf(s.Key)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if s.Gone() {
-		sh.remove(s.Key)
-		return nil
-	}
-	if sh.buckets[s.Key] == nil {
-		if err := m.makeRoom(sh, nil, micros(s.Newest())); err != nil {
-			return fmt.Errorf("load bucket %q: %w", s.Key, err)
-		}
-	}
-	sh.remove(s.Key)
-	sh.buckets[s.Key.own()] = m.bucketOf(s)
 	return nil
-}
-
-func (m *Memory) bucketOf(s State) *bucket {
-	windows, total := make([]Window, len(s.Windows)), len(s.Attempts)
-	for i, w := range s.Windows {
-		windows[i].Length, total = w.Length, total+len(w.Cells)
-	}
-	b := &bucket{shape: m.shapeOf(windows), cells: make([]Cell, 0, total)}
-	if !s.Latched.IsZero() {
-		b.latched = micros(s.Latched)
-	}
-	for i, w := range s.Windows {
-		b.cells, b.n[i] = append(b.cells, w.Cells...), uint8(len(w.Cells))
-	}
-	b.cells, b.n[len(windows)] = append(b.cells, s.Attempts...), uint8(len(s.Attempts))
-	return b
-}
-
-// Each hands over every bucket. It holds no lock meanwhile; what changes while
-// it runs is told as it was or as it is.
-func (m *Memory) Each(fn func(State)) {
-	for i := range m.shards {
-		s := &m.shards[i]
-		s.mu.Lock()
-		keys := make([]Key, 0, len(s.buckets))
-		for key := range s.buckets {
-			keys = append(keys, key)
-		}
-		s.mu.Unlock()
-		for _, key := range keys {
-			s.mu.Lock()
-			b := s.buckets[key]
-			var st State
-			if b != nil {
-				st = b.state(key)
-			}
-			s.mu.Unlock()
-			if b != nil {
-				fn(st)
-			}
-		}
-	}
 }

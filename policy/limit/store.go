@@ -2,12 +2,31 @@ package limit
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
 // MaxCharges is how many charges one step can have.
-const MaxCharges = 64
+const MaxCharges = 1024
+
+// Item is one recipient, as a keyed digest: stores keep no addresses.
+type Item uint64
+
+// Step is what a message takes, all or nothing.
+type Step struct {
+	// ID names the step for a store that several relays share: a repeat within a
+	// minute is given the first outcome. Empty: the store names it.
+	ID      string
+	Charges []Charge
+	// Known is whose recipients these are, which FirstTime asks for. If the step
+	// is taken, all of them are known from then on.
+	Known Known
+}
+
+// Known is whom an account writes to.
+type Known struct {
+	Account string // its stable name, "local_user:33"; empty: none
+	Items   []Item // each once; shared, never modified
+}
 
 // Key names a bucket. Neither part is empty: an empty value would be a bucket
 // that strangers share.
@@ -22,8 +41,15 @@ func (k Key) String() string { return k.Limit + "/" + k.Value }
 type Charge struct {
 	Key     Key
 	Kind    Kind
+	Counts  Unit     // Distinct and FirstTime count Items, all others Amount; zero counts Amount
 	Windows []Window // of the limit, of different lengths; shared, never modified
-	Amount  int64    // 0 to MaxCount; 0 only asks
+	Amount  int64    // 0 to MaxCount; 0 only asks: of Bounces, whether there is room for one
+	Items   []Item   // each once; none only asks; shared, never modified
+
+	// Tells: it stops nothing. It is weighed by itself, taken if it fits and the
+	// step is taken; if it does not fit, it is stopped by itself, attempt and
+	// latch, but counts no attempt of a step that others stop.
+	Tells bool
 }
 
 // Use is how one window of one charge stands.
@@ -31,14 +57,16 @@ type Use struct {
 	Charge int    // index in the charges
 	Window Window // of that charge
 	Used   int64  // before this charge; after earlier charges of the same step to the same bucket
-	Over   bool   // Used + Amount > Window.Count, or the bucket is shut
+	Amount int64  // of this charge: of Items those that this window does not count yet, or that are not known
+	Over   bool   // there is no room for Amount, or the bucket is shut
 	Never  bool   // time alone makes no room: Amount is more than the whole window, or the bucket is shut
 	// FreeAt is when Amount fits if nothing else comes. Zero if it fits now, or
 	// if Never.
 	FreeAt time.Time
 }
 
-// Outcome is what became of a step. Its slices are the caller's.
+// Outcome is what became of a step. Its slices are the caller's, who may hand
+// them to the next step: stores use what room they have.
 type Outcome struct {
 	Taken    bool    // all charges were taken; else none was
 	Uses     []Use   // in the order of the charges, and of the windows of each
@@ -46,24 +74,25 @@ type Outcome struct {
 	Attempts []int64 // per charge: what was stopped in its longest window, before this step
 }
 
-// Store keeps buckets. All stores keep the same rule and give the same answers.
-// A store is safe for concurrent use and returns by ctx's deadline. An error
-// says nothing about the limits: the store is away or full, or the charges are
-// such as CheckCharges refuses.
+// Store keeps buckets, and whom accounts write to. All stores keep the same
+// rule (the package's comment has it) and give the same answers. A store is safe
+// for concurrent use and returns by ctx's deadline. An error says nothing about
+// the limits: the store is away or full, or the step is such as Check refuses.
 type Store interface {
 	// Spend takes all charges or none, in one step. A charge fits if each of its
-	// hard windows has room and its bucket is not shut. If all fit, they are
-	// taken; a soft window without room is left as it is. If one does not fit,
-	// every bucket counts its amount as an attempt, and each abuse bucket without
-	// room of its own is shut.
-	Spend(ctx context.Context, now time.Time, charges []Charge) (Outcome, error)
+	// hard windows has room and its bucket is not shut. If all fit (but for those
+	// that only tell), they are taken; a soft window without room is left as it
+	// is. If one does not fit, every bucket counts its amount as an attempt, and
+	// each abuse bucket without room of its own is shut.
+	Spend(ctx context.Context, now time.Time, step *Step, out *Outcome) error
 
 	// Peek gives the answer of Spend, and changes nothing.
-	Peek(ctx context.Context, now time.Time, charges []Charge) (Outcome, error)
+	Peek(ctx context.Context, now time.Time, step *Step, out *Outcome) error
 
-	// Add takes all charges whether they fit or not, from every window: what
-	// they stand for has happened. It shuts nothing.
-	Add(ctx context.Context, now time.Time, charges []Charge) error
+	// Add takes all charges whether they fit or not, from every window, and
+	// learns whom the account wrote to: what they stand for has happened. It
+	// shuts nothing.
+	Add(ctx context.Context, now time.Time, step *Step) error
 
 	// Resume opens a shut bucket. What it has taken goes on to count. A bucket
 	// that is open or unknown is no error.
@@ -71,60 +100,4 @@ type Store interface {
 
 	// Reset forgets a bucket: it is open, and nothing was taken or attempted.
 	Reset(ctx context.Context, now time.Time, key Key) error
-}
-
-// CheckCharges tells what is wrong with charges that no store can take. It is
-// for stores; it costs some nanoseconds a charge.
-func CheckCharges(charges []Charge) error {
-	if len(charges) > MaxCharges {
-		return fmt.Errorf("charge %d buckets: want at most %d in one step", len(charges), MaxCharges)
-	}
-	for i := range charges {
-		c := &charges[i]
-		if err := c.check(); err != nil {
-			return fmt.Errorf("charge bucket %q: %w", c.Key, err)
-		}
-		for j := range i {
-			if charges[j].Key == c.Key && !sameLengths(charges[j].Windows, c.Windows) {
-				return fmt.Errorf("charge bucket %q: twice, with different windows", c.Key)
-			}
-		}
-	}
-	return nil
-}
-
-func (c *Charge) check() error {
-	switch {
-	case c.Key.Limit == "" || c.Key.Value == "":
-		return fmt.Errorf("got an empty key, want one bucket for each sender")
-	case c.Kind != Volume && c.Kind != Abuse:
-		return fmt.Errorf("got %s, want one of %q", c.Kind, Kinds())
-	case c.Amount < 0 || c.Amount > MaxCount:
-		return fmt.Errorf("got amount %d, want 0 to %d", c.Amount, int64(MaxCount))
-	case len(c.Windows) < 1 || len(c.Windows) > MaxWindows:
-		return fmt.Errorf("got %d windows, want 1 to %d", len(c.Windows), MaxWindows)
-	}
-	for i, w := range c.Windows {
-		if !w.valid() {
-			return w.check("window")
-		}
-		for _, other := range c.Windows[:i] {
-			if other.Length == w.Length {
-				return fmt.Errorf("got two windows of %s, want different lengths", w.Length)
-			}
-		}
-	}
-	return nil
-}
-
-func sameLengths(a, b []Window) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].Length != b[i].Length {
-			return false
-		}
-	}
-	return true
 }

@@ -60,6 +60,16 @@ type Evidence struct {
 	HeaderFrom string // first address of From
 	MessageID  string // with its angle brackets, as in the header
 	QueueID    string // the MTA's, empty until it told one
+
+	// What attribution found, and how surely. Unknown counts as Claimed. An empty
+	// Plugin with a confidence is the site's own software.
+	Site     string
+	Plugin   string
+	Template string
+
+	SiteConfidence     Confidence
+	PluginConfidence   Confidence
+	TemplateConfidence Confidence
 }
 
 // NewEvidence returns evidence of nobody.
@@ -74,11 +84,19 @@ type Key struct {
 // Known reports whether there is anything to know.
 func (k Key) Known() bool { return k.Value != "" }
 
+// Proven reports whether the key is known by more than its form or the sender's
+// own word, who could choose another.
+func (k Key) Proven() bool { return k.Known() && k.Confidence >= Address }
+
 // Origin is all that is known of who sent a message.
 type Origin struct {
 	Login      Key // SASL login, lower case; or the one a certificate stands for
 	LocalUser  Key // Unix account, by name where it has one, else "uid:N"
 	Network    Key // name of the trusted network
+	Site       Key // web site, lower case: "shop.example.jp"
+	Plugin     Key // extension of the site, lower case; OwnSoftware for the site's own
+	Template   Key // what the text looks like
+	Customer   Key // whose account or site it is
 	ClientIP   Key // without zone, IPv4 unmapped; never an account by itself
 	MailFrom   Key // claimed
 	HeaderFrom Key // claimed
@@ -130,11 +148,40 @@ func (o *Origin) Stable() string {
 	return o.Name()
 }
 
+// Domain is the domain of the login, else of the proven site: "example.jp". Empty
+// if there is none.
+func (o *Origin) Domain() string {
+	switch {
+	case o.Login.Known():
+		if _, domain, ok := cutLast(o.Login.Value, '@'); ok {
+			return strings.TrimSuffix(domain, ".")
+		}
+		return ""
+	case o.Site.Proven():
+		host, _, _ := strings.Cut(o.Site.Value, "/")
+		host, _, _ = strings.Cut(host, ":")
+		return host
+	}
+	return ""
+}
+
+func cutLast(s string, sep byte) (before, after string, found bool) {
+	if i := strings.LastIndexByte(s, sep); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
+}
+
 // Finder knows the site's own part of the answer. Safe for concurrent use once
 // filled.
 type Finder struct {
 	Networks     Networks
 	Certificates []Certificate
+	Customers    Customers
+
+	// LoginTags are the characters that begin a tag in a login, for servers where
+	// taro+shop@example.jp logs in as taro@example.jp: usually "+" or none.
+	LoginTags string
 
 	// UserName gives the name of a Unix account, "" if it has none. It must
 	// not wait: it is called on the mail path.
@@ -166,7 +213,7 @@ func (f *Finder) Find(e *Evidence) Origin {
 	if e.UID != NoUID {
 		o.LocalUser = Key{f.userName(e.UID), Kernel}
 	}
-	switch login := strings.ToLower(e.Login); {
+	switch login := f.untagged(strings.ToLower(e.Login)); {
 	case login != "":
 		o.Login, o.LoginBy = Key{login, Kernel}, e.AuthType
 	case e.CertVerified:
@@ -174,6 +221,8 @@ func (f *Finder) Find(e *Evidence) Origin {
 			o.Login, o.LoginBy = Key{login, Kernel}, "certificate"
 		}
 	}
+	o.attribute(e)
+	o.Customer = f.Customers.Find(&o)
 	return o
 }
 
@@ -184,6 +233,19 @@ func (f *Finder) userName(uid int) string {
 		}
 	}
 	return "uid:" + strconv.Itoa(uid)
+}
+
+// untagged is the login without its tag: the account, which no tag makes another.
+func (f *Finder) untagged(login string) string {
+	local, domain, ok := cutLast(login, '@')
+	if i := strings.IndexAny(local, f.LoginTags); i > 0 {
+		local = local[:i]
+		if ok {
+			return local + "@" + domain
+		}
+		return local
+	}
+	return login
 }
 
 func (f *Finder) certLogin(e *Evidence) (string, bool) {

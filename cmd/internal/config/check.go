@@ -33,15 +33,30 @@ func (r *report) checkSections(c *Config, seen map[string]*table) {
 			fmt.Sprintf("less than milter.decision_timeout, %q", showDuration(m.DecisionTimeout)),
 			"else a slow table never meets address.map_slow: lower the one or raise the other")
 	}
+	r.checkHold(&c.Hold, seen["hold"])
+	r.checkStore(c, seen)
 	r.checkRecords(c, seen)
 }
 
-func (r *report) checkRecords(c *Config, seen map[string]*table) {
-	hold, journal, alert := seen["hold"], seen["journal"], seen["alert"]
-	if h := c.Hold; hold.sure("origin_messages", "server_messages") && h.OriginMessages > h.ServerMessages {
-		r.add(hold.placeOf("origin_messages", "server_messages"), "hold.origin_messages", fmt.Sprint(h.OriginMessages),
+func (r *report) checkHold(h *Hold, t *table) {
+	if t.sure("origin_messages", "server_messages") && h.OriginMessages > h.ServerMessages {
+		r.add(t.placeOf("origin_messages", "server_messages"), "hold.origin_messages", fmt.Sprint(h.OriginMessages),
 			fmt.Sprintf("at most hold.server_messages, %d", h.ServerMessages), "else one origin fills the queue for all: lower the one or raise the other")
 	}
+	if h.DeleteAfter == 0 || !t.sure("delete_after") {
+		return
+	}
+	found := fmt.Sprintf("%q", showDuration(h.DeleteAfter))
+	switch {
+	case t.sure("remind_after") && h.DeleteAfter <= h.RemindAfter:
+		r.add(t.place("delete_after"), "hold.delete_after", found, fmt.Sprintf("more than hold.remind_after, %q", showDuration(h.RemindAfter)), "else mail is gone before anybody is told of it: raise the one or lower the other")
+	case t.sure("max_age") && h.DeleteAfter <= h.MaxAge:
+		r.add(t.place("delete_after"), "hold.delete_after", found, fmt.Sprintf("more than hold.max_age, %q", showDuration(h.MaxAge)), "else mail is deleted that would still go by itself: raise the one or lower the other")
+	}
+}
+
+func (r *report) checkRecords(c *Config, seen map[string]*table) {
+	journal, alert := seen["journal"], seen["alert"]
 	if j := c.Journal; journal.sure("keep_addresses", "keep_totals") && j.KeepAddresses > j.KeepTotals {
 		r.add(journal.placeOf("keep_addresses", "keep_totals"), "journal.keep_addresses", fmt.Sprintf("%q", showDuration(j.KeepAddresses)),
 			fmt.Sprintf("at most journal.keep_totals, %q", showDuration(j.KeepTotals)), "rows go with their totals: lower the one or raise the other")

@@ -42,6 +42,10 @@ type Config struct {
 	Local        Local
 	Address      Address
 	Limits       []Limit // at least one
+	Overrides    []Override
+	Customers    []Customer
+	Store        Store
+	Redis        Redis
 	Hold         Hold
 	Journal      Journal
 	Control      Control
@@ -52,6 +56,7 @@ type Config struct {
 type Inside struct {
 	Domains []string // lower case, A-labels
 	FromMTA bool     // add those that the MTA's settings name
+	Free    bool     // recipients in them do not count; Limit.Recipients follows it already
 }
 
 // MTA is the mail server on this machine.
@@ -161,6 +166,12 @@ type Hold struct {
 	ReconcileEvery time.Duration
 	Grace          time.Duration // how long deleted mail can be had back
 	GraceBytes     int64         // of all deleted mail
+
+	Release       bool          // mail over a "volume" limit goes by itself when there is room
+	MaxAge        time.Duration // older mail waits for an admin
+	BouncePercent int           // of what was released; more stop it
+	RemindAfter   time.Duration
+	DeleteAfter   time.Duration // more than MaxAge and RemindAfter; 0: nothing is deleted by itself
 }
 
 // Journal is the record of what the guard did and why.
@@ -227,6 +238,8 @@ func Default() *Config {
 			MapSlow:            policy.Hold,
 		},
 		Limits: defaultLimits(),
+		Store:  Store{Kind: StoreSQLite, MaxBuckets: 1_000_000, DistinctExact: 1000, KnownPerAccount: 50_000, Known: 2_000_000},
+		Redis:  Redis{Mode: "single", Prefix: "relayguard", Timeout: 50 * time.Millisecond, Share: 50, LocalUsers: "own"},
 		Hold: Hold{
 			OriginMessages: 500,
 			OriginBytes:    200_000_000,
@@ -236,6 +249,10 @@ func Default() *Config {
 			ReconcileEvery: 5 * time.Minute,
 			Grace:          7 * day,
 			GraceBytes:     1_000_000_000,
+			Release:        true,
+			MaxAge:         12 * time.Hour,
+			BouncePercent:  5,
+			RemindAfter:    24 * time.Hour,
 		},
 		Journal: Journal{
 			Directory:         "/var/lib/relayguard/journal",

@@ -83,6 +83,14 @@ func (t *table) sure(names ...string) bool {
 	return true
 }
 
+// sub is the table of a section below this one; an empty one if there is none.
+func (t *table) sub(name string) *table {
+	if e := t.index[name]; e != nil && e.val.kind == aTable {
+		return e.val.table
+	}
+	return newTable(join(t.path, name), t.at)
+}
+
 // place is where a key is, or else where its table begins.
 func (t *table) place(name string) int {
 	if e := t.index[name]; e != nil {

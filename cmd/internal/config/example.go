@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"relayguard/policy/origin"
@@ -27,11 +28,11 @@ type Section struct {
 
 // Sections documents the whole file.
 func Sections() []Section {
-	all := []Section{describe(head)}
+	all := describe(head)
 	for _, s := range sections {
-		all = append(all, describe(s))
+		all = append(all, describe(s)...)
 	}
-	return append(all, describe(listeners), describe(limits), describe(networks), describe(certificates))
+	return slices.Concat(all, describe(listeners), describe(limits), describe(overrides), describe(networks), describe(customers), describe(certificates))
 }
 
 // Keys documents every key.
@@ -43,12 +44,17 @@ func Keys() []Key {
 	return all
 }
 
-func describe[S any](s section[S]) Section {
-	d := Section{Name: s.name, Array: s.sample != nil, Doc: s.doc}
+// describe documents a section, and the sections below it.
+func describe[S any](s section[S]) []Section {
+	all := []Section{{Name: s.name, Array: s.sample != nil, Doc: s.doc}}
 	for _, f := range s.fields {
-		d.Keys = append(d.Keys, Key{join(s.name, f.name), f.typ, s.byDefault(f), f.doc, f.required})
+		if f.sub != nil {
+			all = append(all, describe(s.under(f))...)
+			continue
+		}
+		all[0].Keys = append(all[0].Keys, Key{join(s.name, f.name), f.typ, s.byDefault(f), f.doc, f.required})
 	}
-	return d
+	return all
 }
 
 const preface = `relayguard.toml - what relayguard guards, and how
@@ -71,7 +77,9 @@ func Example() string {
 	}
 	exampleAll(&b, listeners)
 	exampleAll(&b, limits)
+	exampleAll(&b, overrides)
 	exampleAll(&b, networks)
+	exampleAll(&b, customers)
 	exampleAll(&b, certificates)
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
@@ -79,6 +87,11 @@ func Example() string {
 func exampleKeys[S any](b *strings.Builder, s section[S], of *S) {
 	for _, f := range s.fields {
 		comment(b, f.doc)
+		if f.sub != nil {
+			b.WriteString("#[" + join(s.name, f.name) + "]\n\n")
+			exampleKeys(b, s.under(f), of)
+			continue
+		}
 		if f.free {
 			b.WriteString("[" + join(s.name, f.name) + "]\n")
 			b.WriteString("#" + strings.ReplaceAll(showLogins(sampleLogins()), "\n", "\n#") + "\n\n")
@@ -99,13 +112,37 @@ func exampleAll[S any](b *strings.Builder, s section[S]) {
 			exampleKeys(b, s, &sample)
 			continue
 		}
-		for _, f := range s.fields {
-			if f.required || f.show(&sample) != f.show(usual) {
-				b.WriteString("#" + f.name + " = " + f.show(&sample) + "\n")
-			}
-		}
-		b.WriteString("\n")
+		b.WriteString("#" + strings.ReplaceAll(unusual(s, &sample, usual), "\n", "\n#") + "\n\n")
 	}
+}
+
+// unusual are the lines of a section that are required or not as usual.
+func unusual[S any](s section[S], of, usual *S) string {
+	var lines []string
+	for _, f := range s.fields {
+		switch {
+		case f.sub != nil:
+			if below := unusual(s.under(f), of, usual); below != "" {
+				lines = append(lines, "", "["+join(s.name, f.name)+"]", below)
+			}
+		case f.required || f.show(of) != f.show(usual):
+			lines = append(lines, f.name+" = "+f.show(of))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// LimitsTOML writes limits as the configuration has them: what they must say,
+// and what is not as usual. Recipients that are "all" are left to inside.free.
+func LimitsTOML(all []Limit) string {
+	var b strings.Builder
+	for i := range all {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		b.WriteString("[[limit]]\n" + unusual(limits, &all[i], newLimit()) + "\n")
+	}
+	return b.String()
 }
 
 // comment writes prose, wrapped at 78 columns.

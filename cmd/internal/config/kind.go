@@ -65,7 +65,7 @@ func integer[T int | int64](least, most T) kind[T] {
 	return one(k, anInteger, func(text string) (T, string, bool) {
 		n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 0, 64)
 		switch {
-		case err == nil && n == 0:
+		case err == nil && n == 0 && least > 0:
 			return 0, zeroRemedy, false
 		case err != nil || n < int64(least) || n > int64(most):
 			return 0, "", false

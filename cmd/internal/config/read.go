@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"relayguard/policy/origin"
 )
 
 // read parses and checks the file. What it returns is good only if no problem
@@ -18,29 +20,28 @@ func (r *report) read() *Config {
 	for _, s := range sections {
 		seen[s.name] = readSection(r, s, root, c)
 	}
-	ls, lts := readAll(r, listeners, root)
-	if e := root.index[listeners.name]; e != nil {
-		c.Listeners = ls
-		if e.val.kind == anArray && len(e.val.elems) == 0 {
-			r.add(e.at, "listener", "an empty list", "at least one listener", "delete the key to get the default ones")
-		}
-	}
-	lims, limts := readAll(r, limits, root)
-	if e := root.index[limits.name]; e != nil {
-		c.Limits = lims
-		if e.val.kind == anArray && len(e.val.elems) == 0 {
-			r.add(e.at, "limit", "an empty list", "at least one limit", "delete the key to get the default ones; one that stops nothing has observe = true")
-		}
-	}
-	var nts, cts []*table
+	var lts, limts, nts, cts, ots, custs []*table
+	c.Listeners, lts = readInstead(r, listeners, root, c.Listeners, "delete the key to get the default ones")
+	c.Limits, limts = readInstead(r, limits, root, c.Limits, "delete the key to get the default ones; one that stops nothing has observe = true")
 	c.Networks, nts = readAll(r, networks, root)
 	c.Certificates, cts = readAll(r, certificates, root)
+	c.Overrides, ots = readAll(r, overrides, root)
+	c.Customers, custs = readAll(r, customers, root)
+	if c.Inside.Free {
+		freeInside(c.Limits, limts)
+	}
 
 	r.checkSections(c, seen)
 	r.checkListeners(c.Listeners, lts)
 	r.checkPaths(c, seen, lts)
-	r.checkLimits(c.Limits, limts)
+	names := named{}
+	nameAll(names, limits, c.Limits, limts, func(l *Limit) string { return l.Name })
+	nameAll(names, networks, c.Networks, nts, func(n *origin.Network) string { return n.Name })
+	nameAll(names, customers, c.Customers, custs, func(one *Customer) string { return one.Name })
+	r.checkLimits(c, names, limts, seen["mta"])
+	r.checkOverrides(c, names, ots, limts)
 	r.checkNetworks(c.Networks, nts)
+	r.checkCustomers(c.Customers, names, custs)
 	r.checkCertificates(c.Certificates, cts)
 	if !syntax && len(r.problems) == 0 {
 		r.verify()
@@ -67,6 +68,20 @@ func readSection(r *report, s section[Config], root *table, c *Config) *table {
 	t := newTable(s.name, e.at)
 	t.broken = true
 	return t
+}
+
+// readInstead reads all tables of a kind that the file may have in place of
+// default ones. It must have one then.
+func readInstead[S any](r *report, s section[S], root *table, byDefault []S, remedy string) ([]S, []*table) {
+	all, tables := readAll(r, s, root)
+	e := root.index[s.name]
+	if e == nil {
+		return byDefault, nil
+	}
+	if e.val.kind == anArray && len(e.val.elems) == 0 {
+		r.add(e.at, s.name, "an empty list", "at least one "+s.name, remedy)
+	}
+	return all, tables
 }
 
 // readAll reads all tables of one kind, with the place of each.
@@ -102,6 +117,10 @@ func readFields[S any](r *report, s section[S], t *table, into *S) {
 	for _, f := range s.fields {
 		path := join(s.name, f.name)
 		e := t.index[f.name]
+		if f.sub != nil {
+			readSub(r, s.under(f), e, into)
+			continue
+		}
 		if e == nil {
 			if f.required && !t.broken {
 				r.add(t.at, path, "nothing", f.wanted, "add the key")
@@ -114,6 +133,20 @@ func readFields[S any](r *report, s section[S], t *table, into *S) {
 			r.addFault(path, e, f.wanted, remedyOf(f.required, s.byDefault(f)), ft)
 			t.spoiled[f.name] = true
 		}
+	}
+}
+
+// readSub reads the table of a section below another.
+func readSub[S any](r *report, s section[S], e *entry, into *S) {
+	switch {
+	case e == nil:
+	case e.val.kind == aTable:
+		r.unknown(e.val.table, s.names(), nil)
+		readFields(r, s, e.val.table, into)
+	case e.val.open:
+		r.add(e.at, s.name, "[["+s.name+"]]", "one section", "write its header in single brackets")
+	default:
+		r.add(e.at, s.name, e.val.String(), "a section", "write the section as ["+s.name+"]")
 	}
 }
 
@@ -175,6 +208,9 @@ func (r *report) suggest(path, name string, known []string) string {
 		return "did you mean " + near + "?"
 	}
 	for _, k := range r.keys {
+		if in, _, _ := cutLast(k.Name, "."); strings.HasSuffix(in, "."+name) {
+			return "did you mean [" + in + "]? It stands below the section that it belongs to"
+		}
 		if section, leaf, ok := cutLast(k.Name, "."); (ok && leaf == name || k.Name == name) && section != path {
 			if ok {
 				return "did you mean " + k.Name + "? Put it below the header of that section"
@@ -190,5 +226,5 @@ func sectionNames() []string {
 	for _, s := range sections {
 		all = append(all, s.name)
 	}
-	return append(all, listeners.name, limits.name, networks.name, certificates.name)
+	return append(all, listeners.name, limits.name, overrides.name, networks.name, customers.name, certificates.name)
 }

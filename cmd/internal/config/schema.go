@@ -18,7 +18,8 @@ type field[S any] struct {
 	typ      string
 	doc      string
 	required bool
-	free     bool // a table of free keys, under a header of its own
+	free     bool       // a table of free keys, under a header of its own
+	sub      []field[S] // a table of these keys, likewise
 	read     func(v *value, into *S) []fault
 	show     func(*S) string
 	wanted   string
@@ -45,6 +46,11 @@ func required[S any](f field[S]) field[S] { f.required = true; return f }
 // free is a row whose value is a table of free keys.
 func free[S any](f field[S]) field[S] { f.free = true; return f }
 
+// subsection is a row whose value is a table of keys of its own.
+func subsection[S any](name, doc string, fields []field[S]) field[S] {
+	return field[S]{name: name, doc: doc, sub: fields}
+}
+
 // section is a table of the file, or, as array, one of several alike.
 type section[S any] struct {
 	name   string // "" for the head of the file
@@ -60,6 +66,11 @@ func (s section[S]) names() []string {
 		all[i] = f.name
 	}
 	return all
+}
+
+// under is a row with keys of its own as the section that it is.
+func (s section[S]) under(f field[S]) section[S] {
+	return section[S]{name: join(s.name, f.name), doc: f.doc, blank: s.blank, fields: f.sub}
 }
 
 // byDefault is the default of a key as the file would write it, "" if it has
@@ -84,6 +95,8 @@ var sections = []section[Config]{
 			`Exactly our domains; subdomains are not included.`),
 		key("from_mta", boolean(), func(c *Config) *bool { return &c.Inside.FromMTA },
 			`Add the domains that the MTA's settings name as its own.`),
+		key("free", boolean(), func(c *Config) *bool { return &c.Inside.Free },
+			`Let limits count only recipients outside, where they do not say otherwise by limit.recipients. A stolen login can then flood our own users.`),
 	}},
 	{"mta", `The mail server that this guard serves.`, Default, nil, []field[Config]{
 		key("kind", words("postfix"), func(c *Config) *string { return &c.MTA.Kind },
@@ -111,7 +124,9 @@ var sections = []section[Config]{
 			`Unix accounts that many web sites share. Limits per "shared_user" count their mail, those per "local_user" do not. Mail of a suspended one is held instead of refused by sendmail(1), for the account sends for others, too.`),
 	}},
 	{"address", `Which addresses a login may use, in the envelope and in From. Its own name is always among them.`, Default, nil, addressFields},
-	{"hold", `How much mail may wait in the MTA's hold queue. At a bound, new mail that would be held is refused at its source until there is room: nothing that waits is lost.`, Default, nil, holdFields},
+	{"store", `Where is kept what was used of the limits.`, Default, nil, storeFields},
+	{"redis", `The Redis server that several relays share, so that a limit holds for all of them together. It is used with store.kind = "redis" only.`, Default, nil, redisFields},
+	{"hold", `How much mail may wait in the MTA's hold queue, and when it goes. At a bound, new mail that would be held is refused at its source until there is room: nothing that waits is lost.`, Default, nil, holdFields},
 	{"journal", `The record of what was decided and done, and why: "relayguard decisions" and "relayguard explain" read it. It never holds the text of a message.`, Default, nil, journalFields},
 	{"control", `The socket by which commands speak to the daemon. The kernel tells who calls. root and the daemon's own account may always read and act; these keys name Unix groups that may, too.`, Default, nil, controlFields},
 	{"alert", `Who is told of incidents, and how often. One incident is one alert, with updates and an end, however many messages it has.`, Default, nil, alertFields},
@@ -187,6 +202,16 @@ var holdFields = []field[Config]{
 		`How long "relayguard held delete" keeps what it deleted, for root alone to bring back.`),
 	key("grace_bytes", integer(leastOctets, mostOctets), func(c *Config) *int64 { return &c.Hold.GraceBytes },
 		`Octets of deleted mail that are kept so; beyond, the oldest goes first.`),
+	key("release", boolean(), func(c *Config) *bool { return &c.Hold.Release },
+		`Release mail that only "volume" limits hold by itself, the oldest first, as there is room again under them. With false it waits for an admin, as all other held mail does. "relayguard held pace" shows the lines.`),
+	key("max_age", duration(10*time.Minute, 7*day), func(c *Config) *time.Duration { return &c.Hold.MaxAge },
+		`Mail that was held for longer is not released by itself any more: it may be stale. It waits for an admin and keeps nothing back.`),
+	key("bounce_percent", integer(1, 100), func(c *Config) *int { return &c.Hold.BouncePercent },
+		`If more than so many per cent of what was released of an account came back, the rest waits for an admin. With mta.log = "none" no bounce is seen.`),
+	key("remind_after", duration(time.Hour, 30*day), func(c *Config) *time.Duration { return &c.Hold.RemindAfter },
+		`Mail that was held for so long is told of once a day, until somebody releases or deletes it.`),
+	key("delete_after", optional(duration(day, 365*day)), func(c *Config) *time.Duration { return &c.Hold.DeleteAfter },
+		`Mail that was held for so long is deleted as by "relayguard held delete", so that root can have it back for hold.grace. More than max_age and remind_after. Empty: nothing is deleted by itself.`),
 }
 
 var journalFields = []field[Config]{

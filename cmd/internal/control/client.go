@@ -52,34 +52,44 @@ func (c *Client) Post(ctx context.Context, path string, in, out any) error {
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body []byte, out any) error {
-	r, err := http.NewRequestWithContext(ctx, method, "http://daemon"+path, bytes.NewReader(body))
+	in, err := c.ask(ctx, method, path, body)
 	if err != nil {
 		return err
+	}
+	defer in.Close()
+	if err := json.NewDecoder(in).Decode(out); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// ask returns the answer to be read and closed; a refusal is an *Error.
+func (c *Client) ask(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://daemon"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
 	resp, err := c.http.Do(r)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w: nobody answers on %s", ErrDead, c.path)
+		return nil, fmt.Errorf("%w: nobody answers on %s", ErrDead, c.path)
 	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("ask the daemon on %s: it hung up: it ends just now, or this account has too many connections to it", c.path)
+		return nil, fmt.Errorf("ask the daemon on %s: it hung up: it ends just now, or this account has too many connections to it", c.path)
 	case err != nil:
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return fmt.Errorf("ask the daemon on %s: %w", c.path, err)
+		return nil, fmt.Errorf("ask the daemon on %s: %w", c.path, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		e := &Error{Status: resp.StatusCode}
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-		if json.Unmarshal(text, e) != nil || e.Text == "" {
-			e.Text = fmt.Sprintf("the daemon says %s; is it of another version?", resp.Status)
-		}
-		return e
+	e := &Error{Status: resp.StatusCode}
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if json.Unmarshal(text, e) != nil || e.Text == "" {
+		e.Text = fmt.Sprintf("the daemon says %s; is it of another version?", resp.Status)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("read the daemon's answer: %w", err)
-	}
-	return nil
+	return nil, e
 }

@@ -71,11 +71,10 @@ type Mux struct{ http.ServeMux }
 // asked (from the body; for GET from nothing), Out what it answers.
 func Handle[In, Out any](m *Mux, pattern string, need Right, do func(context.Context, *http.Request, Peer, In) (Out, error)) {
 	m.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		peer := PeerFrom(r.Context())
-		if !peer.Rights.has(need) {
-			answer(w, &Error{http.StatusForbidden, fmt.Sprintf("%s may not %s; ask root, or use sudo", peer.Name, rightNames[need])})
+		if !allowed(w, r, need) {
 			return
 		}
+		peer := PeerFrom(r.Context())
 		var in In
 		if r.Method != http.MethodGet {
 			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&in); err != nil && !errors.Is(err, io.EOF) {

@@ -1,6 +1,7 @@
 // Package desk does what an admin asks for: it finds held mail, releases and
 // deletes it, pulls and releases switches, and keeps journal and queue in step.
-// The daemon has one desk; root has another when the daemon is dead. It knows no
+// By itself it releases what volume limits held, as they have room again (Pace),
+// and tells of held mail that nobody claims (Remind). The daemon has one desk; root has another when the daemon is dead. It knows no
 // socket and prints nothing. Trap: queue ids are used again; whoever acts on one
 // has looked at the queue just before, and the root helper looks once more.
 package desk
@@ -60,6 +61,25 @@ type Desk struct {
 	// Limits are the names of the limits in force.
 	Limits func() []string
 
+	// What releases held mail by itself; without Waiting nothing is. Pay pays for
+	// a message as policy.Limits does. Abused reports whether an incident of abuse
+	// of an account is open. Released is told what went, under the queue id that it
+	// has now, and what it was charged, as far as that is known. These two may be
+	// nil.
+	Waiting  *policy.Lines
+	Pay      func(ctx context.Context, now time.Time, w *policy.Waits, id string) (policy.Paid, error)
+	Pacing   func() Pacing
+	Abused   func(account string) bool
+	Released func(now time.Time, w policy.Waiting, paid policy.Paid)
+
+	// Notice tells the admin something that is no incident, one line; of one topic
+	// the newest counts. It must not wait.
+	Notice func(now time.Time, topic, text string)
+
+	turn     sync.Mutex // of Pace; before acting
+	payments payments
+	bounces  bounces
+
 	acting sync.Mutex // on the queue
 
 	mu       sync.Mutex
@@ -72,7 +92,9 @@ type Desk struct {
 	requeued []requeue            // new queue ids that the log told of
 	told     map[string]bool      // errors that come again with every try
 	standing Standing             // of the MTA's settings, as of the last look
-	pauses   map[string]pause     // by switch: ends of suspensions that could not be carried out
+	pauses   map[string]pause     // by switch, ends of suspensions that could not be carried out; and of Pace
+	left     map[holdName]bool    // what no longer waits for its limits, but for an admin
+	reminded time.Time            // when held mail was last told of; zero: not known
 }
 
 // maxForeign bounds what is kept of other people's holds.
@@ -102,20 +124,26 @@ func (d *Desk) append(records ...journal.Record) {
 }
 
 // Account reads an account as people write it: "login:taro@example.jp",
-// "local_user:www-data", "network:web-nodes", or a plain login. It returns the
+// "local_user:www-data", "network:web-nodes", or a plain login; or what is less
+// than an account: "site:shop.example.jp", "plugin:share-by-mail". It returns the
 // subject of a switch and its value.
 func (d *Desk) Account(name string) (policy.Subject, string, error) {
+	const want = "want login:NAME, local_user:NAME, network:NAME, site:NAME or plugin:NAME"
 	kind, value, ok := strings.Cut(name, ":")
 	if !ok {
 		kind, value = "login", name
 	}
 	switch {
 	case value == "":
-		return "", "", fmt.Errorf("%w: account %q: want login:NAME, local_user:NAME or network:NAME", ErrUsage, name)
+		return "", "", fmt.Errorf("%w: account %q: %s", ErrUsage, name, want)
 	case kind == "login":
 		return policy.SubjectLogin, strings.ToLower(value), nil
 	case kind == "network":
 		return policy.SubjectTrusted, value, nil
+	case kind == "site":
+		return policy.SubjectSite, value, nil
+	case kind == "plugin":
+		return policy.SubjectPlugin, value, nil
 	case kind == "local_user":
 		uid, err := d.UID(strings.TrimPrefix(value, "uid:"))
 		if err != nil {
@@ -123,7 +151,7 @@ func (d *Desk) Account(name string) (policy.Subject, string, error) {
 		}
 		return policy.SubjectLocalUser, fmt.Sprint(uid), nil
 	}
-	return "", "", fmt.Errorf("%w: account %q: want login:NAME, local_user:NAME or network:NAME", ErrUsage, name)
+	return "", "", fmt.Errorf("%w: account %q: %s", ErrUsage, name, want)
 }
 
 // name is a switch's account as the journal has it.
@@ -137,4 +165,9 @@ func (d *Desk) name(s *policy.Switch) string {
 		return "local_user:uid:" + s.Value
 	}
 	return s.About()
+}
+
+// Action journals what an admin did outside the desk; see audit.
+func (d *Desk) Action(now time.Time, by By, verb, target, reason, outcome string) {
+	d.append(d.audit(now, by, verb, target, reason, outcome))
 }

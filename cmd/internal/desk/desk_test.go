@@ -43,6 +43,8 @@ type site struct {
 	start   time.Time
 	now     time.Time
 	told    []string // lines of incidents
+	till    *till    // nil: nothing is released by itself
+	lines   *policy.Lines
 }
 
 // faultyJournal is a journal that can be away.
@@ -174,6 +176,9 @@ func (s *site) restart() {
 		UserName: func(uid int) string { return map[int]string{33: "www-data", 1001: "deploy"}[uid] },
 		Shared:   func(uid int) bool { return uid == 33 },
 		Tell:     func(_ time.Time, account, text string) { s.told = append(s.told, account+": "+text) },
+	}
+	if s.till != nil {
+		s.openTill()
 	}
 }
 
@@ -332,7 +337,7 @@ func TestAccountForms(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
 		}
 	}
-	for _, name := range []string{"", "login:", "network:", "local_user:", "local_user:nobody-here", "site:shop", ":x"} {
+	for _, name := range []string{"", "login:", "network:", "local_user:", "local_user:nobody-here", "shop:web", ":x"} {
 		if _, _, err := s.d.Account(name); !errors.Is(err, desk.ErrUsage) {
 			t.Errorf("%q: got %v, want ErrUsage", name, err)
 		}

@@ -60,7 +60,9 @@ func (d *Desk) List(ctx context.Context, now time.Time, f Filter) (List, error) 
 	}
 	l := List{Held: make([]Held, 0, len(all))}
 	for i := range all {
-		l.Held = append(l.Held, heldOf(&all[i]))
+		h := heldOf(&all[i])
+		h.Paced = d.Waiting != nil && d.Waiting.Has(h.QueueID, h.ID)
+		l.Held = append(l.Held, h)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -266,7 +268,8 @@ func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, ver
 			done[i].Outcome = left(h, e, state.asked)
 			continue
 		}
-		asked = append(asked, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, State: state.asked, By: by.Name, Reason: reason, Arrival: e.Arrival})
+		asked = append(asked, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, State: state.asked, By: by.Name, Reason: reason, Arrival: e.Arrival, ChargeID: h.ChargeID})
+		d.waitsNoMore(&h) // before it is done: it is not to be paid for as well
 	}
 	if len(asked) > 0 {
 		d.append(asked...)

@@ -48,7 +48,7 @@ func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
 		d.Log.Info("an act on held mail that was cut off is done again", "verb", verb, "messages", len(again))
 		if _, err := d.settle(ctx, now, guardItself, "again, after it was cut off", verb, again, func(part []journal.Hold) []journal.Hold {
 			if verb == "release" {
-				part, _, _ = d.withhold(ctx, now, part)
+				part, _, _ = d.withhold(ctx, now, d.haltedAgain(now, part))
 			}
 			return part
 		}); err != nil {
@@ -89,6 +89,7 @@ func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]
 	if d.Room != nil {
 		d.Room.Set(c.totals)
 	}
+	d.fillLines(now, all, c.records)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.missing, d.others, d.lookedAt = c.missing, len(foreign), now
@@ -149,7 +150,7 @@ func (d *Desk) compareHold(c *comparison, h journal.Hold) {
 		} else if h.State == journal.StateDeleting {
 			c.redo["delete"] = append(c.redo["delete"], h)
 		} else if h.Arrival.Unix() != e.Arrival.Unix() {
-			c.records = append(c.records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Arrival: e.Arrival})
+			c.records = append(c.records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: h.ChangeReason, Arrival: e.Arrival})
 		}
 	case h.State == journal.StateHeld && c.now.Sub(h.HeldAt) < young:
 		c.count(h.Account, h.Size) // on its way into the queue
@@ -285,6 +286,7 @@ func domains(rcpts []string) map[string]int {
 // Requeued learns from the MTA's log that a message has another queue id now. It
 // does not wait for the journal: Expire follows.
 func (d *Desk) Requeued(oldID, newID string, at time.Time) {
+	d.bounces.follow(oldID, newID)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.requeued) < maxRequeued {

@@ -247,7 +247,9 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 		out.Remarks = append(out.Remarks, err.Error())
 	}
 	out.Was = len(gone) > 0
-	out.Opened = d.openLatched(ctx, now, about.About())
+	if out.Opened, err = d.openLatched(ctx, now, about.About()); err != nil {
+		out.Remarks = append(out.Remarks, "not all of its limits are open: "+err.Error())
+	}
 	if subject == policy.SubjectLocalUser {
 		if err := d.allowSubmit(ctx, about.Value); err != nil {
 			out.Remarks = append(out.Remarks, "sendmail(1) still refuses its mail: "+err.Error())
@@ -260,6 +262,7 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 		}
 		out.Probation = "half of each limit " + until(p)
 	}
+	d.forgive(about.About())
 	d.tell(now, out.Account, "resumed by "+by.Name)
 	held, err := d.find(ctx, now, Filter{Account: out.Account})
 	out.Held = len(held)
@@ -274,43 +277,52 @@ func (d *Desk) tell(now time.Time, account, text string) {
 
 // onlyBuckets are keys of limits that are nobody's account: an abuse limit can
 // shut their buckets, and only a resume opens them.
-var onlyBuckets = []string{"machine", "sender_domain", "server"}
+var onlyBuckets = []string{"machine", "client", "mail_from", "sender_domain", "from_domain", "recipient_domain", "domain", "customer", "template", "server", "key"}
 
 func (d *Desk) resumeBucket(ctx context.Context, now time.Time, by By, r Resumption) Resumed {
 	d.append(d.audit(now, by, "resume", r.Account, r.Cause, ""))
-	return Resumed{Account: r.Account, Opened: d.openLatched(ctx, now, r.Account)}
+	opened, err := d.openLatched(ctx, now, strings.TrimPrefix(r.Account, "key:"))
+	out := Resumed{Account: r.Account, Opened: opened}
+	if err != nil {
+		out.Remarks = append(out.Remarks, "not all of its limits are open: "+err.Error())
+	}
+	return out
 }
 
 // Bucket is the value of the buckets of an account as people write it, or of
 // what is nobody's account: "server", "machine:192.0.2.7", "sender_domain:example.jp".
 func (d *Desk) Bucket(account string) (string, error) {
 	if kind, _, _ := strings.Cut(account, ":"); slices.Contains(onlyBuckets, kind) {
-		return account, nil
+		return strings.TrimPrefix(account, "key:"), nil
 	}
 	subject, value, err := d.Account(account)
 	s := policy.Switch{Subject: subject, Value: value}
 	return s.About(), err
 }
 
-// openLatched opens every bucket of an account, and names those limits.
-func (d *Desk) openLatched(ctx context.Context, now time.Time, value string) (opened []string) {
-	if d.Buckets == nil {
+// openLatched opens every shut bucket of an account, alone or with other parts in
+// its key, and names those limits.
+func (d *Desk) openLatched(ctx context.Context, now time.Time, value string) (opened []string, err error) {
+	all, ok := d.Buckets.(limit.Keeper)
+	if !ok {
+		return nil, nil
+	}
+	var shut []limit.Key
+	err = all.Each(ctx, func(e limit.Entry) error {
+		if e.State != nil && !e.State.Latched.IsZero() && policy.HasPart(e.State.Key.Value, value) {
+			shut = append(shut, e.State.Key)
+		}
 		return nil
-	}
-	for _, name := range d.Limits() {
-		key := limit.Key{Limit: name, Value: value}
-		out, err := d.Buckets.Peek(ctx, now, []limit.Charge{{Key: key, Kind: limit.Abuse, Windows: anyWindow, Amount: 0}})
-		if err != nil || !slices.Contains(out.Latched, true) {
-			continue
-		}
-		if err := d.Buckets.Resume(ctx, now, key); err == nil {
-			opened = append(opened, name)
+	})
+	for _, key := range shut {
+		if one := d.Buckets.Resume(ctx, now, key); one != nil {
+			err = errors.Join(err, one)
+		} else if !slices.Contains(opened, key.Limit) {
+			opened = append(opened, key.Limit)
 		}
 	}
-	return opened
+	return opened, err
 }
-
-var anyWindow = []limit.Window{{Count: 1, Length: time.Hour}}
 
 func (d *Desk) allowSubmit(ctx context.Context, uid string) error {
 	n, _ := strconv.Atoi(uid)
@@ -388,6 +400,13 @@ func (d *Desk) pausing(now time.Time, id string) bool {
 	return rest > 0 && rest <= longestPause
 }
 
+// failedBefore reports whether it failed when it was last tried.
+func (d *Desk) failedBefore(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.pauses[id].length > 0
+}
+
 // suspendedAgain reports whether another suspension of the same account is in
 // force.
 func (d *Desk) suspendedAgain(now time.Time, s *policy.Switch) bool {
@@ -426,16 +445,17 @@ func (d *Desk) Lift(now time.Time, by By, kind policy.SwitchKind, which string, 
 		return nil, fmt.Errorf("%w: %s %s", ErrNoSwitch, kind, which)
 	}
 	d.append(d.audit(now, by, string(kind)+" remove", which, reason, ""))
+	defer d.Hurry()
 	return d.Switches.Remove(match)
 }
 
 // ErrNoSwitch says that there is no such switch.
 var ErrNoSwitch = errors.New("there is none such")
 
-// Set puts a deny or an allow into force.
+// Set puts a switch into force that needs no more than that.
 func (d *Desk) Set(now time.Time, by By, s policy.Switch) (policy.Switch, error) {
 	s.By, s.Since = by.Name, now
-	if s.Subject == policy.SubjectLocalUser && s.Kind == policy.Allow {
+	if s.Subject == policy.SubjectLocalUser {
 		uid, err := d.UID(strings.TrimPrefix(s.Value, "uid:"))
 		if err != nil {
 			return s, fmt.Errorf("%w: %w", ErrUsage, err)
@@ -446,5 +466,6 @@ func (d *Desk) Set(now time.Time, by By, s policy.Switch) (policy.Switch, error)
 		return s, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
 	d.append(d.audit(now, by, string(s.Kind)+" add", s.About(), s.Reason, until(s)))
+	defer d.Hurry()
 	return d.Switches.Set(s)
 }

@@ -12,6 +12,7 @@ import (
 	"relayguard/journal"
 	"relayguard/policy"
 	"relayguard/policy/limit"
+	"relayguard/policy/limit/limittest"
 )
 
 // inForce are the kinds of switches in force about an account.
@@ -216,7 +217,7 @@ func TestSuspendSaysWhatItCannotKnow(t *testing.T) {
 	if out := s.suspend(taro); len(out.Remarks) != 1 || !strings.Contains(out.Remarks[0], "relayguard stop") {
 		t.Errorf("remarks %q", out.Remarks)
 	}
-	if _, err := s.d.Suspend(t.Context(), s.now, admin, desk.Suspension{Account: "site:shop"}); !errors.Is(err, desk.ErrUsage) {
+	if _, err := s.d.Suspend(t.Context(), s.now, admin, desk.Suspension{Account: "shop:web"}); !errors.Is(err, desk.ErrUsage) {
 		t.Errorf("of nothing that sends: %v", err)
 	}
 	if _, err := s.d.Suspend(t.Context(), s.now, admin, desk.Suspension{Account: taro, Term: -time.Hour}); !errors.Is(err, desk.ErrUsage) {
@@ -350,7 +351,7 @@ func TestTermThatEndedWhileTheDaemonWasDown(t *testing.T) {
 func (s *site) shut(value string) {
 	s.t.Helper()
 	charge := []limit.Charge{{Key: limit.Key{Limit: "abuse", Value: value}, Kind: limit.Abuse, Windows: []limit.Window{{Count: 1, Length: time.Hour}}, Amount: 2}}
-	out, err := s.d.Buckets.Spend(s.t.Context(), s.start, charge)
+	out, err := limittest.Spend(s.t.Context(), s.d.Buckets, s.start, charge)
 	if err != nil || !out.Latched[0] {
 		s.t.Fatalf("%s: %+v, %v, want it shut", value, out, err)
 	}
@@ -358,7 +359,7 @@ func (s *site) shut(value string) {
 
 func (s *site) isShut(value string) bool {
 	s.t.Helper()
-	out, err := s.d.Buckets.Peek(s.t.Context(), s.now, []limit.Charge{{Key: limit.Key{Limit: "abuse", Value: value}, Kind: limit.Abuse, Windows: []limit.Window{{Count: 1, Length: time.Hour}}}})
+	out, err := limittest.Peek(s.t.Context(), s.d.Buckets, s.now, []limit.Charge{{Key: limit.Key{Limit: "abuse", Value: value}, Kind: limit.Abuse, Windows: []limit.Window{{Count: 1, Length: time.Hour}}}})
 	if err != nil {
 		s.t.Fatal(err)
 	}

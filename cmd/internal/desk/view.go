@@ -25,7 +25,8 @@ type Held struct {
 	By         string         `json:"by,omitempty"` // who changed it
 	Why        string         `json:"why,omitempty"`
 	NewQueueID string         `json:"new_queue_id,omitempty"`
-	HeldBy     string         `json:"held_by"` // "relayguard" or "other"
+	HeldBy     string         `json:"held_by"`         // "relayguard" or "other"
+	Paced      bool           `json:"paced,omitempty"` // in a list: it is released by itself when its limits have room
 }
 
 // Who holds a message.

@@ -165,7 +165,7 @@ func TestNoRecipientIsKept(t *testing.T) {
 	p := rules(policy.Enforce)
 	p.Switches = new(policy.Board)
 	p.Switches.Store(policy.NewSwitches([]policy.Switch{{Kind: policy.Deny, Subject: policy.SubjectTarget, Value: "evil.example", Reason: "abuse"}}))
-	p.Limits = policy.NewLimits(policy.Enforce, []policy.LimitRule{{Limit: limit.Limit{Name: "hour", Per: limit.Login, Counts: limit.Recipients, Kind: limit.Volume, Windows: []limit.Window{{Count: 1, Length: time.Hour}}}, Then: policy.Hold}}, nil, limit.NewMemory(), limit.NewRetries(10))
+	p.Limits = policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Rules: []policy.LimitRule{{Limit: limit.Limit{Name: "hour", Per: []limit.Per{limit.Login}, Counts: limit.Recipients, Kind: limit.Volume, Windows: []limit.Window{{Count: 1, Length: time.Hour}}}, Then: policy.Hold}}, Store: limit.NewMemory(), Retries: limit.NewRetries(10)})
 	g, k := newKept(p)
 	rcpts := []string{"secret.person@example.net", `"secret person"@example.net`, "secret", "secret%person@example.jp", "a!secret@example.jp", "secret@person@evil.example", "secret@bad domain", `secret@"person`}
 	for _, login := range []string{"taro@example.jp", ""} {

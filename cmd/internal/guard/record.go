@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -43,6 +44,9 @@ func record(now time.Time, phase policy.Phase, m *policy.Message, d *policy.Deci
 		Findings:   d.Findings,
 		Counters:   d.Counters,
 		Late:       late,
+	}
+	if d.Waits != nil {
+		r.Waits, _ = json.Marshal(d.Waits) // strings and numbers
 	}
 	if d.Reply.Code != 0 {
 		r.Reply = d.Reply.String()

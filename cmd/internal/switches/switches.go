@@ -6,19 +6,16 @@
 package switches
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"relayguard/policy"
@@ -38,13 +35,17 @@ type File struct {
 
 	mu        sync.Mutex
 	all       []policy.Switch
+	gone      []Gone    // what was taken back, for relays that share switches
 	unwritten bool      // all is not what the file says
 	tried     time.Time // when that was last tried to mend
+	clock     func() time.Time
+	onChange  func()
 }
 
 // content is the file's form.
 type content struct {
 	Switches []policy.Switch `json:"switches"`
+	Gone     []Gone          `json:"gone,omitempty"`
 }
 
 // Open reads the file and puts its switches into force. A file that is not
@@ -53,8 +54,8 @@ type content struct {
 func Open(path string, board *policy.Board, now time.Time) (*File, error) {
 	f := &File{path: path, board: board}
 	sweepTemporary(path)
-	all, err := read(path)
-	f.all = unique(all) // what has ended meanwhile is for Sweep: somebody may have to act on it
+	content, err := read(path)
+	f.all, f.gone = unique(content.Switches), content.Gone // what has ended meanwhile is for Sweep: somebody may have to act on it
 	board.Store(policy.NewSwitches(f.all))
 	if err != nil {
 		err = fmt.Errorf("read switches: %w; %d are in force, what else was ordered is not until it is ordered again", err, len(f.all))
@@ -97,123 +98,39 @@ func putAside(path string, now time.Time) (aside string, err error) {
 
 // unique keeps of two about the same the later.
 func unique(all []policy.Switch) []policy.Switch {
-	type what struct {
-		kind        policy.SwitchKind
-		about, rule string
-	}
-	of := func(s *policy.Switch) what { return what{s.Kind, s.About(), s.Rule} }
-	last := map[what]int{}
+	last := map[What]int{}
 	for i := range all {
-		last[of(&all[i])] = i
+		last[whatOf(&all[i])] = i
 	}
 	i := -1
 	return slices.DeleteFunc(all, func(s policy.Switch) bool {
 		i++
-		return last[of(&s)] != i
+		return last[whatOf(&s)] != i
 	})
 }
 
 // read returns the switches that can be understood, and what is wrong with the
 // others.
-func read(path string) ([]policy.Switch, error) {
+func read(path string) (content, error) {
 	data, err := readPlain(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return content{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return content{}, err
 	}
-	all, err := decode(data)
+	c, err := decode(data)
 	if err != nil {
-		return all, fmt.Errorf("%s: %w", path, err)
+		return c, fmt.Errorf("%s: %w", path, err)
 	}
-	return all, nil
+	return c, nil
 }
 
 // Read lists the switches of a file that have not ended, and changes nothing. With
 // an error there are those that can be understood.
 func Read(path string, now time.Time) ([]policy.Switch, error) {
-	all, err := read(path)
-	return slices.DeleteFunc(unique(all), func(s policy.Switch) bool { return s.Over(now) }), err
-}
-
-// readPlain reads a file of at most maxFile octets. Root reads it, too, in a
-// directory of the daemon's: a link is not followed, a FIFO not waited for.
-func readPlain(path string) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is no file but %v", path, info.Mode().Type())
-	}
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s has more than %d octets", path, maxFile)
-	}
-	return data, err
-}
-
-// decode reads as many switches as it can. A file that was cut off has those
-// before the cut.
-func decode(data []byte) (all []policy.Switch, err error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	for _, want := range []json.Token{json.Delim('{'), "switches"} {
-		if got, err := d.Token(); err != nil || got != want {
-			return nil, errors.Join(fmt.Errorf("found %v, want %v", got, want), err)
-		}
-	}
-	switch got, err := d.Token(); {
-	case err != nil:
-		return nil, err
-	case got != nil && got != json.Delim('['): // null has none
-		return nil, fmt.Errorf("found %v, want [", got)
-	case got == nil:
-		return nil, ended(d)
-	}
-	var errs []error
-	for n := 1; d.More(); n++ {
-		var text json.RawMessage
-		if err := d.Decode(&text); err != nil {
-			return all, errors.Join(append(errs, err)...)
-		}
-		var s policy.Switch
-		err := json.Unmarshal(text, &s)
-		if err == nil {
-			err = s.Check()
-		}
-		switch {
-		case err == nil && len(all) < maxSwitches:
-			all = append(all, s)
-		case err == nil:
-			return all, errors.Join(append(errs, ErrFull)...)
-		case len(errs) < maxFaults:
-			errs = append(errs, fmt.Errorf("switch %d: %w", n, err))
-		}
-	}
-	if _, err := d.Token(); err != nil { // the ]
-		return all, errors.Join(append(errs, err)...)
-	}
-	return all, errors.Join(append(errs, ended(d))...)
-}
-
-// maxFaults is how many broken switches are told.
-const maxFaults = 10
-
-// ended checks that nothing follows the list.
-func ended(d *json.Decoder) error {
-	if got, err := d.Token(); err != nil || got != json.Delim('}') {
-		return errors.Join(fmt.Errorf("found %v after the list, want }", got), err)
-	}
-	if got, err := d.Token(); err != io.EOF {
-		return errors.Join(fmt.Errorf("found %v after the end", got), err)
-	}
-	return nil
+	content, err := read(path)
+	return slices.DeleteFunc(unique(content.Switches), func(s policy.Switch) bool { return s.Over(now) }), err
 }
 
 // All lists the switches that have not ended, oldest first.
@@ -231,20 +148,40 @@ func (f *File) Set(s policy.Switch) (policy.Switch, error) {
 	if err := s.Check(); err != nil {
 		return s, err
 	}
+	s, err := f.set(s)
+	if !errors.Is(err, ErrFull) {
+		f.changed()
+	}
+	return s, err
+}
+
+func (f *File) set(s policy.Switch) (policy.Switch, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s.ID = newID(); slices.ContainsFunc(f.all, func(o policy.Switch) bool { return o.ID == s.ID }); {
 		s.ID = newID()
 	}
-	all := slices.DeleteFunc(slices.Clone(f.all), func(o policy.Switch) bool { return same(o, s) })
+	what := whatOf(&s)
+	s.Changed = f.after(what)
+	all := slices.DeleteFunc(slices.Clone(f.all), func(o policy.Switch) bool { return whatOf(&o) == what })
 	if len(all) >= maxSwitches {
 		return s, ErrFull
 	}
+	f.gone = slices.DeleteFunc(f.gone, func(g Gone) bool { return g.What == what })
 	return s, f.use(append(all, s))
 }
 
 // Remove takes back every switch that matches, and returns them.
 func (f *File) Remove(match func(policy.Switch) bool) ([]policy.Switch, error) {
+	gone, err := f.remove(match, true)
+	if len(gone) > 0 {
+		f.changed()
+	}
+	return gone, err
+}
+
+// remove takes back every switch that matches. Bury: it is remembered that it was.
+func (f *File) remove(match func(policy.Switch) bool, bury bool) ([]policy.Switch, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var gone []policy.Switch
@@ -257,6 +194,11 @@ func (f *File) Remove(match func(policy.Switch) bool) ([]policy.Switch, error) {
 	})
 	if len(gone) == 0 {
 		return nil, nil
+	}
+	if bury {
+		for i := range gone {
+			f.bury(Gone{whatOf(&gone[i]), f.after(whatOf(&gone[i]))})
+		}
 	}
 	return gone, f.use(left)
 }
@@ -286,7 +228,7 @@ func (f *File) Sweep(now time.Time, keep func(policy.Switch) bool) ([]policy.Swi
 		_ = f.save()
 	}
 	f.mu.Unlock()
-	return f.Remove(func(s policy.Switch) bool { return s.Over(now) && (keep == nil || !keep(s)) })
+	return f.remove(func(s policy.Switch) bool { return s.Over(now) && (keep == nil || !keep(s)) }, false) // every relay does so by itself
 }
 
 // use puts switches into force, then writes them.
@@ -297,7 +239,7 @@ func (f *File) use(all []policy.Switch) error {
 }
 
 func (f *File) save() error {
-	err := write(f.path, f.all)
+	err := write(f.path, content{f.all, f.gone})
 	f.unwritten = err != nil
 	if err != nil {
 		return fmt.Errorf("write switches: %w; the order is in force, but would be lost with the daemon", err)
@@ -306,8 +248,8 @@ func (f *File) save() error {
 }
 
 // write replaces the file as a whole: after a crash it is the old or the new one.
-func write(path string, all []policy.Switch) error {
-	data, err := json.MarshalIndent(content{all}, "", "  ")
+func write(path string, c content) error {
+	data, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -351,10 +293,6 @@ func keepOwner(file *os.File) error {
 		return nil
 	}
 	return file.Chown(uid, gid) // by its descriptor: the name is in a directory of theirs
-}
-
-func same(a, b policy.Switch) bool {
-	return a.Kind == b.Kind && a.Subject == b.Subject && a.Value == b.Value && a.Rule == b.Rule
 }
 
 // newID names a switch for commands that take it back.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -74,7 +75,7 @@ func TestOrdersOutliveTheDaemon(t *testing.T) {
 	}
 	all := again.All(now)
 	for i, want := range []policy.Switch{stop, taro, allow} {
-		if !slices.ContainsFunc(all, func(s policy.Switch) bool { return s == want }) {
+		if !slices.ContainsFunc(all, func(s policy.Switch) bool { return reflect.DeepEqual(s, want) }) {
 			t.Errorf("switch %d is not as it was: %+v", i, want)
 		}
 	}

@@ -1,6 +1,7 @@
 // Package trail follows mail that the guard let pass through the MTA's log: what
-// an alias or a list turned it into is charged afterwards, a retry of what the
-// MTA queued is no longer free, and the journal learns what was delivered.
+// an alias or a list turned it into is charged afterwards and remembered for the
+// next message, what bounced is charged, a retry of what the MTA queued is no
+// longer free, and the journal learns what was delivered.
 //
 // It is fed from two sides that know nothing of each other: the guard tells what
 // it accepted, the log what became of it, perhaps seconds later and perhaps
@@ -9,7 +10,7 @@
 //
 // A log that syslog writes is not proof: any local account can have a line
 // written there in the name of Postfix. So what one message can be charged
-// afterwards is bounded. The sender on a line does not tell a forged one: who may
+// afterwards, or teach, is bounded. The sender on a line does not tell a forged one: who may
 // run mailq knows the true one, and Postfix logs it as it rewrote it (canonical
 // maps, SRS, an appended domain). To leave what differs uncharged would be worse:
 // senders could choose to be rewritten.
@@ -18,6 +19,7 @@ package trail
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,18 +29,21 @@ import (
 	"relayguard/policy/limit"
 )
 
-// Options are what a trail tells. Buckets and Retries may be nil.
+// Options are what a trail tells. Buckets, Retries and Expansions may be nil.
 type Options struct {
-	Buckets limit.Store
-	Retries *limit.Retries
-	Log     *slog.Logger
+	Buckets    limit.Store
+	Retries    *limit.Retries
+	Expansions *Expansions // learns what addresses stand for
+	Log        *slog.Logger
 
 	// Note keeps a record; it must not wait.
 	Note func(journal.Record)
 	// Held is told that a milter held a message, Requeued that a message has
-	// another queue id now.
+	// another queue id now, Outcome how so many deliveries of a message that the
+	// guard saw under that id ended, or that they were deferred. Each may be nil.
 	Held     func(queueID string, at time.Time)
 	Requeued func(oldID, newID string, at time.Time)
+	Outcome  func(queueID, status string, n int)
 
 	// Copies tells how many recipients the MTA adds to each message by itself
 	// (always_bcc and the like): they are nobody's doing.
@@ -58,26 +63,13 @@ type Trail struct {
 // Counts are totals since the start.
 type Counts struct {
 	Expanded   int64 // recipients charged afterwards, to at least one bucket
+	Foreseen   int64 // recipients that aliases added, as was charged in advance
 	Beyond     int64 // recipients not charged: more than one message is charged for
 	Delivered  int64
 	Deferred   int64
 	Bounced    int64
+	Returned   int64 // of those, charged to at least one bucket
 	AuthFailed int64
-}
-
-// message is what was accepted, or a copy of it.
-type message struct {
-	root       string // queue id of the message that the guard saw
-	charges    []limit.Charge
-	recipients int     // charged or free, so far; or beyond what is charged
-	growth     *growth // shared with its copies
-	done       bool    // it left the queue: who has its id now is another
-}
-
-// growth is what a message and its copies were charged afterwards.
-type growth struct {
-	charged int
-	told    bool // that there was more
 }
 
 // queued is a message in the queue whose origin is not known, perhaps not yet.
@@ -89,11 +81,6 @@ type queued struct {
 // copyWithin is how far apart in the log a copy may be from the line that says
 // whose copy it is; what is further apart had the same id by chance.
 const copyWithin = 10 * time.Minute
-
-// maxGrowth bounds what one message, all its copies together, is charged
-// afterwards: more than a mailing list of a usual size has, and little enough
-// that a forged line cannot shut a sender out for longer than its windows last.
-const maxGrowth = 1000
 
 // What is remembered: accepted mail is queued within moments, and deferred for
 // days; its deliveries are counted in the journal whether it is remembered or
@@ -108,18 +95,19 @@ func New(o Options) *Trail {
 	return &Trail{o: o, passed: newRecent[*message](maxPassed), early: newRecent[queued](maxEarly)}
 }
 
-// Accepted learns of a message that goes on its way. The charges are not
-// changed.
-func (t *Trail) Accepted(queueID string, charges []limit.Charge, recipients int) {
+// Accepted learns of a message that goes on its way. Nothing of m is kept.
+func (t *Trail) Accepted(queueID string, m Passed) {
 	if queueID == "" {
 		return
 	}
+	root := newMail(strings.Clone(queueID), &m, t.o.Expansions)
+	recipients := m.Recipients
 	if t.o.Copies != nil {
 		recipients += t.o.Copies()
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.passed.put(strings.Clone(queueID), &message{root: strings.Clone(queueID), charges: charges, recipients: recipients, growth: new(growth)})
+	t.passed.put(root.id, &message{mail: root, recipients: recipients})
 }
 
 // Event learns of a line of the MTA's log.
@@ -132,9 +120,9 @@ func (t *Trail) Event(ctx context.Context, now time.Time, e maillog.Event) {
 		t.charge(ctx, now, e.QueueID, queued{e.Recipients, e.Time})
 	case maillog.Forwarded:
 		t.forwarded(ctx, now, &e)
-		t.delivery(&e)
+		t.delivery(ctx, now, &e)
 	case maillog.Delivery:
-		t.delivery(&e)
+		t.delivery(ctx, now, &e)
 	case maillog.Held:
 		if e.By == maillog.ByMilter && t.o.Held != nil {
 			t.o.Held(strings.Clone(e.QueueID), e.Time)
@@ -144,7 +132,7 @@ func (t *Trail) Event(ctx context.Context, now time.Time, e maillog.Event) {
 			t.requeued(&e)
 		}
 	case maillog.Removed:
-		t.removed(e.QueueID)
+		t.removed(now, e.QueueID)
 	case maillog.AuthFailed:
 		t.count(func(c *Counts) { c.AuthFailed += int64(max(e.Count, 1)) })
 	}
@@ -161,41 +149,37 @@ func (t *Trail) charge(ctx context.Context, now time.Time, queueID string, q que
 	}
 	more := max(q.recipients-m.recipients, 0)
 	m.recipients += more
+	m.grew(now, more, t.o.Expansions)
+	more, foreseen := m.foreseen(more)
 	beyond, tell := 0, false
 	if len(m.charges) == 0 || t.o.Buckets == nil {
 		more = 0
 	} else {
-		more, beyond, tell = m.growth.take(more)
+		more, beyond, tell = m.take(more)
 	}
 	t.counts.Expanded += int64(more)
+	t.counts.Foreseen += int64(foreseen)
 	t.counts.Beyond += int64(beyond)
 	t.mu.Unlock()
 	if tell {
 		t.o.Log.Warn("a message has more recipients by aliases than are charged for one; a list, or a forged line in the MTA's log",
-			"queue_id", queueID, "message", m.root, "recipients", q.recipients, "not_charged", beyond, "at_most", maxGrowth)
+			"queue_id", queueID, "message", m.id, "recipients", q.recipients, "not_charged", beyond, "at_most", maxGrowth)
 	}
-	if more == 0 {
-		return
-	}
-	charges := make([]limit.Charge, len(m.charges))
-	for i, c := range m.charges {
-		c.Amount = int64(more)
-		charges[i] = c
-	}
-	if err := t.o.Buckets.Add(ctx, now, charges); err != nil {
+	if err := t.add(ctx, now, m.charges, more); err != nil {
 		t.o.Log.Warn("charge the expansion of an alias", "queue_id", queueID, "recipients", more, "error", err)
 	}
 }
 
-// take takes so many recipients more, as far as there is room. Tell: for the
-// first time there was not.
-func (g *growth) take(more int) (taken, beyond int, tell bool) {
-	taken = min(more, maxGrowth-g.charged)
-	g.charged += taken
-	beyond = more - taken
-	tell = beyond > 0 && !g.told
-	g.told = g.told || beyond > 0
-	return taken, beyond, tell
+// add takes so much from each bucket, whether it fits or not.
+func (t *Trail) add(ctx context.Context, now time.Time, charges []limit.Charge, amount int) error {
+	if len(charges) == 0 || amount == 0 || t.o.Buckets == nil {
+		return nil
+	}
+	charges = slices.Clone(charges)
+	for i := range charges {
+		charges[i].Amount = int64(amount)
+	}
+	return t.o.Buckets.Add(ctx, now, &limit.Step{Charges: charges})
 }
 
 // forwarded learns whose copy a message is: one recipient of the original, which
@@ -204,11 +188,12 @@ func (t *Trail) forwarded(ctx context.Context, now time.Time, e *maillog.Event) 
 	t.mu.Lock()
 	m, known := t.passed.get(e.QueueID)
 	id := strings.Clone(e.NewID)
-	if c, again := t.passed.get(id); !known || m.done || again && c.root == m.root {
+	if c, again := t.passed.get(id); !known || m.done || again && c.id == m.id {
 		t.mu.Unlock() // nobody's, or the line was read twice
 		return
 	}
-	t.passed.put(id, &message{root: m.root, charges: m.charges, recipients: 1, growth: m.growth})
+	m.forwarded = true
+	t.passed.put(id, &message{mail: m.mail, recipients: 1, copy: true})
 	q, early := t.early.get(id)
 	t.mu.Unlock()
 	if early && e.Time.Sub(q.at).Abs() <= copyWithin {
@@ -219,11 +204,14 @@ func (t *Trail) forwarded(ctx context.Context, now time.Time, e *maillog.Event) 
 // removed forgets what left the queue, as its id may come back for another. A
 // copy may have left before it is known whose it was: its recipients stay in
 // early.
-func (t *Trail) removed(queueID string) {
+func (t *Trail) removed(now time.Time, queueID string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if m, known := t.passed.get(queueID); known && !m.done {
-		t.passed.put(strings.Clone(queueID), &message{root: m.root, done: true})
+		if !m.copy {
+			m.left(now, t.o.Expansions)
+		}
+		t.passed.put(strings.Clone(queueID), &message{mail: &mail{id: m.id}, done: true})
 	}
 }
 
@@ -233,9 +221,9 @@ func (t *Trail) requeued(e *maillog.Event) {
 	t.mu.Lock()
 	m, known := t.passed.get(oldID)
 	if !known || m.done {
-		m = &message{root: oldID, growth: new(growth)}
+		m = &message{mail: &mail{id: oldID}}
 	}
-	if n, again := t.passed.get(newID); again && n.root == m.root {
+	if n, again := t.passed.get(newID); again && n.id == m.id {
 		t.mu.Unlock() // the line was read twice
 		return
 	}
@@ -246,23 +234,37 @@ func (t *Trail) requeued(e *maillog.Event) {
 	}
 }
 
-func (t *Trail) delivery(e *maillog.Event) {
+// delivery tells how a recipient fared, under the id that the guard saw.
+func (t *Trail) delivery(ctx context.Context, now time.Time, e *maillog.Event) {
 	n := max(e.Count, 1)
+	id, status := strings.Clone(e.QueueID), strings.Clone(e.Status)
+	var charges []limit.Charge
+	returned := 0
 	t.mu.Lock()
-	id := strings.Clone(e.QueueID)
 	if m, known := t.passed.get(id); known && !m.done {
-		id = m.root
+		id = m.id
+		m.delivered(now, e, n, t.o.Expansions)
+		if status == maillog.Bounced || status == maillog.Expire {
+			charges, returned = m.bounces, m.bounce(n)
+		}
 	}
-	switch e.Status {
+	switch status {
 	case maillog.Sent:
 		t.counts.Delivered += int64(n)
 	case maillog.Deferred:
 		t.counts.Deferred += int64(n)
 	case maillog.Bounced, maillog.Expire:
 		t.counts.Bounced += int64(n)
+		t.counts.Returned += int64(returned)
 	}
 	t.mu.Unlock()
-	t.o.Note(journal.Delivery{QueueID: id, Time: e.Time, Status: strings.Clone(e.Status), N: n})
+	if err := t.add(ctx, now, charges, returned); err != nil {
+		t.o.Log.Warn("charge a bounce", "queue_id", e.QueueID, "recipients", returned, "error", err)
+	}
+	t.o.Note(journal.Delivery{QueueID: id, Time: e.Time, Status: status, N: n})
+	if t.o.Outcome != nil {
+		t.o.Outcome(id, status, n)
+	}
 }
 
 func (t *Trail) count(change func(*Counts)) {

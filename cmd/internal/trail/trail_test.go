@@ -16,6 +16,7 @@ import (
 	"relayguard/journal"
 	"relayguard/mta/maillog"
 	"relayguard/policy/limit"
+	"relayguard/policy/limit/limittest"
 )
 
 var now = time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)
@@ -24,6 +25,11 @@ var windows = []limit.Window{{Count: 1000, Length: time.Hour}, {Count: 5000, Len
 
 func charge(who string, amount int64) limit.Charge {
 	return limit.Charge{Key: limit.Key{Limit: "login-volume", Value: who}, Kind: limit.Volume, Windows: windows, Amount: amount}
+}
+
+// passed is a message to so many recipients.
+func passed(recipients int, charges ...limit.Charge) trail.Passed {
+	return trail.Passed{Charges: charges, Recipients: recipients}
 }
 
 // post is a trail, and what it told.
@@ -62,7 +68,7 @@ func (p *post) used(t *testing.T, who string) int64 {
 	if p.buckets.Len() == 0 {
 		return -1
 	}
-	out, err := p.buckets.Peek(t.Context(), now, []limit.Charge{charge(who, 0)})
+	out, err := limittest.Peek(t.Context(), p.buckets, now, []limit.Charge{charge(who, 0)})
 	if err != nil || out.Uses[0].Used != out.Uses[1].Used {
 		t.Fatalf("%+v, %v", out.Uses, err)
 	}
@@ -135,8 +141,8 @@ func TestWhatAliasesAddIsCharged(t *testing.T) {
 			p := newPost(func(o *trail.Options) { o.Copies = func() int { return c.copies } })
 			who := "login:taro@example.jp"
 			charges := []limit.Charge{charge(who, 2)}
-			p.Accepted("A", charges, 2)
-			p.Accepted("R", []limit.Charge{charge("login:hanako@example.jp", 1)}, 1000)
+			p.Accepted("A", passed(2, charges...))
+			p.Accepted("R", passed(1000, charge("login:hanako@example.jp", 1)))
 			for _, e := range c.events {
 				p.Event(t.Context(), now, e)
 			}
@@ -175,7 +181,7 @@ func TestForgedLinesChargeNoMoreThanABound(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var log strings.Builder
 			p := newPost(func(o *trail.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
-			p.Accepted("A", []limit.Charge{charge("login:victim", 1)}, 1)
+			p.Accepted("A", passed(1, charge("login:victim", 1)))
 			for _, e := range c.events {
 				p.Event(t.Context(), now, e)
 			}
@@ -188,8 +194,8 @@ func TestForgedLinesChargeNoMoreThanABound(t *testing.T) {
 		})
 	}
 	p := newPost(nil)
-	p.Accepted("A", []limit.Charge{charge("login:a", 1)}, 1)
-	p.Accepted("B", []limit.Charge{charge("login:b", 1)}, 1)
+	p.Accepted("A", passed(1, charge("login:a", 1)))
+	p.Accepted("B", passed(1, charge("login:b", 1)))
 	p.Event(t.Context(), now, queued(0, "A", 5000))
 	p.Event(t.Context(), now, queued(0, "B", 501))
 	if a, b := p.used(t, "login:a"), p.used(t, "login:b"); a != bound || b != 500 {
@@ -201,7 +207,7 @@ func TestForgedLinesChargeNoMoreThanABound(t *testing.T) {
 // could choose to be rewritten.
 func TestRewrittenSenderIsCharged(t *testing.T) {
 	p := newPost(nil)
-	p.Accepted("A", []limit.Charge{charge("login:taro", 1)}, 1)
+	p.Accepted("A", passed(1, charge("login:taro", 1)))
 	e := queued(0, "A", 51)
 	e.MailFrom = "SRS0=abcd=XY=example.net=taro@example.jp"
 	p.Event(t.Context(), now, e)
@@ -212,8 +218,8 @@ func TestRewrittenSenderIsCharged(t *testing.T) {
 
 func TestWhoWasChargedNothingIsNotChargedAfterwards(t *testing.T) {
 	p := newPost(nil)
-	p.Accepted("A", nil, 1) // to postmaster, say
-	p.Accepted("", []limit.Charge{charge("x", 1)}, 1)
+	p.Accepted("A", passed(1)) // to postmaster, say
+	p.Accepted("", passed(1, charge("x", 1)))
 	p.Event(t.Context(), now, queued(0, "A", 50))
 	p.Event(t.Context(), now, queued(0, "", 50))
 	if p.buckets.Len() != 0 || p.Counts().Expanded != 0 {
@@ -223,7 +229,7 @@ func TestWhoWasChargedNothingIsNotChargedAfterwards(t *testing.T) {
 
 func TestFreeRetryIsChargedWhatItsAliasAdds(t *testing.T) {
 	p := newPost(nil)
-	p.Accepted("A", []limit.Charge{charge("login:taro", 0)}, 1)
+	p.Accepted("A", passed(1, charge("login:taro", 0)))
 	p.Event(t.Context(), now, queued(0, "A", 50))
 	if got := p.used(t, "login:taro"); got != 49 {
 		t.Errorf("charged %d", got)
@@ -250,7 +256,7 @@ func TestQueuedIsNoLongerFree(t *testing.T) {
 
 func TestDeliveriesAreTheMessagesThatTheGuardSaw(t *testing.T) {
 	p := newPost(nil)
-	p.Accepted("A", nil, 1)
+	p.Accepted("A", passed(1))
 	twice := delivery("A", maillog.Bounced)
 	twice.Count = 2
 	for _, e := range []maillog.Event{
@@ -290,7 +296,7 @@ func TestWhatElseTheLogTells(t *testing.T) {
 		t.Errorf("held %q, moved %q, notes %q, %+v", p.held, p.moved, p.notes, p.Counts())
 	}
 	bare := trail.New(trail.Options{Log: slog.New(slog.DiscardHandler), Note: func(journal.Record) {}})
-	bare.Accepted("A", []limit.Charge{charge("x", 1)}, 1)
+	bare.Accepted("A", passed(1, charge("x", 1)))
 	for _, e := range []maillog.Event{queued(0, "A", 9), held, requeued("A", "B"), forwarded(0, "A", "C"), removed("A")} {
 		bare.Event(t.Context(), now, e)
 	}
@@ -299,14 +305,14 @@ func TestWhatElseTheLogTells(t *testing.T) {
 // full is a store that takes nothing.
 type full struct{ limit.Store }
 
-func (full) Add(context.Context, time.Time, []limit.Charge) error { return errors.New("full") }
+func (full) Add(context.Context, time.Time, *limit.Step) error { return errors.New("full") }
 
 func TestStoreThatTakesNothingIsTold(t *testing.T) {
 	var log strings.Builder
 	p := newPost(func(o *trail.Options) {
 		o.Buckets, o.Log = full{}, slog.New(slog.NewTextHandler(&log, nil))
 	})
-	p.Accepted("A", []limit.Charge{charge("login:taro", 1)}, 1)
+	p.Accepted("A", passed(1, charge("login:taro", 1)))
 	p.Event(t.Context(), now, queued(0, "A", 3))
 	if !strings.Contains(log.String(), "recipients=2") || strings.Contains(log.String(), "taro") {
 		t.Errorf("log %q", log.String())
@@ -325,7 +331,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	charges := []limit.Charge{charge("login:taro", 1)}
 	for i := range 250_000 {
 		id := fmt.Sprintf("4bX%d", i)
-		p.Accepted(id, charges, 1)
+		p.Accepted(id, passed(1, charges...))
 		p.Event(t.Context(), now, queued(0, "9"+id, 1))
 		p.Event(t.Context(), now, forwarded(0, id, "7"+id))
 		p.Event(t.Context(), now, requeued("5"+id, "6"+id))
@@ -351,7 +357,7 @@ func TestBothSidesAtOnce(t *testing.T) {
 		workers.Go(func() {
 			for i := range each {
 				id := fmt.Sprintf("%dX%d", w, i)
-				p.Accepted(id, []limit.Charge{charge("login:taro", 1)}, 1)
+				p.Accepted(id, passed(1, charge("login:taro", 1)))
 				var events sync.WaitGroup
 				for _, e := range []maillog.Event{queued(0, id, 2), queued(0, id, 2), forwarded(0, id, id+"c"), forwarded(0, id, id+"c"), queued(0, id+"c", 2), delivery(id, maillog.Sent)} {
 					events.Go(func() { p.Event(context.Background(), now, e) })

@@ -29,12 +29,12 @@ func racingSpenders(t *testing.T, s limit.Store) {
 	login := []limit.Window{window(40, 16*time.Second)}
 	const logins = 4
 	var passed [1 + logins][]event // the server's, then each login's
-	for round := range 40 {
+	for round := range 20 {
 		now := start.Add(time.Duration(round) * 2500 * time.Millisecond)
 		var sums [1 + logins]atomic.Int64
 		together(func(spender int) {
 			rnd := rand.New(rand.NewPCG(uint64(round), uint64(spender)))
-			for range 4 {
+			for range 3 {
 				who, amount := rnd.IntN(logins), 1+rnd.Int64N(3)
 				charges := []limit.Charge{
 					{Key: limit.Key{Limit: "server", Value: "server"}, Kind: limit.Volume, Windows: server, Amount: amount},
@@ -43,7 +43,7 @@ func racingSpenders(t *testing.T, s limit.Store) {
 				if rnd.IntN(2) == 0 { // in either order: no dead lock
 					charges[0], charges[1] = charges[1], charges[0]
 				}
-				out, err := s.Spend(t.Context(), now, charges)
+				out, err := Spend(t.Context(), s, now, charges)
 				if err != nil {
 					t.Error(err)
 				}
@@ -83,7 +83,7 @@ func racingLatch(t *testing.T, s limit.Store) {
 	var taken, refused atomic.Int64
 	together(func(int) {
 		for range 3 {
-			out, err := s.Spend(t.Context(), start, []limit.Charge{c})
+			out, err := Spend(t.Context(), s, start, []limit.Charge{c})
 			switch {
 			case err != nil:
 				t.Error(err)
@@ -98,7 +98,7 @@ func racingLatch(t *testing.T, s limit.Store) {
 		t.Errorf("%d taken, %d shut out", taken.Load(), refused.Load())
 	}
 	c.Amount = 1
-	out, err := s.Spend(t.Context(), start, []limit.Charge{c})
+	out, err := Spend(t.Context(), s, start, []limit.Charge{c})
 	if err != nil || out.Taken {
 		t.Errorf("one more fits, but the bucket is shut: %+v, %v", out, err)
 	}

@@ -1,0 +1,338 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/desk"
+	"relayguard/policy"
+	"relayguard/policy/limit"
+	"relayguard/policy/origin"
+)
+
+// limitOperations are what commands may ask for about limits.
+func (s *state) limitOperations(m *control.Mux) {
+	control.Handle(m, "GET /v1/limits", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) (limitList, error) {
+		q := r.URL.Query()
+		top, err := strconv.Atoi(cmp.Or(q.Get("top"), strconv.Itoa(maxShown)))
+		if err != nil || top < 1 || top > maxShown {
+			return limitList{}, control.Errorf(http.StatusBadRequest, "top: found %q, want 1 to %d", q.Get("top"), maxShown)
+		}
+		return s.listLimits(ctx, time.Now(), q.Get("account"), q.Get("limit"), top)
+	})
+	control.Handle(m, "GET /v1/limits/of", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) (limitsOf, error) {
+		q := r.URL.Query()
+		n, err := strconv.Atoi(cmp.Or(q.Get("recipients"), "1"))
+		if err != nil || n < 1 || n > 1_000_000 {
+			return limitsOf{}, control.Errorf(http.StatusBadRequest, "recipients: found %q, want 1 to 1000000", q.Get("recipients"))
+		}
+		return s.limitsOf(ctx, time.Now(), q.Get("who"), n)
+	})
+	control.Handle(m, "POST /v1/limits/set", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o limitOrder) (policy.Switch, error) {
+		return s.setLimit(time.Now(), byPeer(p), o)
+	})
+	control.Handle(m, "POST /v1/limits/unset", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o limitOrder) ([]policy.Switch, error) {
+		return s.unsetLimit(time.Now(), byPeer(p), o)
+	})
+	control.Handle(m, "POST /v1/limits/reset", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o limitOrder) (forgotten, error) {
+		return s.resetLimits(context.WithoutCancel(ctx), time.Now(), byPeer(p), o)
+	})
+	control.Handle(m, "POST /v1/bulk", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o bulkOrder) (policy.Switch, error) {
+		return s.allowBulk(time.Now(), byPeer(p), o)
+	})
+	control.Handle(m, "GET /v1/held/lines", control.Read, func(context.Context, *http.Request, control.Peer, nothing) ([]desk.Line, error) {
+		return slices.Concat([]desk.Line{}, s.desk.Lines(time.Now())), nil
+	})
+	control.Handle(m, "POST /v1/held/pace", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o paceOrder) ([]policy.Switch, error) {
+		return s.pace(time.Now(), byPeer(p), o)
+	})
+	control.Stream(m, "GET /v1/limits/entries", control.Read, func(ctx context.Context, _ *http.Request, send func(limit.Entry) error) error {
+		return s.budgets.Each(ctx, send)
+	})
+	control.Handle(m, "POST /v1/limits/entries", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, all []limit.Entry) (imported, error) {
+		return s.importEntries(context.WithoutCancel(ctx), time.Now(), byPeer(p), all)
+	})
+}
+
+// limitList is the limits in force and how their fullest buckets stand.
+type limitList struct {
+	Limits  []limitShown  `json:"limits"`
+	Buckets []bucketShown `json:"buckets"`
+}
+
+type limitShown struct {
+	Name    string   `json:"name"`
+	Per     string   `json:"per"` // several keys with + between them
+	Counts  string   `json:"counts"`
+	Kind    string   `json:"kind"`
+	Then    string   `json:"then"`
+	Observe bool     `json:"observe,omitempty"`
+	Windows []string `json:"windows"`         // "300/1h"
+	Tells   []string `json:"tells,omitempty"` // those of the windows and the burst over which nothing is stopped in this phase
+	Burst   string   `json:"burst,omitempty"`
+}
+
+type bucketShown struct {
+	Limit   string    `json:"limit"`
+	Key     string    `json:"key"`
+	Window  float64   `json:"window_seconds"`
+	Used    int64     `json:"used"`
+	Count   int64     `json:"count"`
+	FreeAt  time.Time `json:"free_at,omitzero"`
+	Latched bool      `json:"latched,omitempty"`
+}
+
+// maxShown bounds the buckets of one answer.
+const maxShown = 200
+
+// listLimits tells how buckets stand: those of one account, of one limit, else
+// the fullest.
+func (s *state) listLimits(ctx context.Context, now time.Time, account, name string, top int) (limitList, error) {
+	c, r := s.config.Load(), s.rules.Load()
+	out := limitList{Limits: []limitShown{}, Buckets: []bucketShown{}}
+	for _, l := range c.Limits {
+		out.Limits = append(out.Limits, inForce(&l, r.policy.Limits.Find(l.Name)))
+	}
+	value := ""
+	if account != "" {
+		var err error
+		if value, err = s.desk.Bucket(account); err != nil {
+			return out, control.Errorf(http.StatusBadRequest, "%v", err)
+		}
+	}
+	if name != "" && !slices.Contains(limitNames(c), name) {
+		return out, control.Errorf(http.StatusBadRequest, "there is no limit %q; there are %s", name, strings.Join(limitNames(c), ", "))
+	}
+	stand := r.standings(now, s.board.Load())
+	err := s.budgets.Each(ctx, func(e limit.Entry) error {
+		if e.State == nil || value != "" && !policy.HasPart(e.State.Key.Value, value) || name != "" && e.State.Key.Limit != name {
+			return nil
+		}
+		out.Buckets = append(out.Buckets, stand(e)...)
+		if len(out.Buckets) > 50*maxShown { // enough to find full ones among
+			out.Buckets = fullest(out.Buckets, maxShown)
+		}
+		return nil
+	})
+	out.Buckets = fullest(out.Buckets, top)
+	return asked(out, err)
+}
+
+// fullest are the fullest windows, the fullest first.
+func fullest(all []bucketShown, top int) []bucketShown {
+	slices.SortFunc(all, func(a, b bucketShown) int {
+		return cmp.Or(cmp.Compare(float64(b.Used)/float64(b.Count), float64(a.Used)/float64(a.Count)), strings.Compare(a.Key+a.Limit, b.Key+b.Limit), cmp.Compare(a.Window, b.Window))
+	})
+	return all[:min(len(all), top)]
+}
+
+// standings tells how the windows of a bucket stand under the limit in force for
+// it. It reckons in a store of its own: a list does not ask the real one for each.
+func (r *rules) standings(now time.Time, s *policy.Switches) func(limit.Entry) []bucketShown {
+	scratch := limit.NewMemoryOf(limit.MemoryOptions{})
+	var out limit.Outcome
+	return func(e limit.Entry) (all []bucketShown) {
+		l := r.policy.Limits.InForce(now, s, e.State.Key.Limit, e.State.Key.Value)
+		if l == nil {
+			return nil // of an earlier configuration
+		}
+		ctx := context.Background()
+		defer scratch.Reset(ctx, now, e.State.Key)
+		if scratch.Put(ctx, e) != nil {
+			return nil
+		}
+		one := l.Charge(e.State.Key.Value, 1, []limit.Item{0})
+		step := limit.Step{Charges: []limit.Charge{one}, Known: limit.Known{Account: "nobody"}}
+		if scratch.Peek(ctx, now, &step, &out) != nil {
+			return nil
+		}
+		for _, u := range out.Uses {
+			if u.Used > 0 || out.Latched[0] {
+				all = append(all, bucketShown{e.State.Key.Limit, e.State.Key.Value, u.Window.Length.Seconds(), u.Used, u.Window.Count, u.FreeAt, out.Latched[0]})
+			}
+		}
+		return all
+	}
+}
+
+func shownLimit(l *config.Limit) limitShown {
+	s := limitShown{Name: l.Name, Per: strings.Join(l.Per, "+"), Counts: l.Counts, Kind: l.Kind, Then: l.Then.String(), Observe: l.Observe}
+	for _, w := range l.Windows {
+		s.Windows = append(s.Windows, w.String())
+	}
+	if l.Burst != (config.Window{}) {
+		s.Burst = l.Burst.String()
+	}
+	return s
+}
+
+// inForce is a limit of the configuration with what the phase makes of it.
+func inForce(l *config.Limit, in *limit.Limit) limitShown {
+	s := shownLimit(l)
+	if in == nil { // nor is it in force
+		return s
+	}
+	for _, w := range in.Windows {
+		if w.Soft {
+			s.Tells = append(s.Tells, config.Window{Count: w.Count, Length: w.Length}.String())
+		}
+	}
+	return s
+}
+
+// originOf is the origin that WHO stands for.
+func (s *state) originOf(who string) (origin.Origin, error) {
+	subject, value, err := subjectFor(who, s.desk.UID)
+	o := origin.Origin{UID: origin.NoUID}
+	if err != nil {
+		return o, err
+	}
+	key := origin.Key{Value: value, Confidence: origin.Kernel}
+	switch subject {
+	case policy.SubjectLogin:
+		o.Login = origin.Key{Value: strings.ToLower(value), Confidence: origin.Kernel}
+	case policy.SubjectTrusted:
+		o.Network = key
+	case policy.SubjectSite:
+		o.Site = key
+	case policy.SubjectLocalUser:
+		o.UID, _ = strconv.Atoi(value)
+		o.LocalUser = origin.Key{Value: cmp.Or(s.desk.UserName(o.UID), "uid:"+value), Confidence: origin.Kernel}
+	default:
+		return o, fmt.Errorf("found %q, want an account: login:NAME, local_user:NAME, network:NAME or site:NAME", who)
+	}
+	o.Customer = s.rules.Load().policy.Finder.Customers.Find(&o)
+	return o, nil
+}
+
+// limitsOf tells how one account stands under every limit that is for it.
+func (s *state) limitsOf(ctx context.Context, now time.Time, who string, recipients int) (limitsOf, error) {
+	o, err := s.originOf(who)
+	if err != nil {
+		return limitsOf{}, control.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	board := s.board.Load()
+	asked, err := s.rules.Load().policy.Limits.Ask(ctx, now, board, &o, recipients)
+	if err != nil {
+		return limitsOf{}, control.Errorf(http.StatusServiceUnavailable, "%v", err)
+	}
+	out := limitsOf{Who: who, Recipients: recipients, Verdict: asked.Verdict.String(), Rule: asked.Rule, Reason: asked.Reason, Limits: []standing{}, Bulk: board.Bulk(now, &o)}
+	for _, a := range asked.Standings {
+		one := standing{Limit: a.Rule, Key: a.Key, Per: a.Per, Counts: a.Counts, Kind: a.Kind, Then: a.Then, Scope: a.Scope, When: a.When, Source: a.Source, Latched: a.Latched, Waiting: a.Waiting}
+		for _, w := range a.Windows {
+			one.Windows = append(one.Windows, windowShown{w.Window.Seconds(), w.Used, w.Count, w.Over, w.Soft, w.FreeAt})
+		}
+		out.Limits = append(out.Limits, one)
+	}
+	return out, nil
+}
+
+// setLimit gives somebody other windows.
+func (s *state) setLimit(now time.Time, by desk.By, o limitOrder) (policy.Switch, error) {
+	sw := policy.Switch{Kind: policy.Set, Rule: o.Limit, Reason: o.Reason, Until: o.Until}
+	if names := s.rules.Load().limitNames; !slices.Contains(names, o.Limit) {
+		return sw, control.Errorf(http.StatusBadRequest, "there is no limit %q; there are %s", o.Limit, strings.Join(names, ", "))
+	}
+	windows, burst, err := config.ParseWindows(o.Windows, o.Burst)
+	if err == nil {
+		sw.Windows = windowsOf(windows, burst)
+		sw.Subject, sw.Value, err = subjectFor(o.For, s.desk.UID)
+	}
+	if err != nil {
+		return sw, control.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	return asked(s.desk.Set(now, by, sw))
+}
+
+// unsetLimit takes other windows back.
+func (s *state) unsetLimit(now time.Time, by desk.By, o limitOrder) ([]policy.Switch, error) {
+	subject, value, err := subjectFor(o.For, s.desk.UID)
+	if err != nil {
+		return nil, control.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	want := policy.Switch{Kind: policy.Set, Subject: subject, Value: value}
+	for _, sw := range s.switches.All(now) {
+		if sw.Kind == policy.Set && sw.Rule == o.Limit && strings.EqualFold(sw.About(), want.About()) {
+			return asked(s.desk.Lift(now, by, policy.Set, sw.ID, o.Reason))
+		}
+	}
+	return nil, control.Errorf(http.StatusNotFound, "nothing is set of %s for %s; see: relayguard limits show %s", o.Limit, o.For, o.For)
+}
+
+// resetLimits empties somebody's budgets.
+func (s *state) resetLimits(ctx context.Context, now time.Time, by desk.By, o limitOrder) (forgotten, error) {
+	out := forgotten{Reset: []bucketShown{}}
+	value, err := s.desk.Bucket(o.For)
+	if err != nil {
+		return out, control.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	var keys []limit.Key
+	stand := s.rules.Load().standings(now, s.board.Load())
+	err = s.budgets.Each(ctx, func(e limit.Entry) error {
+		if e.State != nil && policy.HasPart(e.State.Key.Value, value) && (o.Limit == "" || o.Limit == e.State.Key.Limit) {
+			keys, out.Reset = append(keys, e.State.Key), append(out.Reset, stand(e)...)
+		}
+		return nil
+	})
+	if err != nil || len(keys) == 0 {
+		return asked(out, err)
+	}
+	what := cmp.Or(o.Limit, "all limits")
+	s.desk.Action(now, by, "limits reset", o.For, o.Reason, what)
+	for _, key := range keys {
+		err = cmp.Or(err, s.budgets.Reset(ctx, now, key))
+	}
+	s.desk.Hurry()
+	return asked(out, err)
+}
+
+// allowBulk makes room for one mailing.
+func (s *state) allowBulk(now time.Time, by desk.By, o bulkOrder) (policy.Switch, error) {
+	sw := policy.Switch{Kind: policy.Bulk, Count: o.Count, Until: o.Until, Reason: o.Reason}
+	var err error
+	if sw.Subject, sw.Value, err = subjectFor(o.For, s.desk.UID); err != nil {
+		return sw, control.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	return asked(s.desk.Set(now, by, sw))
+}
+
+// pace stops paced release for an account, or has it go on.
+func (s *state) pace(now time.Time, by desk.By, o paceOrder) ([]policy.Switch, error) {
+	sw := policy.Switch{Kind: policy.Pause, Reason: o.Reason}
+	var err error
+	if sw.Subject, sw.Value, err = subjectFor(o.Account, s.desk.UID); err != nil {
+		return nil, control.Errorf(http.StatusBadRequest, "%v", err)
+	}
+	if o.Stop {
+		set, err := s.desk.Set(now, by, sw)
+		return asked([]policy.Switch{set}, err)
+	}
+	for _, one := range s.switches.All(now) {
+		if one.Kind == policy.Pause && strings.EqualFold(one.About(), sw.About()) {
+			return asked(s.desk.Lift(now, by, policy.Pause, one.ID, o.Reason))
+		}
+	}
+	return nil, control.Errorf(http.StatusNotFound, "paced release of %s was not stopped", o.Account)
+}
+
+// importEntries puts budgets in place of what there is of them.
+func (s *state) importEntries(ctx context.Context, now time.Time, by desk.By, all []limit.Entry) (imported, error) {
+	var done imported
+	s.desk.Action(now, by, "limits import", counted(len(all), "record"), "", "")
+	for _, e := range all {
+		if err := s.budgets.Put(ctx, e); err != nil {
+			return done, control.Errorf(http.StatusBadRequest, "%v", err)
+		}
+		done.Entries++
+	}
+	s.desk.Hurry()
+	return done, nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/control"
+)
+
+func newMetrics() *cobra.Command {
+	return &cobra.Command{
+		Use:   "metrics",
+		Short: "print what the daemon counts, for Prometheus",
+		Long: strings.TrimSpace(`
+Prints the daemon's counters in the text format of Prometheus. The daemon listens on
+no port: let a timer write this into the textfile directory of node_exporter, or have
+another exporter run it. No label has anything that a sender chose.
+
+Exit status: 0; 2 usage; 3 cannot tell.`),
+		Example: "  relayguard metrics >/var/lib/prometheus/node-exporter/relayguard.prom.new",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, _, err := asker(cmd)
+			if err != nil {
+				return err
+			}
+			text, err := client.Text(cmd.Context(), "/v1/metrics")
+			if err != nil {
+				return answerOf(err)
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), text)
+			return shown(err)
+		},
+	}
+}
+
+// metric is one of what status has, as Prometheus names it. Its labels are of
+// closed sets.
+type metric struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(*status) map[string]float64 // by the value of its label, "" without one
+}
+
+func counter(name, help, label string, read func(*status) map[string]float64) metric {
+	return newMetric(prometheus.CounterValue, name+"_total", help, label, read)
+}
+
+func gauge(name, help string, read func(*status) float64) metric {
+	return newMetric(prometheus.GaugeValue, name, help, "", func(s *status) map[string]float64 { return map[string]float64{"": read(s)} })
+}
+
+func total(name, help string, read func(*status) int64) metric {
+	return counter(name, help, "", func(s *status) map[string]float64 { return map[string]float64{"": float64(read(s))} })
+}
+
+func newMetric(kind prometheus.ValueType, name, help, label string, read func(*status) map[string]float64) metric {
+	var labels []string
+	if label != "" {
+		labels = []string{label}
+	}
+	return metric{prometheus.NewDesc("relayguard_"+name, help, labels, nil), kind, read}
+}
+
+func flag(on bool) float64 {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// metrics are all there are.
+var metrics = []metric{
+	counter("messages", "Messages decided, by verdict.", "verdict", func(s *status) map[string]float64 {
+		all := map[string]float64{}
+		for verdict, n := range s.Messages {
+			all[verdict] = float64(n)
+		}
+		return all
+	}),
+	total("refused_recipients", "Recipients refused before there was a message.", func(s *status) int64 { return s.Refused }),
+	gauge("connections", "Connections from the MTA.", func(s *status) float64 { return float64(s.Open) }),
+	gauge("incidents_open", "Open incidents.", func(s *status) float64 { return float64(len(s.Incidents)) }),
+	gauge("suspended", "Suspensions in force.", func(s *status) float64 { return float64(len(s.Suspended)) }),
+	gauge("stopped", "1 while all mail to the outside is held.", func(s *status) float64 { return flag(s.Stopped != nil) }),
+	gauge("held_messages", "Messages that relayguard holds.", func(s *status) float64 { return float64(s.Held.Messages) }),
+	gauge("held_bytes", "Octets that relayguard holds.", func(s *status) float64 { return float64(s.Held.Bytes) }),
+	gauge("paced_messages", "Held messages that wait for budget.", func(s *status) float64 { return float64(s.Waiting) }),
+	gauge("journal_up", "0 if what is decided may not outlive a crash.", func(s *status) float64 { return flag(s.Journal.OK) }),
+	gauge("store_up", "0 if the limits' store is away or cannot keep what is counted.", func(s *status) float64 { return flag(s.Store.OK) }),
+	gauge("store_away", "1 while Redis is away and this relay goes by its own budgets.", func(s *status) float64 { return flag(s.Store.Away) }),
+	gauge("orders_shared", "0 while other relays may not have this one's orders.", func(s *status) float64 { return flag(s.Relays == "") }),
+	gauge("store_buckets", "Budgets in this daemon's memory.", func(s *status) float64 { return float64(s.Store.Buckets) }),
+	total("store_fallback_steps", "Messages whose limits were decided without Redis.", func(s *status) int64 { return s.Store.Fallbacks }),
+	total("store_unsure_steps", "Charges that Redis may have taken without saying so.", func(s *status) int64 { return s.Store.Unsure }),
+	total("store_forgotten_buckets", "Budgets forgotten before their time, for want of room.", func(s *status) int64 { return int64(s.Store.Forgotten) }),
+	counter("deliveries", "Deliveries in the MTA's log, by what became of them.", "status", func(s *status) map[string]float64 {
+		return map[string]float64{"sent": float64(s.Log.Delivered), "deferred": float64(s.Log.Deferred), "bounced": float64(s.Log.Bounced)}
+	}),
+	total("auth_failures", "Failed logins in the MTA's log.", func(s *status) int64 { return s.Log.AuthFailed }),
+}
+
+// exporter reads them all out of one status.
+type exporter struct{ status func() status }
+
+// Describe implements prometheus.Collector.
+func (e exporter) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range metrics {
+		out <- m.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (e exporter) Collect(out chan<- prometheus.Metric) {
+	s := e.status()
+	for _, m := range metrics {
+		for label, value := range m.read(&s) {
+			var labels []string
+			if label != "" {
+				labels = []string{label}
+			}
+			out <- prometheus.MustNewConstMetric(m.desc, m.kind, value, labels...)
+		}
+	}
+}
+
+// metricsOperation serves them.
+func (d *daemon) metricsOperation(m *control.Mux) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(exporter{func() status {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return d.status(ctx, time.Now())
+	}})
+	control.Serve(m, "GET /v1/metrics", control.Read, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+}

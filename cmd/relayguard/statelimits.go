@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/desk"
+	"relayguard/cmd/internal/share"
+	"relayguard/cmd/internal/trail"
+	"relayguard/policy"
+)
+
+// openLimits opens what limits stand on.
+func (s *state) openLimits(ctx context.Context, c *config.Config) error {
+	var err error
+	if s.items, err = openItems(c); err != nil { // it works until the next start
+		s.log.Error("whom accounts have written to is not known after a restart", "error", err)
+	}
+	if s.budgets, err = openStore(ctx, c, s.log); err != nil {
+		return err
+	}
+	s.aliases = expansionsFile(c)
+	s.expansions = trail.NewExpansions(s.items.of, s.inside)
+	if err := s.expansions.Load(s.aliases, time.Now()); err != nil {
+		s.log.Warn("aliases", "error", err)
+	}
+	return nil
+}
+
+// expansionsFile is where what aliases stand for is kept, beside the journal.
+func expansionsFile(c *config.Config) string {
+	return filepath.Join(filepath.Dir(c.Journal.Directory), "aliases.json")
+}
+
+// inside reports whether an address is ours, so that aliases may be at work.
+func (s *state) inside(rcptTo string) bool {
+	r := s.rules.Load()
+	return r != nil && r.policy.Inside.Has(rcptTo)
+}
+
+// keepExpansions writes what aliases stand for, if it has changed.
+func (s *state) keepExpansions() {
+	if err := s.expansions.Save(s.aliases); err != nil {
+		s.log.Warn("aliases: what they stand for is learnt anew after a restart", "error", err)
+	}
+}
+
+// parts are what the limits of all configurations stand on.
+func (s *state) parts() parts {
+	p := parts{store: s.budgets, retries: s.retries, item: s.items.of, uid: userID}
+	if s.expansions != nil {
+		p.expansions = s.expansions
+	}
+	if s.lines != nil {
+		p.lines = s.lines
+	}
+	return p
+}
+
+// openShare shares orders with the other relays of a Redis.
+func (s *state) openShare(c *config.Config) {
+	if s.budgets.client == nil {
+		return
+	}
+	s.share = share.New(share.Options{
+		Client: s.budgets.client, Prefix: c.Redis.Prefix, Relay: relayName(c), File: s.switches, LocalUsers: c.Redis.LocalUsers == "shared", Log: s.log,
+		Arrived: s.desk.Arrived, Left: s.desk.Departed,
+	})
+}
+
+// syncAtStart is how long the start waits for the other relays' orders.
+const syncAtStart = 2 * time.Second
+
+// startShare asks for Redis and for what other relays' admins ordered meanwhile,
+// before mail is judged.
+func (s *state) startShare(ctx context.Context) {
+	if s.share == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, syncAtStart)
+	defer cancel()
+	if err := s.budgets.probe(ctx); err != nil {
+		s.log.Warn("Redis is away: this relay goes by its own budgets", "error", err)
+	}
+	if err := s.share.Sync(ctx); err != nil {
+		s.log.Warn("what admins ordered on other relays is not known yet", "error", err)
+	}
+}
+
+// toldWithin is how long an order waits to be told to the other relays before
+// its admin has to know that it is not.
+const toldWithin = time.Second
+
+// unshared says what an admin has to know who just gave an order.
+func (s *state) unshared(ctx context.Context) []string {
+	if s.share == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, toldWithin)
+	defer cancel()
+	if text := s.share.Remark(ctx); text != "" {
+		return []string{text}
+	}
+	return nil
+}
+
+// sharing says what is not shared with the other relays; empty if all is.
+func sharing(h share.Health) string {
+	var parts []string
+	if h.Away {
+		parts = append(parts, "orders are not shared, Redis is away: "+h.Why)
+	}
+	if h.Away && h.Waiting > 0 {
+		parts = append(parts, counted(h.Waiting, "order")+" of this relay are told when it is back")
+	}
+	if h.Refused > 0 {
+		parts = append(parts, counted(h.Refused, "record")+" in Redis cannot be understood")
+	}
+	if h.Over > 0 {
+		parts = append(parts, counted(h.Over, "order")+" of other relays are not in force here: there are too many")
+	}
+	return strings.Join(parts, "; ")
+}
+
+// agreeEvery is how often a Redis that was away is asked for the key of
+// recipients' digests.
+const agreeEvery = 30 * time.Second
+
+// shareItems agrees with the other relays on the key of recipients' digests.
+func (s *state) shareItems(ctx context.Context) {
+	if s.budgets.secret == nil {
+		return
+	}
+	for {
+		if err := s.items.share(ctx, s.budgets.secret); err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(agreeEvery):
+		}
+	}
+}
+
+// pacing is how held mail is released by itself under the rules in force.
+func (s *state) pacing() desk.Pacing {
+	c := s.config.Load()
+	return desk.Pacing{Release: c.Hold.Release && c.Phase != policy.Observe, MaxAge: c.Hold.MaxAge, BouncePercent: c.Hold.BouncePercent,
+		RemindAfter: c.Hold.RemindAfter, DeleteAfter: c.Hold.DeleteAfter}
+}
+
+// near tells of windows that a message brought close to their count.
+func (s *state) near(now time.Time, account string, all []policy.Counter) {
+	for _, c := range all {
+		s.book.Near(now, account, c)
+	}
+}

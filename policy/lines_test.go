@@ -1,0 +1,266 @@
+package policy_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"relayguard/policy"
+	"relayguard/policy/limit"
+)
+
+// heldMail is a message that waits for buckets, held so many seconds after now.
+func heldMail(id string, second int, keys ...string) policy.Waiting {
+	w := policy.Waiting{ID: "d" + id, QueueID: id, HeldAt: now.Add(time.Duration(second) * time.Second), Recipients: 1, Waits: &policy.Waits{}}
+	for _, k := range keys {
+		w.Waits.Keys = append(w.Waits.Keys, lineKey(k))
+	}
+	return w
+}
+
+func lineKey(name string) limit.Key { return limit.Key{Limit: "hour", Value: name} }
+
+func queueIDs(all []policy.Waiting) string {
+	ids := make([]string, len(all))
+	for i, w := range all {
+		ids[i] = w.QueueID
+	}
+	return strings.Join(ids, " ")
+}
+
+func wantHeads(t *testing.T, l *policy.Lines, at time.Time, want string) {
+	t.Helper()
+	if got := queueIDs(l.Heads(at)); got != want {
+		t.Errorf("heads %q, want %q", got, want)
+	}
+}
+
+func TestLinesHeads(t *testing.T) {
+	for name, c := range map[string]struct {
+		add   []policy.Waiting
+		heads string // one after the other, as each leaves
+	}{
+		"the oldest first":                 {[]policy.Waiting{heldMail("C", 3, "a"), heldMail("A", 1, "a"), heldMail("B", 2, "a")}, "A/B/C"},
+		"of the same age in one order":     {[]policy.Waiting{heldMail("B", 1, "a"), heldMail("C", 1, "a"), heldMail("A", 1, "a")}, "A/B/C"},
+		"lines do not wait for others":     {[]policy.Waiting{heldMail("A", 1, "a"), heldMail("B", 2, "b"), heldMail("C", 3, "a")}, "A B/B C/C"},
+		"one that waits for two, first":    {[]policy.Waiting{heldMail("A", 1, "a", "b"), heldMail("B", 2, "a"), heldMail("C", 3, "b")}, "A/B C/C"},
+		"one that waits for two, last":     {[]policy.Waiting{heldMail("A", 1, "a"), heldMail("B", 2, "b"), heldMail("C", 3, "a", "b")}, "A B/B/C"},
+		"it keeps its place in both":       {[]policy.Waiting{heldMail("A", 1, "a"), heldMail("B", 2, "a", "b"), heldMail("C", 3, "b")}, "A/B/C"},
+		"a key that is named twice":        {[]policy.Waiting{heldMail("A", 1, "a", "a"), heldMail("B", 2, "a")}, "A/B"},
+		"what waits for nothing":           {[]policy.Waiting{heldMail("A", 1), {QueueID: "B"}}, ""},
+		"the same one twice is there once": {[]policy.Waiting{heldMail("A", 1, "a"), heldMail("A", 1, "a")}, "A"},
+	} {
+		l := policy.NewLines(10)
+		for _, w := range c.add {
+			l.Add(w)
+		}
+		var got []string
+		for heads := l.Heads(now); len(heads) > 0; heads = l.Heads(now) {
+			got = append(got, queueIDs(heads))
+			if !l.Remove(heads[0].QueueID, heads[0].ID) || l.Remove(heads[0].QueueID, heads[0].ID) {
+				t.Errorf("%s: %s was not there once", name, heads[0].QueueID)
+			}
+		}
+		if strings.Join(got, "/") != c.heads {
+			t.Errorf("%s: heads %q, want %q", name, got, c.heads)
+		}
+		if l.Len() != 0 || len(l.Keys()) != 0 {
+			t.Errorf("%s: %d messages and %d lines are left", name, l.Len(), len(l.Keys()))
+		}
+	}
+}
+
+func TestLinesBehind(t *testing.T) {
+	l := policy.NewLines(3)
+	for i, w := range []policy.Waiting{heldMail("A", 1, "a"), heldMail("B", 2, "a", "b"), heldMail("C", 3, "b"), heldMail("D", 4, "b")} {
+		if got, want := l.Add(w), i < 3; got != want {
+			t.Errorf("%s waits: %t, want %t: there is room for three", w.QueueID, got, want)
+		}
+	}
+	for name, want := range map[string]int{"a": 2, "b": 2, "c": 0} {
+		if got := l.Behind(lineKey(name)); got != want {
+			t.Errorf("%d wait for %s, want %d", got, name, want)
+		}
+	}
+	l.SetMost(4)
+	if !l.Add(heldMail("D", 4, "b")) || l.Behind(lineKey("b")) != 3 {
+		t.Error("no more room after all")
+	}
+	if got := queueIDs(l.All()); got != "A B C D" {
+		t.Errorf("all: %s", got)
+	}
+	l.Clear()
+	if l.Behind(lineKey("b")) != 0 || len(l.Heads(now)) != 0 {
+		t.Error("cleared, and some wait")
+	}
+}
+
+func TestLinesWaitUntil(t *testing.T) {
+	l := policy.NewLines(10)
+	for _, w := range []policy.Waiting{heldMail("A", 1, "a", "b"), heldMail("B", 2, "b"), heldMail("C", 3, "c")} {
+		l.Add(w)
+	}
+	l.Later(now, "A", "dA", now.Add(time.Minute))
+	l.Later(now, "B", "dB", now.Add(time.Hour)) // it is not its turn: that says nothing
+	wantHeads(t, l, now.Add(59*time.Second), "C")
+	wantHeads(t, l, now.Add(time.Minute), "C A") // C was never told to wait
+	if got := l.Line(lineKey("b")); got.Waiting != 2 || got.Oldest.QueueID != "A" || !got.Until.Equal(now.Add(time.Minute)) {
+		t.Errorf("line b: %+v", got)
+	}
+	l.Again()
+	wantHeads(t, l, now, "C A")
+	l.Later(now, "A", "dA", now.Add(time.Minute))
+	l.Remove("A", "dA")
+	wantHeads(t, l, now, "B C") // what A waited for is not what B waits for
+	if got := queueIDs(l.HeadsOf(now, []limit.Key{lineKey("a"), lineKey("b"), lineKey("b")})); got != "B" {
+		t.Errorf("heads of some: %q", got)
+	}
+	l.Later(now, "B", "dB", now.Add(time.Hour))
+	l.Add(heldMail("0", 0, "b")) // restored, say
+	wantHeads(t, l, now, "0 C")
+}
+
+// Who asks about no more than some each time comes to all of them.
+func TestLinesAreAskedInTurn(t *testing.T) {
+	l := policy.NewLines(1000)
+	for i := range 1000 {
+		l.Add(heldMail(fmt.Sprint(i), i, fmt.Sprint("line", i)))
+	}
+	asked, at := map[string]int{}, now
+	for range 30 {
+		at = at.Add(time.Second)
+		for _, w := range l.Heads(at)[:100] {
+			asked[w.QueueID]++
+			l.Later(at, w.QueueID, w.ID, at.Add(time.Second))
+		}
+	}
+	for i := range 1000 {
+		if n := asked[fmt.Sprint(i)]; n != 3 {
+			t.Fatalf("line %d was asked %d times, want 3", i, n)
+		}
+	}
+}
+
+func TestLinesExpire(t *testing.T) {
+	l := policy.NewLines(10)
+	for _, w := range []policy.Waiting{heldMail("A", 0, "a", "b"), heldMail("B", 10, "b"), heldMail("C", 20, "a"), heldMail("D", 5, "c")} {
+		l.Add(w)
+	}
+	if gone := l.Expire(now.Add(time.Hour), 0); len(gone) != 0 {
+		t.Errorf("%s left, though nothing is too old", queueIDs(gone))
+	}
+	if got := queueIDs(l.Expire(now.Add(time.Hour), time.Hour-10*time.Second)); got != "A D B" {
+		t.Errorf("expired: %s", got)
+	}
+	wantHeads(t, l, now, "C")
+	if l.Behind(lineKey("b")) != 0 || l.Has("A", "dA") || !l.Has("C", "dC") {
+		t.Error("what expired blocks")
+	}
+}
+
+// Against a model: of everything that waits, the heads are those that nothing
+// older waits with.
+func TestLinesAgainstAModel(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		l, model := policy.NewLines(60), []policy.Waiting{}
+		for step := range 300 {
+			switch {
+			case r.IntN(3) > 0 && len(model) < 60:
+				var keys []string
+				for _, k := range r.Perm(6)[:1+r.IntN(3)] {
+					keys = append(keys, fmt.Sprint(k))
+				}
+				w := heldMail(fmt.Sprint(step), r.IntN(100), keys...)
+				model = append(model, w)
+				l.Add(w)
+			case len(model) > 0:
+				i := r.IntN(len(model))
+				l.Remove(model[i].QueueID, model[i].ID)
+				model = slices.Delete(model, i, i+1)
+			}
+			slices.SortFunc(model, func(a, b policy.Waiting) int {
+				if c := a.HeldAt.Compare(b.HeldAt); c != 0 {
+					return c
+				}
+				return strings.Compare(a.ID, b.ID)
+			})
+			taken, behind := map[limit.Key]bool{}, map[limit.Key]int{}
+			var want []policy.Waiting
+			for _, w := range model {
+				free := true
+				for _, k := range w.Waits.Keys {
+					free = free && !taken[k]
+					taken[k] = true
+					behind[k]++
+				}
+				if free {
+					want = append(want, w)
+				}
+			}
+			if got := queueIDs(l.Heads(now)); got != queueIDs(want) {
+				t.Fatalf("seed %d, step %d: heads %q, want %q", seed, step, got, queueIDs(want))
+			}
+			for k := range 6 {
+				if key := lineKey(fmt.Sprint(k)); l.Behind(key) != behind[key] {
+					t.Fatalf("seed %d, step %d: %d wait for %s, want %d", seed, step, l.Behind(key), key, behind[key])
+				}
+			}
+		}
+	}
+}
+
+func TestLinesTogether(t *testing.T) {
+	l := policy.NewLines(100)
+	var group sync.WaitGroup
+	for i := range 8 {
+		group.Go(func() {
+			for j := range 200 {
+				w := heldMail(fmt.Sprint(i, "-", j), j, fmt.Sprint("line", j%5), fmt.Sprint("line", i))
+				l.Add(w)
+				l.Behind(lineKey("line1"))
+				for _, h := range l.Heads(now) {
+					l.Later(now, h.QueueID, h.ID, now.Add(time.Second))
+				}
+				l.Again()
+				l.Expire(now.Add(150*time.Second), time.Second)
+				l.Remove(w.QueueID, w.ID)
+			}
+		})
+	}
+	group.Wait()
+	if l.Len() != 0 {
+		t.Errorf("%d are left", l.Len())
+	}
+}
+
+func BenchmarkLines(b *testing.B) {
+	const most = 20_000
+	for _, lines := range []int{1, most} {
+		l := policy.NewLines(most)
+		for i := range most {
+			l.Add(heldMail(fmt.Sprintf("%06d", i), i, fmt.Sprint("line", i%lines)))
+		}
+		b.Run(fmt.Sprintf("heads/lines=%d", lines), func(b *testing.B) {
+			for b.Loop() {
+				l.Heads(now)
+			}
+		})
+		b.Run(fmt.Sprintf("behind/lines=%d", lines), func(b *testing.B) {
+			for b.Loop() {
+				l.Behind(lineKey("line0"))
+			}
+		})
+		b.Run(fmt.Sprintf("out and in/lines=%d", lines), func(b *testing.B) {
+			w := heldMail("000000", 0, "line0")
+			for b.Loop() {
+				l.Remove(w.QueueID, w.ID)
+				l.Add(w)
+			}
+		})
+	}
+}

@@ -1,0 +1,110 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"relayguard/policy/limit"
+	"relayguard/policy/origin"
+)
+
+// subjectOrder is from what is about the least to what is about the most.
+var subjectOrder = [...][]Subject{
+	{SubjectKey}, {SubjectPlugin}, {SubjectSite}, {SubjectLogin, SubjectLocalUser, SubjectTrusted}, {SubjectDomain}, {SubjectCustomer},
+}
+
+func levelOf(s Subject) int {
+	return slices.IndexFunc(subjectOrder[:], func(level []Subject) bool { return slices.Contains(level, s) })
+}
+
+// source says where the windows of a limit come from.
+type source struct {
+	set    *Switch // nil: the rule itself
+	byHand bool    // ordered while the guard runs, not configured
+	halved bool
+	lifted bool // it does not count at all
+}
+
+// inForce is what a rule charges to a bucket of an origin: its own windows or
+// those set in their place, half of them on probation. Of what is set, that about
+// the least counts; of two that are about the same, what was ordered by hand.
+func (l *Limits) inForce(r *limitRule, now time.Time, s *Switches, o *origin.Origin, value string, probation bool) (*limit.Limit, source) {
+	from := source{set: s.Override(now, o, r.Name, value), halved: probation}
+	from.byHand = from.set != nil
+	if sw := l.overrides.Override(now, o, r.Name, value); sw != nil && (from.set == nil || levelOf(sw.Subject) < levelOf(from.set.Subject)) {
+		from.set, from.byHand = sw, false
+	}
+	switch {
+	case from.set != nil:
+		return r.with(from.set.Windows, probation), from
+	case probation:
+		return &r.half, from
+	}
+	return &r.whole, from
+}
+
+// with is what the rule would charge if it had other windows.
+func (r *limitRule) with(windows []limit.Window, probation bool) *limit.Limit {
+	in := r.whole
+	in.Windows = windows
+	if r.phase == Learning && !r.tells {
+		in = in.Softened()
+	}
+	if probation {
+		in = in.Halved()
+	}
+	return &in
+}
+
+// InForce is the limit as it is for one bucket, whose value tells the account;
+// nil if there is no such limit.
+func (l *Limits) InForce(now time.Time, s *Switches, name, value string) *limit.Limit {
+	if l == nil || l.names[name] == nil {
+		return nil
+	}
+	r := l.names[name]
+	o := originOf(value, len(r.Per))
+	in, _ := l.inForce(r, now, s, &o, value, s.OnProbation(now, &o))
+	found := *in
+	if r.tells {
+		found = allSoft(found)
+	}
+	found.Kind = r.Kind
+	return &found
+}
+
+// originOf is who has a bucket of so many parts, as far as its value tells.
+func originOf(value string, parts int) origin.Origin {
+	o := origin.Origin{UID: origin.NoUID}
+	all := []string{value}
+	if parts > 1 {
+		all = strings.Split(value, " ")
+	}
+	for _, part := range all {
+		kind, v, _ := strings.Cut(part, ":")
+		if parts > 1 {
+			v = strings.ReplaceAll(v, "%20", " ")
+		}
+		key := origin.Key{Value: v, Confidence: origin.Kernel}
+		switch kind {
+		case "login":
+			o.Login = key
+		case "local_user":
+			if uid, ok := parseUID(v); ok {
+				o.LocalUser, o.UID = key, uid
+			}
+		case "network":
+			o.Network = key
+		case "customer":
+			o.Customer = key
+		case "site", "domain":
+			o.Site = key
+		case "plugin":
+			if at := strings.LastIndexByte(key.Value, '@'); at >= 0 {
+				o.Plugin, o.Site = origin.Key{Value: key.Value[:at], Confidence: origin.Kernel}, origin.Key{Value: key.Value[at+1:], Confidence: origin.Kernel}
+			}
+		}
+	}
+	return o
+}

@@ -23,7 +23,8 @@ type Release struct {
 var ErrNotStarted = errors.New("delivery was not started")
 
 // ReleaseMail takes mail off hold and has it delivered. An error that is
-// ErrNotStarted comes with results that stand.
+// ErrNotStarted comes with results that stand. Once it has begun, only ctx's
+// deadline cuts it short.
 //
 // postsuper -H alone moves the mail to the deferred queue, where it would wait
 // for up to queue_run_delay. So delivery is started: up to a hundred messages by
@@ -60,6 +61,8 @@ func (i *Instance) ReleaseMail(ctx context.Context, targets []Target, how Releas
 			ids = append(ids, id)
 		}
 	}
+	ctx, cancel := toItsEnd(ctx)
+	defer cancel()
 	i.do(ctx, releaseAct, targets, results, ids)
 	var released, waiting []string // each once; waiting: those with a time of their next try
 	for _, r := range results {
@@ -79,6 +82,17 @@ func (i *Instance) ReleaseMail(ctx context.Context, targets []Target, how Releas
 		return results, fmt.Errorf("release mail: %w: %w", ErrNotStarted, err)
 	}
 	return results, nil
+}
+
+// toItsEnd is ctx but for its being cancelled: who asked may be gone, as after a
+// kill -9, and what is off hold and not started would wait for queue_run_delay.
+func toItsEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	ctx = context.WithoutCancel(ctx)
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, end)
 }
 
 // tooOld tells whether a message should be requeued rather than released.

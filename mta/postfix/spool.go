@@ -80,9 +80,13 @@ func (s *spool) openHeld(id string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	info, err := f.Stat()
+	var named fs.FileInfo // os.Root follows a link that stays inside, whatever the flags
+	if err == nil {
+		named, err = s.root.Lstat(s.held(id))
+	}
 	if err == nil {
 		sys, ok := info.Sys().(*syscall.Stat_t)
-		if !info.Mode().IsRegular() || info.Mode().Perm()&0o700 != readyMode || !ok || int(sys.Uid) != s.uid || sys.Nlink != 1 {
+		if !os.SameFile(named, info) || !info.Mode().IsRegular() || info.Mode().Perm()&0o700 != readyMode || !ok || int(sys.Uid) != s.uid || sys.Nlink != 1 {
 			err = fmt.Errorf("%s is not a complete queue file of Postfix's account", s.held(id))
 		}
 	}

@@ -2,17 +2,17 @@ package replay
 
 import (
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"relayguard/policy"
 	"relayguard/policy/origin"
 )
-
-// WordPress is the plugin of mail that WordPress sends by itself.
-const WordPress = "wordpress"
 
 // Accounts gives Unix accounts of a trace numbers where it names none. Names and
 // numbers of this machine mean nothing there. The zero value is ready; not safe
@@ -25,7 +25,8 @@ type Accounts struct {
 // firstUID is beyond the uids that machines give.
 const firstUID = 1 << 30
 
-// UID is the number of an account, always the same.
+// UID is the number of an account, always the same: the first one that the trace
+// gives with its name, else one of our own. "uid:33" is the number itself.
 func (a *Accounts) UID(name string, uid *int) int {
 	if a.uids == nil {
 		a.uids, a.names = map[string]int{}, map[int]string{}
@@ -33,23 +34,35 @@ func (a *Accounts) UID(name string, uid *int) int {
 	if known, ok := a.uids[name]; ok {
 		return known
 	}
+	if digits, numbered := strings.CutPrefix(name, "uid:"); numbered {
+		if n, err := strconv.ParseUint(digits, 10, 32); err == nil {
+			return int(n)
+		}
+	}
 	n := firstUID + len(a.uids)
-	if uid != nil && *uid >= 0 && a.names[*uid] == "" {
+	if uid != nil && a.names[*uid] == "" {
 		n = *uid
 	}
 	a.uids[name], a.names[n] = n, name
 	return n
 }
 
+// Find is UID of an account that somebody names who may mean the number itself.
+func (a *Accounts) Find(name string) int {
+	if _, err := strconv.ParseUint(name, 10, 32); err == nil && a.uids[name] == 0 {
+		name = "uid:" + name
+	}
+	return a.UID(name, nil)
+}
+
 // Name is an account's name, for origin.Finder.
 func (a *Accounts) Name(uid int) string { return a.names[uid] }
 
-// message makes of an event what the MTA would have told. The queue id is the
-// number of the message.
+// message makes of an event what the MTA would have told.
 func (r *run) message(e *Event) *policy.Message {
-	m := &policy.Message{Listener: "replay", Role: policy.Relay, Time: e.Time, RcptTo: slices.Clone(e.RcptTo), Evidence: origin.NewEvidence()}
-	m.QueueID = "R" + strconv.Itoa(r.messages)
-	m.MailFrom, m.MessageID = e.MailFrom, e.MessageID
+	m := &policy.Message{Listener: "replay", Role: policy.Relay, Time: e.Time, Evidence: origin.NewEvidence()}
+	m.QueueID = fmt.Sprintf("R%012d", r.messages) // in the order of age, also as text
+	m.MailFrom = e.MailFrom
 	if ip, err := netip.ParseAddr(e.ClientIP); err == nil {
 		m.ClientIP = ip
 	}
@@ -58,22 +71,32 @@ func (r *run) message(e *Event) *policy.Message {
 		m.Role, m.Login, m.AuthType = policy.Submission, e.Login, "PLAIN"
 	case e.LocalUser != "":
 		m.Role, m.Submitted, m.UID = policy.Local, true, r.Accounts.UID(e.LocalUser, e.UID)
+	case e.UID != nil:
+		m.Role, m.Submitted, m.UID = policy.Local, true, *e.UID
+	case r.inbound(m, e):
+		m.Role = policy.Inbound
 	}
-	m.Site = e.Site
-	if e.Plugin != nil && e.Site != "" {
-		m.Plugin = *e.Plugin
-		if m.Plugin == "" {
-			m.Plugin = WordPress
-		}
+	if e.Site != "" {
+		m.Site, m.SiteConfidence = e.Site, origin.Signed
 	}
-	r.header(m, e)
-	m.Size = max(e.Size, int64(m.Header.Bytes()+len(e.Body)))
+	if e.Plugin != nil {
+		m.Plugin, m.PluginConfidence = *e.Plugin, origin.Signed
+	}
 	m.Digest = digest(e)
 	return m
 }
 
-// header are the fields that a trace tells, in one order.
-func (r *run) header(m *policy.Message, e *Event) {
+// inbound reports whether the MTA takes the message of a stranger all the same:
+// it is for us.
+func (r *run) inbound(m *policy.Message, e *Event) bool {
+	o := r.Enforce.Finder.Find(&m.Evidence)
+	kind, _ := o.Account()
+	return kind == origin.KindUnknown && !slices.ContainsFunc(e.RcptTo, func(to string) bool { return !r.Enforce.Inside.Has(to) })
+}
+
+// content gives the message header and size, which are known at its end.
+func (r *run) content(m *policy.Message, e *Event) {
+	m.Header.MaxBytes, m.Header.MaxFields = r.HeaderBytes, r.HeaderFields
 	add := func(name, value string) {
 		if value != "" {
 			m.Header.Add([]byte(name), []byte(" "+value))
@@ -82,22 +105,22 @@ func (r *run) header(m *policy.Message, e *Event) {
 	add("From", e.HeaderFrom)
 	add("Subject", e.Subject)
 	add("Message-ID", e.MessageID)
-	names := make([]string, 0, len(e.Headers))
-	for name := range e.Headers {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if m.Header.Count(name) == 0 {
-			add(name, e.Headers[name])
+	own := m.Header // what has a field of its own is not told twice
+	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		if own.Count(name) == 0 {
+			for _, value := range e.Headers[name] {
+				add(name, value)
+			}
 		}
 	}
+	m.Size = max(e.Size, int64(m.Header.Bytes()+len(e.Body)))
 }
 
 // digest stands for the content: a message that comes again with the same one
 // is a retry.
 func digest(e *Event) (d [16]byte) {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %d", e.HeaderFrom, e.Subject, e.Body, e.MailFrom, e.Size))
+	content, _ := json.Marshal(&Event{HeaderFrom: e.HeaderFrom, Subject: e.Subject, Size: e.Size, Body: e.Body, Headers: e.Headers, Skeleton: e.Skeleton, LineHashes: e.LineHashes})
+	sum := sha256.Sum256(content)
 	copy(d[:], sum[:])
 	return d
 }

@@ -1,63 +1,115 @@
 package replay
 
 import (
+	"container/heap"
 	"context"
+	"slices"
 	"time"
 
 	"relayguard/policy"
 )
 
-// pass lets time pass: mail that waits is let go as its budget comes back,
-// incidents end, learning ends. It goes from one moment at which something can
+// How the daemon paces: when it looks at a message in line at first, and at the
+// earliest again.
+const (
+	coming     = 2 * time.Second
+	leastPause = time.Second
+)
+
+// longPause is until a line is looked at again of which nobody can say when it
+// goes on. The daemon does so every ten seconds.
+const longPause = 30 * time.Second
+
+// pass lets time pass: mail that waits is let go as its budget comes back, or
+// gets too old, incidents end. It goes from one moment at which something can
 // happen to the next, not in steps of a clock.
 func (r *run) pass(ctx context.Context, to time.Time) error {
 	for {
-		at := r.next(to)
-		r.now = at
-		if at.Sub(r.ticked) >= tickEvery && r.Incidents != nil {
-			r.Incidents.Tick(at)
-			r.ticked = at
-		}
-		if err := r.pace(ctx); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !at.Before(to) {
+		r.now = r.next(to)
+		if r.tickDue(r.now) {
+			r.tick()
+		}
+		r.bounces.forget(r.now)
+		r.freeOld()
+		r.age()
+		if err := r.wake(ctx); err != nil {
+			return err
+		}
+		if !r.now.Before(to) {
 			return nil
 		}
 	}
 }
 
-// next is the next moment, not after to: when incidents are looked at, or the
-// oldest of a line may fit.
+// next is the next moment, not after to.
 func (r *run) next(to time.Time) time.Time {
 	at := to
-	if tick := r.ticked.Add(tickEvery); r.Incidents != nil && r.Incidents.Busy() && tick.After(r.now) && tick.Before(at) {
-		at = tick
-	}
-	for _, head := range r.Lines.Heads(r.now) {
-		w := r.waits[head.ID]
-		if free := w.freeAt; free.After(r.now) && free.Before(at) {
-			at = free
+	sooner := func(t time.Time) {
+		if t.Before(at) {
+			at = t
 		}
+	}
+	if r.Incidents != nil && r.Incidents.Open() > 0 {
+		sooner(r.ticked.Add(r.tickEvery()))
+	}
+	if a, any := r.first(); any {
+		sooner(a.at)
+	}
+	if oldest := r.held.oldest(); oldest != nil && r.MaxAge > 0 {
+		sooner(oldest.at.Add(r.MaxAge))
+	}
+	if at.Before(r.now) {
+		return r.now
 	}
 	return at
 }
 
-// pace lets go what has budget, the oldest of each line, until none has.
-func (r *run) pace(ctx context.Context) error {
-	for _, old := range r.Lines.Expire(r.now, r.MaxAge) {
-		w := r.waits[old.ID]
-		r.judge.add(w.label, policy.Hold, w.recipients)
-		delete(r.waits, old.ID)
+// tickEvery is how often incidents are looked at: the longer nothing was stopped
+// and the more of them there are, the less often, so that a trace of years is no
+// more work than one of days.
+func (r *run) tickEvery() time.Duration {
+	every := time.Minute
+	if r.Incidents != nil {
+		every = max(every, time.Duration(r.Incidents.Open())*time.Second)
 	}
-	for again := true; again; {
-		again = false
-		for _, head := range r.Lines.Heads(r.now) {
-			gone, err := r.tryRelease(ctx, r.waits[head.ID])
-			if err != nil {
-				return err
-			}
-			again = again || gone
+	return max(every, r.ticked.Sub(r.stopped)/64)
+}
+
+func (r *run) tickDue(now time.Time) bool {
+	return r.Incidents != nil && r.Incidents.Open() > 0 && now.Sub(r.ticked) >= r.tickEvery()
+}
+
+func (r *run) tick() {
+	r.settle()
+	r.Incidents.Tick(r.now, r.policy())
+	r.ticked = r.now
+}
+
+// age has mail that waited too long leave its line and wait for an admin.
+func (r *run) age() {
+	for h := r.held.oldest(); h != nil && r.MaxAge > 0 && r.now.Sub(h.at) >= r.MaxAge; h = r.held.oldest() {
+		r.leave(h, policy.Hold)
+		r.heads(h.waits.Lines())
+	}
+}
+
+// wake looks at the messages whose time has come, if it is their turn.
+func (r *run) wake(ctx context.Context) error {
+	for a, any := r.first(); any && !a.at.After(r.now); a, any = r.first() {
+		heap.Pop(&r.alarms)
+		h := a.held
+		if !slices.ContainsFunc(r.Lines.HeadsOf(r.now, h.waits.Lines()), func(w policy.Waiting) bool { return w.ID == h.id }) {
+			continue // what is before it has it looked at
+		}
+		left, err := r.tryRelease(ctx, h)
+		if err != nil {
+			return err
+		}
+		if left {
+			r.heads(h.waits.Lines())
 		}
 	}
 	return nil
@@ -65,52 +117,60 @@ func (r *run) pace(ctx context.Context) error {
 
 // tryRelease lets one message go if it may and has budget. It reports whether
 // the message has left its line.
-func (r *run) tryRelease(ctx context.Context, w *waiting) (gone bool, err error) {
-	if w.freeAt.After(r.now) || r.mayNot(w) {
+func (r *run) tryRelease(ctx context.Context, h *held) (left bool, err error) {
+	if late := h.at.Add(coming); r.now.Before(late) {
+		r.later(h, late)
 		return false, nil
 	}
-	paid, err := r.policy().Limits.Pay(ctx, r.now, r.Board.Load(), w.waits, "release:"+w.id)
+	r.settle()
+	unsure := r.now.Add(max(longPause, r.now.Sub(h.at)/16))
+	if r.halted(h) {
+		r.later(h, unsure)
+		return false, nil
+	}
+	paid, err := r.policy().Limits.Pay(ctx, r.now, r.Board.Load(), h.waits, "release:"+h.id)
 	switch {
 	case err != nil:
 		return false, err
 	case paid.Never:
-		r.judge.add(w.label, policy.Hold, w.recipients)
-		r.drop(w.id)
+		r.leave(h, policy.Hold)
 		return true, nil
-	case !paid.Taken:
-		w.freeAt = paid.FreeAt
-		if !w.freeAt.After(r.now) {
-			w.freeAt = r.now.Add(time.Second)
-		}
+	case paid.Taken:
+		r.released(h, &paid)
+		return true, nil
+	case paid.FreeAt.IsZero():
+		r.later(h, unsure)
 		return false, nil
+	case paid.FreeAt.Before(r.now.Add(leastPause)):
+		paid.FreeAt = r.now.Add(leastPause)
 	}
-	w.sent.through, w.sent.paced = true, true
-	r.fateOf(w.origin)
-	r.judge.released(r.now, w)
-	r.drop(w.id)
-	return true, nil
+	r.later(h, paid.FreeAt)
+	return false, nil
 }
 
-// mayNot: an open incident of abuse, a suspension, a complaint, or bounces.
-func (r *run) mayNot(w *waiting) bool {
-	f := r.fateOf(w.origin)
-	s := r.Board.Load()
-	return r.Incidents != nil && r.Incidents.Abused(w.origin) ||
-		s.Suspended(r.now, &w.waits.Origin) != nil || s.Paused(r.now, &w.waits.Origin) != nil ||
-		f.bounced >= leastBounces && 100*f.bounced > r.Bounced*f.sent
-}
-
-// leastBounces is how few bounces say nothing.
-const leastBounces = 3
-
-func (r *run) fateOf(name string) *fate {
-	if r.bounces[name] == nil {
-		r.bounces[name] = &fate{}
+// halted reports whether nothing that waits in the message's lines is let go by
+// itself: a suspension, a complaint, an open incident of abuse, or bounces.
+func (r *run) halted(h *held) bool {
+	o := &h.waits.Origin
+	if r.Board.Load().Suspended(r.now, o) != nil || r.orders.complained[o.Stable()] || r.Incidents != nil && r.Incidents.Abused(h.origin) {
+		return true
 	}
-	return r.bounces[name]
+	for _, k := range h.waits.Lines() {
+		if r.bounces.tooMany(k, r.Bounced) {
+			return true
+		}
+	}
+	return false
 }
 
-func (r *run) drop(id string) {
-	r.Lines.Remove(id, id)
-	delete(r.waits, id)
+// released lets a message go that was paid for.
+func (r *run) released(h *held, paid *policy.Paid) {
+	as := policy.Hold
+	if r.now.Sub(h.at) <= Within {
+		as = policy.Accept
+	}
+	r.judge.passed[h.whose] += h.recipients
+	r.leave(h, as)
+	r.free(h)
+	h.sent.through, h.sent.bounces, h.sent.out = true, paid.Bounces, r.bounces.add(r.now, h.waits.Lines(), h.recipients)
 }

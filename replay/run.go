@@ -5,17 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"relayguard/policy"
 	"relayguard/policy/limit"
+	"relayguard/policy/origin"
 )
 
 // Options are what a trace is run through. All but the callbacks are needed.
 type Options struct {
 	Learning    *policy.Policy // in force for the first LearningFor of the trace
-	Enforce     *policy.Policy // and then; both share board, buckets and lines
+	Enforce     *policy.Policy // and then; both share board, buckets, lines and room
 	LearningFor time.Duration  // 0: never
 
 	Board    *policy.Board
@@ -24,8 +24,13 @@ type Options struct {
 	Retries  *limit.Retries
 	Accounts *Accounts
 	Release  bool          // what waits for budget is let go by itself
-	MaxAge   time.Duration // older mail leaves its line
+	MaxAge   time.Duration // older mail leaves its line; 0: none does
 	Bounced  int           // percent of what a line let go that may bounce
+
+	// What the guard reads of one message; 0: all.
+	Recipients   int
+	HeaderBytes  int
+	HeaderFields int
 
 	// Incidents learns of stops and of time that passes; nil: none are kept.
 	Incidents Incidents
@@ -36,10 +41,10 @@ type Options struct {
 // Incidents keeps incidents as the daemon does.
 type Incidents interface {
 	Stopped(now time.Time, m *policy.Message, d *policy.Decision)
-	Tick(now time.Time)
-	Busy() bool // something changes as time passes
+	Tick(now time.Time, p *policy.Policy) // the one in force
+	Open() int                            // incidents that may change as time passes
 	Abused(account string) bool
-	All() []Incident
+	All() []Incident // in order of time; called at the end
 }
 
 // run is a replay under way.
@@ -48,44 +53,23 @@ type run struct {
 	judge    *judge
 	now      time.Time
 	enforced time.Time // when learning ends
-	ticked   time.Time // of Incidents
+	ticked   time.Time // Incidents
+	stopped  time.Time // the last message
 	messages int
-	waits    map[string]*waiting // by decision id
-	sent     map[string]*sent    // by id of the trace, what was let through
-	bounces  map[string]*fate    // of paced release, by origin
+	held     holds
+	alarms   alarms
+	turns    uint64 // alarms that were set
+	sent     memory
+	bounces  bounces
+	orders   orders
 	events   int
+	unknown  map[string]int // events by kind
 }
 
-// waiting is a message that is held for want of budget.
-type waiting struct {
-	id, origin, label string
-	since             time.Time
-	recipients        int
-	sent              *sent
-	waits             *policy.Waits
-	freeAt            time.Time // it is not asked for before
-}
-
-// sent is what is remembered of a message until its deliveries are told.
-type sent struct {
-	origin  string
-	bounces []limit.Charge
-	through bool // it was let go, at once or paced
-	paced   bool
-}
-
-// fate counts what became of what paced release let go.
-type fate struct{ sent, bounced int }
-
-// maxSent bounds what is remembered for deliveries; the newest are.
-const maxSent = 200_000
-
-// tickEvery is how often incidents are looked at.
-const tickEvery = time.Minute
-
-// Run reads the trace to its end. An error has the number of its line.
+// Run reads the trace to its end. An error has the number of its line; it is a
+// FormatError if the line is to blame.
 func Run(ctx context.Context, trace *Reader, o Options) (Score, error) {
-	r := &run{Options: o, judge: newJudge(), waits: map[string]*waiting{}, sent: map[string]*sent{}, bounces: map[string]*fate{}}
+	r := &run{Options: o, judge: newJudge(), held: newHolds(), sent: newMemory(), orders: newOrders(), unknown: map[string]int{}}
 	for {
 		e, err := trace.Next()
 		if errors.Is(err, io.EOF) {
@@ -95,9 +79,7 @@ func Run(ctx context.Context, trace *Reader, o Options) (Score, error) {
 			err = ctx.Err()
 		}
 		if err == nil {
-			if err = r.event(ctx, &e); err != nil {
-				err = fmt.Errorf("line %d: %w", trace.Line(), err)
-			}
+			err = at(trace.Line(), r.event(ctx, &e))
 		}
 		if err != nil {
 			return Score{}, err
@@ -106,15 +88,32 @@ func Run(ctx context.Context, trace *Reader, o Options) (Score, error) {
 			r.Progress(trace.Line())
 		}
 	}
-	if err := r.finish(ctx); err != nil {
-		return Score{}, err
+	if r.events > 0 { // what is held by now may be let go in time
+		if err := r.pass(ctx, r.now.Add(Within)); err != nil {
+			return Score{}, err
+		}
+	}
+	for _, h := range r.held.waiting {
+		r.judge.add(h.label, policy.Hold, 1, h.recipients)
 	}
 	s := r.judge.score()
-	s.Events = r.events
+	s.Events, s.Unknown = r.events, r.unknown
 	if r.Incidents != nil {
 		s.Incidents = append(s.Incidents, r.Incidents.All()...)
 	}
 	return s, nil
+}
+
+// at gives an error the number of its line.
+func at(line int, err error) error {
+	var format *FormatError
+	switch {
+	case errors.As(err, &format):
+		return &FormatError{line, format.Err}
+	case err != nil:
+		return fmt.Errorf("line %d: %w", line, err)
+	}
+	return nil
 }
 
 // event lets time pass up to an event, and has it happen.
@@ -127,34 +126,29 @@ func (r *run) event(ctx context.Context, e *Event) error {
 	}
 	switch e.Kind {
 	case KindMessage:
-		r.receive(ctx, e)
-		return nil
+		return r.receive(ctx, e)
 	case KindDelivery:
 		return r.delivered(ctx, e)
 	case KindComplaint:
-		r.complaint(e)
-		return nil
+		return r.complaint(e)
 	case KindRelease:
-		r.release(e.Origin)
+		r.release(e)
 		return nil
-	case KindSuspend, KindResume:
-		return r.pull(e)
+	case KindSuspend:
+		return r.suspend(e)
+	case KindResume:
+		return r.resume(ctx, e)
+	case KindLoginFailed:
+		return nil // nothing that decides asks for it yet
 	}
-	return nil // login_failed and what later versions write
-}
-
-// finish lets the last waiting mail run out of its line, or be let go.
-func (r *run) finish(ctx context.Context) error {
-	if len(r.waits) > 0 {
-		if err := r.pass(ctx, r.now.Add(Within+time.Second)); err != nil {
-			return err
-		}
-	}
-	for _, w := range r.waits {
-		r.judge.add(w.label, policy.Hold, w.recipients)
+	if _, told := r.unknown[e.Kind]; told || len(r.unknown) < maxUnknown {
+		r.unknown[e.Kind]++
 	}
 	return nil
 }
+
+// maxUnknown bounds the kinds of events that are told of and not known.
+const maxUnknown = 10
 
 // policy is the one in force.
 func (r *run) policy() *policy.Policy {
@@ -165,124 +159,142 @@ func (r *run) policy() *policy.Policy {
 }
 
 // receive has a message judged.
-func (r *run) receive(ctx context.Context, e *Event) {
+func (r *run) receive(ctx context.Context, e *Event) error {
 	r.messages++
-	p, m := r.policy(), r.message(e)
-	d := r.decide(ctx, p, m)
-	name, recipients := d.Origin.Name(), len(m.RcptTo)
+	r.settle()
+	m := r.message(e)
+	d, refused := r.decide(ctx, m, e)
+	recipients := len(m.RcptTo) + m.RcptMore
+	if recipients == 0 { // nobody is left to get it
+		d = refused[0].Decision
+	}
 	d.ID = m.QueueID
-	s := &sent{origin: name, bounces: d.Bounces, through: !d.Verdict.Stops()}
-	if e.ID != "" && len(r.sent) < maxSent {
-		r.sent[e.ID] = s
-	}
-	if s.through {
-		r.Retries.Queued(m.QueueID) // recorded traffic was queued
-	} else if r.Incidents != nil {
-		r.Incidents.Stopped(r.now, m, &d)
-	}
+	who := whose{d.Origin.Name(), e.Label}
+	s := &sent{origin: d.Origin, queueID: m.QueueID, recipients: recipients, bounces: d.Bounces, through: !d.Verdict.Stops()}
+	r.sent.put(e.ID, s)
 	waits := r.Release && d.Verdict == policy.Hold && d.Waits != nil
-	r.judge.message(r.now, name, e.Label, recipients, &d, waits)
-	if waits {
-		r.waits[d.ID] = &waiting{id: d.ID, origin: name, label: e.Label, since: r.now, recipients: recipients, sent: s, waits: d.Waits}
-		r.Lines.Add(policy.Waiting{ID: d.ID, QueueID: m.QueueID, HeldAt: r.now, Size: m.Size, Recipients: recipients, Waits: d.Waits})
+	if err := r.judge.message(r.now, who, recipients, &d, refused, waits); err != nil {
+		return err
 	}
+	if !s.through && recipients > 0 {
+		r.stop(m, &d)
+	}
+	if d.Verdict == policy.Hold {
+		r.hold(m, &d, who, s, waits)
+	}
+	return nil
 }
 
-// decide asks as the wire does: each recipient, then the message. A recipient
-// that is refused gets nothing; a message without any is refused.
-func (r *run) decide(ctx context.Context, p *policy.Policy, m *policy.Message) policy.Decision {
-	all := m.RcptTo
-	m.RcptTo = nil
-	var refused policy.Decision
-	header := m.Header
-	m.Header = policy.Header{} // not known before the end
-	for _, to := range all {
+// refusal is what became of recipients that were refused.
+type refusal struct {
+	policy.Decision
+	recipients int
+}
+
+// decide asks as the wire does: each recipient, then the message, which goes to
+// those that are left.
+func (r *run) decide(ctx context.Context, m *policy.Message, e *Event) (d policy.Decision, refused []refusal) {
+	p := r.policy()
+	for _, to := range e.RcptTo {
 		d := p.Recipient(ctx, r.now, m, to)
-		if d.Verdict.Stops() {
-			refused = d
-			continue
+		switch {
+		case d.Verdict.Stops():
+			r.stop(m, &d)
+			refused = refuse(refused, &d)
+		case r.Recipients > 0 && len(m.RcptTo) >= r.Recipients:
+			m.RcptMore++
+		default:
+			m.RcptTo = append(m.RcptTo, to)
 		}
-		m.RcptTo = append(m.RcptTo, to)
 	}
-	m.Header = header
-	if len(m.RcptTo) == 0 {
-		m.RcptTo = all
-		return refused
+	if len(m.RcptTo) > 0 {
+		r.content(m, e)
+		d = p.Message(ctx, r.now, m)
 	}
-	return p.Message(ctx, r.now, m)
+	return d, refused
 }
 
-// delivered learns what became of a message that was let go.
+// refuse counts a refused recipient with those that were refused alike.
+func refuse(all []refusal, d *policy.Decision) []refusal {
+	for i := range all {
+		if all[i].Rule == d.Rule && all[i].Verdict == d.Verdict {
+			all[i].recipients++
+			return all
+		}
+	}
+	return append(all, refusal{*d, 1})
+}
+
+// stop tells of a message or a recipient that is stopped.
+func (r *run) stop(m *policy.Message, d *policy.Decision) {
+	r.orders.note(d)
+	if r.Incidents == nil {
+		return
+	}
+	if r.now.Sub(r.ticked) >= r.tickEvery() { // or what has ended long ago would go on
+		r.tick()
+	}
+	r.stopped = r.now
+	r.Incidents.Stopped(r.now, m, d)
+}
+
+// delivered learns what became of a message that was let go, for one recipient.
+// What is told of a message that would have been stopped never happened.
 func (r *run) delivered(ctx context.Context, e *Event) error {
-	s := r.sent[e.ID]
+	s := r.sent.of(e.ID)
 	if s == nil || !s.through {
 		return nil
 	}
-	bounced := e.Status == "bounced" || e.Status == "expired"
-	if s.paced {
-		f := r.bounces[s.origin]
-		if f.sent++; bounced {
-			f.bounced++
-		}
+	r.Retries.Queued(s.queueID)
+	if e.Status != "bounced" && e.Status != "expired" || s.bounced >= s.recipients {
+		return nil
 	}
-	if !bounced || len(s.bounces) == 0 {
+	s.bounced++
+	r.bounces.bounced(s.out)
+	if len(s.bounces) == 0 {
 		return nil
 	}
 	return r.Buckets.Add(ctx, r.now, &limit.Step{Charges: s.bounces})
 }
 
-// complaint ends the paced release of an origin.
-func (r *run) complaint(e *Event) {
-	name := "login:" + strings.ToLower(e.Login)
-	if s := r.sent[e.ID]; s != nil {
-		name = s.origin
-	}
-	r.fateOf(name).bounced = 1 << 30
+// sent is what is remembered of a message until it is told what became of it.
+type sent struct {
+	origin     origin.Origin
+	queueID    string
+	recipients int
+	bounced    int
+	bounces    []limit.Charge // for each recipient that bounces
+	through    bool           // it was let go, at once or later
+	out        *out           // by paced release
 }
 
-// release lets an origin's held mail go by an admin's word, uncharged. What a
-// configuration would have held stays held in the score.
-func (r *run) release(name string) {
-	for id, w := range r.waits {
-		if w.origin == name {
-			w.sent.through = true
-			r.judge.add(w.label, policy.Hold, w.recipients)
-			r.drop(id)
+// maxSent bounds the messages whose deliveries can be told; the newest are.
+const maxSent = 200_000
+
+// memory are messages by their id in the trace.
+type memory struct {
+	byID  map[string]*sent
+	order []string // a ring
+	next  int
+}
+
+func newMemory() memory { return memory{byID: map[string]*sent{}} }
+
+// put remembers a message. One without an id is never asked for.
+func (m *memory) put(id string, s *sent) {
+	if id == "" {
+		return
+	}
+	if _, again := m.byID[id]; !again {
+		if len(m.order) < maxSent {
+			m.order = append(m.order, id)
+		} else {
+			delete(m.byID, m.order[m.next])
+			m.order[m.next] = id
+			m.next = (m.next + 1) % maxSent
 		}
 	}
+	m.byID[id] = s
 }
 
-// pull suspends or resumes an origin.
-func (r *run) pull(e *Event) error {
-	s, err := r.switchOf(e)
-	if err != nil {
-		return err
-	}
-	var all []policy.Switch
-	for _, o := range r.Board.Load().All() {
-		if o.Kind != s.Kind || o.About() != s.About() {
-			all = append(all, o)
-		}
-	}
-	if e.Kind == KindSuspend {
-		all = append(all, s)
-	}
-	r.Board.Store(policy.NewSwitches(all))
-	return nil
-}
-
-func (r *run) switchOf(e *Event) (policy.Switch, error) {
-	kind, value, _ := strings.Cut(e.Origin, ":")
-	s := policy.Switch{ID: e.Origin, Kind: policy.Suspend, Value: value, Reason: "the trace says so", By: "replay", Since: e.Time}
-	switch kind {
-	case "login":
-		s.Subject = policy.SubjectLogin
-	case "local_user":
-		s.Subject, s.Value = policy.SubjectLocalUser, fmt.Sprint(r.Accounts.UID(value, nil))
-	case "network":
-		s.Subject = policy.SubjectTrusted
-	default:
-		return s, fmt.Errorf("%s: found origin %q, want login:NAME, local_user:NAME or network:NAME", e.Kind, e.Origin)
-	}
-	return s, s.Check()
-}
+func (m *memory) of(id string) *sent { return m.byID[id] }

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,9 @@ type Score struct {
 	Labels    map[string]Tally `json:"labels"` // "" has messages without a label
 	Stops     []Stop           `json:"stops"`  // in order of time
 	Incidents []Incident       `json:"incidents"`
-	Events    int              `json:"events"` // lines of the trace
+
+	Events  int            `json:"-"` // of the trace
+	Unknown map[string]int `json:"-"` // events by kind, of kinds that are not known; some of them
 }
 
 // Tally is what became of the messages of one label. Told counts as accept.
@@ -26,7 +29,21 @@ type Tally struct {
 	Reject Sum `json:"reject"`
 }
 
-// Sum counts messages and their recipients.
+// of is where a verdict counts.
+func (t *Tally) of(v policy.Verdict) *Sum {
+	switch v {
+	case policy.Hold:
+		return &t.Hold
+	case policy.Defer:
+		return &t.Defer
+	case policy.Reject:
+		return &t.Reject
+	}
+	return &t.Accept
+}
+
+// Sum counts messages and their recipients. Recipients that were refused count
+// where they were, their message where the rest of it went.
 type Sum struct {
 	Messages   int `json:"messages"`
 	Recipients int `json:"recipients"`
@@ -72,25 +89,42 @@ type stopped struct {
 	rule string
 }
 
+// Bounds of a score.
+const (
+	maxLabels = 10_000
+	maxWhose  = 1_000_000 // origins, each by its labels
+	maxStops  = 1_000_000
+)
+
 func newJudge() *judge {
 	return &judge{labels: map[string]*Tally{}, began: map[whose]time.Time{}, passed: map[whose]int{}, stops: map[stopped]*Stop{}}
 }
 
 // message counts a message; one that waits is counted when it is known for how
 // long.
-func (j *judge) message(now time.Time, origin, label string, recipients int, d *policy.Decision, waits bool) {
-	who := whose{origin, label}
+func (j *judge) message(now time.Time, who whose, recipients int, d *policy.Decision, refused []refusal, waits bool) error {
 	if _, known := j.began[who]; !known {
 		j.began[who] = now
 	}
-	if !d.Verdict.Stops() {
-		j.passed[who] += recipients
-	} else {
+	for i := range refused {
+		j.stop(now, who, &refused[i].Decision)
+		j.add(who.label, refused[i].Verdict, 0, refused[i].recipients)
+	}
+	if d.Verdict.Stops() {
 		j.stop(now, who, d)
+	} else {
+		j.passed[who] += recipients
 	}
 	if !waits {
-		j.add(label, d.Verdict, recipients)
+		j.add(who.label, d.Verdict, 1, recipients)
 	}
+	switch {
+	case len(j.labels) > maxLabels:
+		return &FormatError{0, fmt.Errorf("more than %d labels; a label says what kind of mail it is, not which", maxLabels)}
+	case len(j.began) > maxWhose, len(j.stops) > maxStops:
+		return &FormatError{0, fmt.Errorf("more than %d origins or stops; cut the trace into shorter ones", maxWhose)}
+	}
+	return nil
 }
 
 // stop notes the first of its kind.
@@ -99,30 +133,20 @@ func (j *judge) stop(now time.Time, who whose, d *policy.Decision) {
 	if j.stops[k] != nil {
 		return
 	}
-	j.stops[k] = &Stop{Origin: who.origin, Label: who.label, Rule: d.Rule, Verdict: d.Verdict.String(), Time: now,
+	j.stops[k] = &Stop{Origin: who.origin, Label: who.label, Rule: d.Rule, Verdict: d.Verdict.String(), Time: now.UTC(),
 		AfterRecipients: j.passed[who], AfterSeconds: now.Sub(j.began[who]).Seconds()}
 }
 
-// add counts a message under what became of it.
-func (j *judge) add(label string, v policy.Verdict, recipients int) {
+// add counts messages and recipients under what became of them.
+func (j *judge) add(label string, v policy.Verdict, messages, recipients int) {
 	t := j.labels[label]
 	if t == nil {
 		t = &Tally{}
 		j.labels[label] = t
 	}
-	sum := map[policy.Verdict]*Sum{policy.Accept: &t.Accept, policy.Tell: &t.Accept, policy.Hold: &t.Hold, policy.Defer: &t.Defer, policy.Reject: &t.Reject}[v]
-	sum.Messages++
+	sum := t.of(v)
+	sum.Messages += messages
 	sum.Recipients += recipients
-}
-
-// released counts a message that waited and was let go.
-func (j *judge) released(now time.Time, w *waiting) {
-	v := policy.Hold
-	if now.Sub(w.since) <= Within {
-		v = policy.Accept
-	}
-	j.passed[whose{w.origin, w.label}] += w.recipients
-	j.add(w.label, v, w.recipients)
 }
 
 // score is what there is to say at the end.

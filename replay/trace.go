@@ -4,8 +4,13 @@
 //
 // A trace is JSON Lines in the order of time. The policy is the one that judges
 // live mail; nothing here decides about a message. What a live guard does beside
-// the policy is done here, too: mail that waits for budget is let go as it comes
-// back, bounces are charged, the phase changes from learning to enforce.
+// the policy is done here, too, by the same rules: mail that waits for budget is
+// let go as it comes back, bounces are charged, incidents open and end, the phase
+// changes from learning to enforce. There is no admin but for what the trace says
+// one did. The same trace gives the same score, always.
+//
+// It knows only what the trace tells: not what an alias stands for, and not that
+// who was deferred came again.
 //
 // Trap: a label says what a message was, for the score alone. Nothing that
 // decides gets to see it.
@@ -19,10 +24,12 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 )
 
-// The kinds of events in a trace.
+// The kinds of events in a trace. Of others, which later versions may write, only
+// the number is told.
 const (
 	KindMessage     = "message"
 	KindDelivery    = "delivery"
@@ -50,12 +57,16 @@ type Event struct {
 	Script      string            `json:"script,omitempty"`
 	MailFrom    string            `json:"mail_from,omitempty"`
 	HeaderFrom  string            `json:"header_from,omitempty"`
-	RcptTo      Addresses         `json:"rcpt_to,omitempty"` // of a delivery: one
+	RcptTo      Values            `json:"rcpt_to,omitempty"` // of a delivery: one
 	Subject     string            `json:"subject,omitempty"`
 	Size        int64             `json:"size,omitempty"` // octets
 	MessageID   string            `json:"message_id,omitempty"`
 	Body        string            `json:"body,omitempty"`
-	Headers     map[string]string `json:"headers,omitempty"`
+	Headers     map[string]Values `json:"headers,omitempty"`
+
+	// What a journal exports in place of subject and body; any JSON.
+	Skeleton   json.RawMessage `json:"skeleton,omitempty"`
+	LineHashes json.RawMessage `json:"line_hashes,omitempty"`
 
 	Status string `json:"status,omitempty"` // of a delivery: sent, deferred, bounced, expired
 	DSN    string `json:"dsn,omitempty"`
@@ -63,23 +74,31 @@ type Event struct {
 	Origin string `json:"origin,omitempty"` // of release, suspend, resume: "login:taro@example.jp"
 }
 
-// Addresses are one address or a list of them.
-type Addresses []string
+// Values are one string or a list of them.
+type Values []string
 
-// UnmarshalJSON takes a string or a list of strings.
-func (a *Addresses) UnmarshalJSON(data []byte) error {
-	var one string
-	if err := json.Unmarshal(data, &one); err == nil {
-		*a = Addresses{one}
-		return nil
+// UnmarshalJSON takes a string, a list of strings, or null for none.
+func (v *Values) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '"' {
+		*v = make(Values, 1)
+		return json.Unmarshal(data, &(*v)[0])
 	}
-	var many []string
-	if err := json.Unmarshal(data, &many); err != nil {
-		return errors.New("rcpt_to: want an address or a list of addresses")
-	}
-	*a = many
-	return nil
+	return json.Unmarshal(data, (*[]string)(v))
 }
+
+// FormatError is a line that is none, or that there should not be.
+type FormatError struct {
+	Line int // from 1
+	Err  error
+}
+
+func (e *FormatError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+
+// Unwrap gives the cause.
+func (e *FormatError) Unwrap() error { return e.Err }
+
+// originForm is how a trace names whom an order is about.
+const originForm = "login:NAME, local_user:NAME, network:NAME, site:NAME or plugin:NAME"
 
 // Bounds of a trace: a line holds one message, whose body is optional.
 const (
@@ -104,9 +123,9 @@ func NewReader(r io.Reader) *Reader {
 // Line is the number of the line that Next read last, from 1.
 func (r *Reader) Line() int { return r.line }
 
-// Next returns the next event, or io.EOF. Unknown fields and kinds are left to
-// the caller; a line that is none is an error with its number. Empty lines are
-// skipped.
+// Next returns the next event, or io.EOF. Unknown fields are ignored, empty lines
+// skipped; events of unknown kinds are returned. A line that is malformed is a
+// FormatError.
 func (r *Reader) Next() (Event, error) {
 	for r.lines.Scan() {
 		r.line++
@@ -115,25 +134,39 @@ func (r *Reader) Next() (Event, error) {
 			continue
 		}
 		var e Event
-		if err := json.Unmarshal(text, &e); err != nil {
-			return Event{}, fmt.Errorf("line %d: %w", r.line, err)
+		err := unmarshal(text, &e)
+		if err == nil {
+			err = e.check()
 		}
-		if err := e.check(); err != nil {
-			return Event{}, fmt.Errorf("line %d: %w", r.line, err)
+		if err == nil && e.Time.Before(r.last) {
+			err = fmt.Errorf("time %s is before that of the line before it, %s; sort the trace by time", e.Time.Format(time.RFC3339Nano), r.last.Format(time.RFC3339Nano))
 		}
-		if e.Time.Before(r.last) {
-			return Event{}, fmt.Errorf("line %d: time %s is before that of the line before it, %s; sort the trace by time", r.line, e.Time.Format(time.RFC3339Nano), r.last.Format(time.RFC3339Nano))
+		if err != nil {
+			return Event{}, &FormatError{r.line, err}
 		}
 		r.last = e.Time
 		return e, nil
 	}
 	switch err := r.lines.Err(); {
 	case errors.Is(err, bufio.ErrTooLong):
-		return Event{}, fmt.Errorf("line %d: longer than %d octets", r.line+1, maxLine)
+		return Event{}, &FormatError{r.line + 1, fmt.Errorf("longer than %d octets", maxLine)}
 	case err != nil:
 		return Event{}, fmt.Errorf("line %d: %w", r.line+1, err)
 	}
 	return Event{}, io.EOF
+}
+
+// unmarshal is json.Unmarshal, whose errors name types of Go.
+func unmarshal(text []byte, e *Event) error {
+	err := json.Unmarshal(text, e)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case !errors.As(err, &wrong):
+		return err
+	case wrong.Field == "":
+		return fmt.Errorf("found a JSON %s, want an object, of one event", wrong.Value)
+	}
+	return fmt.Errorf("%s: found a JSON %s, which is not what it holds", wrong.Field, wrong.Value)
 }
 
 // check says what an event lacks.
@@ -159,7 +192,7 @@ func (e *Event) check() error {
 		}
 	case KindRelease, KindSuspend, KindResume:
 		if e.Origin == "" {
-			return fmt.Errorf(`%s: want an origin: "login:taro@example.jp"`, e.Kind)
+			return fmt.Errorf("%s: found origin %q, want %s", e.Kind, e.Origin, originForm)
 		}
 	}
 	return nil
@@ -169,12 +202,16 @@ func (e *Event) checkMessage() error {
 	switch {
 	case len(e.RcptTo) == 0:
 		return errors.New("rcpt_to: found none, want the recipients")
+	case slices.Contains(e.RcptTo, ""):
+		return errors.New("rcpt_to: found an empty address")
 	case len(e.RcptTo) > maxRecipients:
 		return fmt.Errorf("rcpt_to: found %d, want at most %d", len(e.RcptTo), maxRecipients)
 	case e.Login != "" && e.LocalUser != "":
 		return errors.New("login and local_user: found both, want one: a message is authenticated over SMTP or submitted by sendmail(1)")
 	case e.Size < 0:
 		return fmt.Errorf("size: found %d, want octets", e.Size)
+	case e.UID != nil && (*e.UID < 0 || *e.UID >= 1<<32-1):
+		return fmt.Errorf("uid: found %d, want that of a Unix account", *e.UID)
 	}
 	if e.ClientIP != "" {
 		if _, err := netip.ParseAddr(e.ClientIP); err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"relayguard/replay"
 )
@@ -42,29 +43,59 @@ func TestReaderReadsWhatTheDesignShows(t *testing.T) {
 func TestMalformedLineIsAnErrorWithItsNumber(t *testing.T) {
 	const good = `{"time":"2026-03-02T09:00:00Z","event":"login_failed","login":"a","client_ip":"192.0.2.1"}`
 	for line, want := range map[string]string{
-		`{"time":`:             "line 2: unexpected end of JSON input",
-		`[]`:                   "line 2: json:",
-		`{"time":"yesterday"}`: "line 2: parsing time",
-		`{"event":"message"}`:  `line 2: time: found none, want RFC 3339`,
+		`{"time":`:                           "line 2: unexpected end of JSON input",
+		`[]`:                                 "line 2: found a JSON array, want an object",
+		`5`:                                  "line 2: found a JSON number, want an object",
+		`{"time":"2026-03-02T09:00:00Z"} {}`: "line 2: invalid character",
+		`{"time":"yesterday"}`:               "line 2: parsing time",
+		`{"event":"message"}`:                `line 2: time: found none, want RFC 3339`,
 		`{"time":"9999-01-01T00:00:00Z","event":"message"}`:                                                "line 2: time: found 9999",
 		`{"time":"2026-03-02T09:00:00Z"}`:                                                                  "line 2: event: found none",
 		`{"time":"2026-03-02T09:00:00Z","event":"message"}`:                                                "line 2: rcpt_to: found none",
-		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":5}`:                                    "line 2: rcpt_to: want an address",
+		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":5}`:                                    "line 2: rcpt_to: found a JSON number",
 		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"login":"x","local_user":"y"}`: "line 2: login and local_user: found both",
 		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"size":-1}`:                    "line 2: size: found -1",
 		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"client_ip":"host"}`:           `line 2: client_ip: found "host"`,
+		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":null}`:                                 "line 2: rcpt_to: found none",
+		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b",""]}`:                           "line 2: rcpt_to: found an empty address",
+		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"uid":-1}`:                     "line 2: uid: found -1",
+		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"login":7}`:                    "line 2: login: found a JSON number",
 		`{"time":"2026-03-02T09:00:00Z","event":"delivery","id":"m1"}`:                                     "line 2: delivery: want id and status",
 		`{"time":"2026-03-02T09:00:00Z","event":"complaint"}`:                                              "line 2: complaint: want the id",
-		`{"time":"2026-03-02T09:00:00Z","event":"suspend"}`:                                                "line 2: suspend: want an origin",
+		`{"time":"2026-03-02T09:00:00Z","event":"suspend"}`:                                                `line 2: suspend: found origin "", want login:NAME`,
 		`{"time":"2026-03-02T08:59:59.999Z","event":"login_failed"}`:                                       "line 2: time 2026-03-02T08:59:59.999Z is before that of the line before it",
 	} {
 		r := replay.NewReader(strings.NewReader(good + "\n" + line + "\n"))
 		if _, err := r.Next(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.Next(); err == nil || !strings.Contains(err.Error(), want) {
+		var format *replay.FormatError
+		if _, err := r.Next(); !errors.As(err, &format) || format.Line != 2 || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s:\n got %v\nwant %s", line, err, want)
 		}
+	}
+}
+
+func TestLineNumbersCountEveryLine(t *testing.T) {
+	const good = `{"time":"2026-03-02T09:00:00Z","event":"login_failed","later":[{"fields":null}]}`
+	r := replay.NewReader(strings.NewReader("\n" + good + "\r\n\n  \n" + good + "\nno JSON"))
+	for _, want := range []int{2, 5} {
+		if _, err := r.Next(); err != nil || r.Line() != want {
+			t.Fatalf("line %d, %v; want %d", r.Line(), err, want)
+		}
+	}
+	if _, err := r.Next(); err == nil || !strings.HasPrefix(err.Error(), "line 6: invalid character") {
+		t.Errorf("%v", err)
+	}
+	r = replay.NewReader(strings.NewReader(good + "\n{\"time\":\"" + strings.Repeat("x", 17<<20)))
+	r.Next()
+	if _, err := r.Next(); err == nil || err.Error() != "line 2: longer than 16777216 octets" {
+		t.Errorf("%.100v", err)
+	}
+	broken := errors.New("the disk is broken")
+	var format *replay.FormatError
+	if _, err := replay.NewReader(iotest.ErrReader(broken)).Next(); !errors.Is(err, broken) || errors.As(err, &format) {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
-	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -15,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/holds"
 	"relayguard/cmd/internal/render"
-	"relayguard/incident"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/replay"
@@ -34,28 +33,26 @@ func newReplay() *cobra.Command {
 		Long: strings.TrimSpace(`
 Reads a trace (JSON Lines, in the order of time; standard input without TRACE) and
 judges it by the rules of the configuration, on a clock of its own: nothing is sent
-or held, no daemon is asked. Postfix is not asked either, so inside.domains must
-name what is inside.
+or held, no daemon is asked. Nor is Postfix: inside.domains must name what is inside,
+and address.postfix_maps tell nothing.
 
 Says for each label of the trace what became of its messages, where each rule
-stopped whom first, and which incidents there would have been. Mail that paced
+stopped whom first, after how many recipients that were let out, and which
+incidents there would have been. Mail that paced
 release lets go within 15 minutes counts as accepted, later as held. A label never
-changes a decision.
+changes a decision. There is no admin but for what the trace says one did; what is
+held for a week is taken to be seen to.
 
-The phase learning comes first, as on a fresh install; --learning changes that.
+The phase is learning at first, as on a fresh install, then enforce, whatever the
+configuration says; --learning changes that.
 
 Exit status: 0; 2 usage, the configuration or a line of the trace; 3 cannot tell.`),
 		Example: "  relayguard replay --config new.toml march.jsonl\n  zcat march.jsonl.gz | relayguard replay --learning none --json | jq .stops",
 		Args:    atMost("TRACE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			learn := freshLearning
-			if cmd.Flags().Changed("learning") && learning != "none" {
-				var err error
-				if learn, err = config.ParseDuration(learning); err != nil || learn <= 0 {
-					return usage(cmd, `--learning: got %q, want a length of time such as "14d", or none`, learning)
-				}
-			} else if learning == "none" {
-				learn = 0
+			learn, err := learningFor(cmd, learning)
+			if err != nil {
+				return err
 			}
 			c, path, err := loadConfig(cmd)
 			if err != nil {
@@ -65,16 +62,18 @@ Exit status: 0; 2 usage, the configuration or a line of the trace; 3 cannot tell
 			if len(args) == 1 {
 				f, err := os.Open(args[0])
 				if err != nil {
-					return &exitError{exitUsage, err}
+					return &exitError{exitUsage, &escapedError{err}}
 				}
 				defer f.Close()
 				in = f
 			}
-			score, err := replayed(cmd.Context(), c, in, learn, progressOf(cmd))
+			progress, done := progressOf(cmd)
+			score, err := replayed(cmd.Context(), c, in, learn, progress)
+			done()
 			if err != nil {
 				return err
 			}
-			remark(cmd, "%s, by %s", counted(score.Events, "event"), path)
+			remarks(cmd, aboutReplay(c, path, &score))
 			out := cmd.OutOrStdout()
 			if asJSON {
 				return shown(render.JSON(out, score))
@@ -87,97 +86,93 @@ Exit status: 0; 2 usage, the configuration or a line of the trace; 3 cannot tell
 	return cmd
 }
 
-// progressOf tells a person at a terminal how far it is.
-func progressOf(cmd *cobra.Command) func(int) {
+// learningFor reads --learning.
+func learningFor(cmd *cobra.Command, value string) (time.Duration, error) {
+	if !cmd.Flags().Changed("learning") {
+		return freshLearning, nil
+	}
+	if value == "none" {
+		return 0, nil
+	}
+	learn, err := config.ParseDuration(value)
+	if err != nil || learn <= 0 {
+		return 0, usage(cmd, `--learning: got %q, want a length of time such as "14d", or none`, value)
+	}
+	return learn, nil
+}
+
+// progressOf tells a person at a terminal how far it is, until done.
+func progressOf(cmd *cobra.Command) (progress func(line int), done func()) {
 	f, ok := cmd.ErrOrStderr().(*os.File)
 	if !ok || !render.PageOf(f).Cut {
-		return nil
+		return nil, func() {}
 	}
-	last := time.Now()
-	return func(line int) {
-		if line%1000 == 0 && time.Since(last) > time.Second {
-			last = time.Now()
+	last, told := time.Now(), false
+	progress = func(line int) {
+		if line%100 == 0 && time.Since(last) > time.Second {
+			last, told = time.Now(), true
 			fmt.Fprintf(f, "\r%d lines", line)
 		}
 	}
+	return progress, func() {
+		if told {
+			fmt.Fprint(f, "\r\x1b[K")
+		}
+	}
+}
+
+// aboutReplay is what to know of a score beside the score.
+func aboutReplay(c *config.Config, path string, s *replay.Score) []string {
+	all := []string{fmt.Sprintf("%s, by %s", counted(s.Events, "event"), path)}
+	for _, kind := range slices.Sorted(maps.Keys(s.Unknown)) {
+		all = append(all, fmt.Sprintf("%s left out, of a kind that is not known: %q", counted(s.Unknown[kind], "event"), kind))
+	}
+	if len(c.Inside.Domains) == 0 {
+		all = append(all, "inside.domains names none, so all mail goes to the outside")
+	}
+	if len(c.Address.PostfixMaps) > 0 {
+		all = append(all, "address.postfix_maps are not asked, so an address that only they give to a login counts as another's")
+	}
+	return all
 }
 
 // replayed runs a trace through the rules of a configuration.
 func replayed(ctx context.Context, c *config.Config, trace io.Reader, learn time.Duration, progress func(int)) (replay.Score, error) {
-	accounts, board, lines := &replay.Accounts{}, &policy.Board{}, policy.NewLines(c.Hold.ServerMessages)
+	accounts, board, lines, room := &replay.Accounts{}, &policy.Board{}, policy.NewLines(c.Hold.ServerMessages), holds.NewRoom(caps(c))
 	store := limit.NewMemoryOf(memoryOptions(c))
-	seed := maphash.MakeSeed()
+	digests := &items{}
+	digests.use(make([]byte, itemKeySize)) // the same each time, as the score is to be
 	on := parts{
-		store: store, retries: limit.NewRetries(limit.DefaultUnits), lines: lines,
-		item: func(to string) limit.Item { return limit.Item(maphash.String(seed, to)) },
-		uid:  func(name string) (int, error) { return accounts.UID(name, nil), nil },
+		store: store, retries: limit.NewRetries(limit.DefaultUnits), lines: lines, item: digests.of,
+		uid: func(name string) (int, error) { return accounts.Find(name), nil },
 	}
-	make := func(phase policy.Phase) (*policy.Policy, []error) {
+	in := func(phase policy.Phase) (*policy.Policy, []error) {
 		p, errs := newPolicy(c, phase, accounts.Name, on)
-		p.Switches = board
+		p.Switches, p.Room = board, room
 		return p, errs
 	}
-	learning, errs := make(policy.Learning)
-	enforce, more := make(policy.Enforce)
-	if errs = append(errs, more...); len(errs) > 0 {
+	learning, errs := in(policy.Learning)
+	if len(errs) > 0 {
 		return replay.Score{}, &exitError{exitUsage, errors.Join(errs...)}
 	}
-	book := newReplayBook(c, enforce.Limits, board)
+	enforce, errs := in(policy.Enforce)
+	if len(errs) > 0 {
+		return replay.Score{}, &exitError{exitUsage, errors.Join(errs...)}
+	}
 	score, err := replay.Run(ctx, replay.NewReader(trace), replay.Options{
 		Learning: learning, Enforce: enforce, LearningFor: learn, Board: board, Lines: lines, Buckets: store, Retries: on.retries, Accounts: accounts,
-		MaxAge: c.Hold.MaxAge, Bounced: c.Hold.BouncePercent, Release: c.Hold.Release, Incidents: book, Progress: progress,
+		MaxAge: c.Hold.MaxAge, Bounced: c.Hold.BouncePercent, Release: c.Hold.Release,
+		Recipients: c.Milter.MaxRecipients, HeaderBytes: c.Milter.MaxHeaderBytes, HeaderFields: c.Milter.MaxHeaderFields,
+		Incidents: newReplayBook(c, board, lines, accounts), Progress: progress,
 	})
-	if err != nil {
+	var format *replay.FormatError
+	switch {
+	case errors.As(err, &format):
 		return score, &exitError{exitUsage, fmt.Errorf("trace: %w", &escapedError{err})}
+	case err != nil:
+		return score, &exitError{exitCannotTell, fmt.Errorf("trace: %w", &escapedError{err})}
 	}
 	return score, nil
-}
-
-// replayBook keeps incidents for a replay.
-type replayBook struct {
-	book *incident.Book
-	all  map[string]incident.Incident
-}
-
-func newReplayBook(c *config.Config, limits *policy.Limits, board *policy.Board) *replayBook {
-	b := &replayBook{all: map[string]incident.Incident{}}
-	b.book = incident.NewBook(incident.Options{
-		UpdateEvery: c.Alert.UpdateEvery, Quiet: c.Alert.Quiet, Grace: 24 * time.Hour,
-		Abuses: func() []string { return abuseLimits(c) }, Log: slog.New(slog.DiscardHandler),
-		Save: func(i incident.Incident) { b.all[i.ID] = i },
-		StillOver: func(account, cause string, now time.Time) bool {
-			return limits.Over(context.Background(), now, board.Load(), cause, account)
-		},
-	})
-	return b
-}
-
-func (b *replayBook) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
-	b.book.Observe(now, incident.Stop{Origin: d.Origin.Name(), Cause: d.Rule, Verdict: d.Verdict, Recipients: max(len(m.RcptTo), 1), ID: d.ID, QueueID: m.QueueID})
-	b.book.Tick(now)
-}
-
-func (b *replayBook) Tick(now time.Time)         { b.book.Tick(now) }
-func (b *replayBook) Busy() bool                 { return len(b.book.Open()) > 0 }
-func (b *replayBook) Abused(account string) bool { return b.book.Abused(account) }
-
-// All implements replay.Incidents; in order of time.
-func (b *replayBook) All() []replay.Incident {
-	var all []replay.Incident
-	for _, i := range b.all {
-		one := replay.Incident{Origin: i.Origin, Cause: i.Cause, Opened: i.Opened}
-		if !i.Closed.IsZero() {
-			one.Closed = &i.Closed
-		}
-		all = append(all, one)
-	}
-	slices.SortFunc(all, func(a, b replay.Incident) int {
-		if c := a.Opened.Compare(b.Opened); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Origin+a.Cause, b.Origin+b.Cause)
-	})
-	return all
 }
 
 // writeScore prints a score for people.
@@ -203,9 +198,9 @@ func writeScore(w io.Writer, s *replay.Score) error {
 	if err := labels.Write(w, page); err != nil {
 		return err
 	}
-	stops := &render.Table{Columns: []render.Column{{Title: "FIRST STOP", Whole: true}, {Title: "ORIGIN", Min: 16, Weight: 2}, {Title: "LABEL", Min: 8}, {Title: "RULE", Min: 10}, {Title: "VERDICT", Whole: true}, {Title: "AFTER", Right: true, Whole: true}}}
+	stops := &render.Table{Columns: []render.Column{{Title: "FIRST STOP", Whole: true}, {Title: "ORIGIN", Min: 16, Weight: 2}, {Title: "LABEL", Min: 8}, {Title: "RULE", Min: 10}, {Title: "VERDICT", Whole: true}, {Title: "LET OUT", Right: true, Whole: true}}}
 	for _, one := range s.Stops {
-		stops.Rows = append(stops.Rows, []string{when(page, one.Time), one.Origin, one.Label, one.Rule, one.Verdict, counted(one.AfterRecipients, "recipient")})
+		stops.Rows = append(stops.Rows, []string{when(page, one.Time), one.Origin, one.Label, one.Rule, one.Verdict, number(one.AfterRecipients)})
 	}
 	if len(stops.Rows) > 0 {
 		fmt.Fprintln(w)

@@ -32,7 +32,7 @@ const maxText = 700
 
 // newAlert makes an alert about i as it is now.
 func newAlert(i Incident, e Event, now time.Time) Alert {
-	i.Notes = nil // an admin's words may name third parties
+	i.Notes, i.Buckets = nil, nil // an admin's words, and limits by recipients' domains, may name third parties
 	return Alert{Incident: i, Event: e, Text: line(&i, e), Time: now.UTC()}
 }
 

@@ -23,10 +23,11 @@ type Options struct {
 	Grace       time.Duration   // how long a closed one is taken up again; default 24 h
 	SaveEvery   time.Duration   // at most, while an incident changes; default 1 min
 
-	// StillOver reports that an origin is over its limit yet, or shut: its
-	// incident stays open however quiet it is. It is asked at most once a
-	// minute for each incident.
-	StillOver func(origin, cause string, now time.Time) bool
+	// StillOver reports that a bucket that stopped an origin's mail has no room
+	// yet, or is shut: the incident stays open however quiet it is. Of an incident
+	// that knows none, bucket is empty. It is asked at most once a minute for each
+	// bucket.
+	StillOver func(origin, cause, bucket string, now time.Time) bool
 
 	// Abuses are the causes that are abuse, for Abused: the limits of that kind.
 	// nil: none.
@@ -265,6 +266,11 @@ func (b *Book) add(e *entry, now time.Time, stops, recipients int64, s *Stop) bo
 	if id := bound(s.ID, maxID); id != e.Last {
 		e.Last = strings.Clone(id)
 	}
+	if e.Origin != OriginOthers {
+		for _, bucket := range s.Buckets {
+			e.meet(bucket)
+		}
+	}
 	if id := bound(s.QueueID, maxID); id != "" && id != e.LastQueue {
 		e.LastQueue = strings.Clone(id)
 	}
@@ -317,9 +323,10 @@ func (b *Book) Tick(now time.Time) {
 	defer b.turn.Unlock()
 	over := map[*entry]bool{}
 	if b.opts.StillOver != nil {
-		for _, e := range b.toAsk(now) {
-			// Origin and Cause of an entry never change.
-			over[e] = b.opts.StillOver(e.Origin, e.Cause, now)
+		for _, a := range b.toAsk(now) {
+			over[a.entry] = slices.ContainsFunc(a.buckets, func(bucket string) bool {
+				return b.opts.StillOver(a.Origin, a.Cause, bucket, now) // of an entry these never change
+			})
 		}
 	}
 	b.mu.Lock()
@@ -346,15 +353,26 @@ func (b *Book) Tick(now time.Time) {
 	b.tellNear(now)
 }
 
-// toAsk are the quiet incidents of which it is to be asked whether they go on.
-func (b *Book) toAsk(now time.Time) []*entry {
+// asking is an incident of which it is to be asked whether it goes on.
+type asking struct {
+	*entry
+	buckets []string
+}
+
+// toAsk are those that are quiet.
+func (b *Book) toAsk(now time.Time) []asking {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var ask []*entry
+	var ask []asking
 	for _, e := range b.entries {
 		if e.Open() && b.isQuiet(e, now) && now.Sub(e.asked) >= askEvery {
 			e.asked = now
-			ask = append(ask, e)
+			buckets := slices.Clone(e.Buckets)
+			slices.Reverse(buckets) // the newest is full the longest
+			if len(buckets) == 0 {
+				buckets = []string{""}
+			}
+			ask = append(ask, asking{e, buckets})
 		}
 	}
 	return ask
@@ -445,7 +463,7 @@ func (b *Book) news(e *entry, now time.Time) Event {
 // are never changed, and who appends to them gets his own.
 func (e *entry) copy() Incident {
 	i := e.Incident
-	i.Notes = slices.Clip(i.Notes)
+	i.Notes, i.Buckets = slices.Clip(i.Notes), slices.Clone(i.Buckets)
 	return i
 }
 

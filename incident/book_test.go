@@ -243,9 +243,9 @@ func TestForgottenAfterGrace(t *testing.T) {
 
 func TestStaysOpenWhileStillOver(t *testing.T) {
 	over, asked := true, 0
-	b, d := newBook(incident.Options{StillOver: func(origin, cause string, _ time.Time) bool {
-		if origin != "login:a" || cause != "login-hour" {
-			t.Errorf("asked about %s, %s", origin, cause)
+	b, d := newBook(incident.Options{StillOver: func(origin, cause, bucket string, _ time.Time) bool {
+		if origin != "login:a" || cause != "login-hour" || bucket != "" {
+			t.Errorf("asked about %s, %s, %q", origin, cause, bucket)
 		}
 		asked++
 		return over
@@ -474,5 +474,51 @@ func BenchmarkObserve(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		book.Observe(start, s)
+	}
+}
+
+func TestBucketsAreTheNewest(t *testing.T) {
+	asked := map[string]int{}
+	b, d := newBook(incident.Options{StillOver: func(_, _, bucket string, _ time.Time) bool {
+		asked[bucket]++
+		return bucket == "login:a recipient_domain:5.example"
+	}})
+	at := func(n int) string { return fmt.Sprintf("login:a recipient_domain:%d.example", n) }
+	observe := func(buckets ...string) {
+		s := stop("login:a", "login-domain")
+		s.Buckets = buckets
+		b.Observe(start, s)
+	}
+	observe(strings.Repeat("x", 2000), "login:\xff")
+	for i := range 12 {
+		observe(at(i))
+	}
+	observe(at(5))
+	observe(at(12), at(5))
+	b.Tick(start)
+	b.Tick(start.Add(time.Hour))
+	if asked[at(5)] != 1 || len(asked) != 1 {
+		t.Errorf("asked about %v, want the newest first, and that is over", asked)
+	}
+	got := d.all()[0].Buckets
+	if want := []string{at(6), at(7), at(8), at(9), at(10), at(11), at(12), at(5)}; !slices.Equal(got, want) && !slices.Equal(b.Open()[0].Buckets, want) {
+		t.Errorf("buckets %q, want %q", got, want)
+	}
+	for _, a := range d.alerts {
+		if len(a.Incident.Buckets) > 0 || strings.Contains(a.Text, "example") {
+			t.Errorf("an alert has %+v", a)
+		}
+	}
+	loaded, _ := newBook(incident.Options{})
+	many := b.Open()[0]
+	many.Buckets = append(many.Buckets, many.Buckets...)
+	loaded.Load([]incident.Incident{many})
+	if got := loaded.Open()[0].Buckets; !slices.Equal(got, b.Open()[0].Buckets) {
+		t.Errorf("after a restart %q", got)
+	}
+	before := b.Open()[0].Buckets
+	observe(at(20))
+	if before[7] != at(5) || b.Open()[0].Buckets[7] != at(20) {
+		t.Error("what was handed out is changed")
 	}
 }

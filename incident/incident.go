@@ -15,7 +15,9 @@ package incident
 
 import (
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"relayguard/policy"
 )
@@ -35,9 +37,19 @@ type Stop struct {
 	Cause      string         // the rule, or what else stopped it: "suspended", "hold-cap"
 	Verdict    policy.Verdict // those that do not stop mail are no stops and ignored
 	Recipients int
-	ID         string // of the decision
-	QueueID    string // the MTA's, empty until it told one
-	Noticed    string // how it was noticed, if not by the verdict on mail
+	ID         string   // of the decision
+	QueueID    string   // the MTA's, empty until it told one
+	Noticed    string   // how it was noticed, if not by the verdict on mail
+	Buckets    []string // values of those of the limit that is the cause, see StillOver
+}
+
+// StopOf is the stop that a decision is.
+func StopOf(m *policy.Message, d *policy.Decision) Stop {
+	s := Stop{Origin: d.Origin.Name(), Cause: d.Rule, Verdict: d.Verdict, Recipients: max(len(m.RcptTo)+m.RcptMore, 1), ID: d.ID, QueueID: m.QueueID}
+	if d.Verdict.Stops() {
+		s.Buckets = d.Buckets()
+	}
+	return s
 }
 
 // Incident is one origin's trouble for one cause. Times are UTC.
@@ -56,7 +68,30 @@ type Incident struct {
 	First      string    `json:"first"`              // decision id of the first stop
 	Last       string    `json:"last"`               // and of the last one
 	LastQueue  string    `json:"last_queue_id,omitempty"`
-	Notes      []Note    `json:"notes,omitempty"` // the time line, oldest first
+	Buckets    []string  `json:"buckets,omitempty"` // of the limit that is the cause; the newest 8
+	Notes      []Note    `json:"notes,omitempty"`   // the time line, oldest first
+}
+
+// Bounds of the buckets of an incident: who writes to a thousand domains may fill
+// as many.
+const (
+	maxBuckets = 8
+	maxBucket  = 1000 // octets
+)
+
+// meet remembers a bucket, the newest last.
+func (i *Incident) meet(bucket string) {
+	n := len(i.Buckets)
+	if n > 0 && i.Buckets[n-1] == bucket || len(bucket) > maxBucket || !utf8.ValidString(bucket) { // JSON would make another of it
+		return
+	}
+	if at := slices.Index(i.Buckets, bucket); at >= 0 {
+		bucket = i.Buckets[at]
+		i.Buckets = slices.Delete(i.Buckets, at, at+1)
+	} else if bucket = strings.Clone(bucket); n >= maxBuckets {
+		i.Buckets = slices.Delete(i.Buckets, 0, 1)
+	}
+	i.Buckets = append(i.Buckets, bucket)
 }
 
 // Open reports whether it goes on.

@@ -17,6 +17,7 @@ func (b *Book) Load(saved []Incident) {
 	defer b.mu.Unlock()
 	for _, i := range saved {
 		i.Notes = slices.Clone(i.Notes[:min(len(i.Notes), maxNotes)])
+		i.Buckets = slices.Clone(i.Buckets[:min(len(i.Buckets), maxBuckets)])
 		e := &entry{Incident: i, quiet: b.opts.Quiet, saved: i.Updated}
 		for range min(i.Reopened, 32) {
 			e.quiet = min(2*e.quiet, max(b.opts.Grace, b.opts.Quiet))

@@ -108,5 +108,5 @@ func (n *near) text() string {
 	case more > 0:
 		fmt.Fprintf(&s, " and %d others,", more)
 	}
-	return strings.TrimSuffix(s.String(), ",") + "; relayguard limits list --top"
+	return strings.TrimSuffix(s.String(), ",") + "; relayguard limits list --top 10"
 }

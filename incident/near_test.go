@@ -13,7 +13,6 @@ import (
 
 	"relayguard/incident"
 	"relayguard/policy"
-	"relayguard/policy/limit"
 )
 
 func counter(name string, used, count int64) policy.Counter {
@@ -122,39 +121,5 @@ func TestAbused(t *testing.T) {
 	b.Observe(start.Add(2*time.Hour), stop("local_user:www-data", "template-first-time"))
 	if !b.Abused("local_user:www-data") {
 		t.Error("it came back, and does not count")
-	}
-}
-
-// Users of other systems complain that the alarm closes while the limit is still
-// exceeded: a bucket that nothing is sent to any more stays full for its window.
-func TestComplaintAlarmClosesWhileStillOver(t *testing.T) {
-	store := limit.NewMemory()
-	bucket := limit.Charge{Key: limit.Key{Limit: "login-day", Value: "login:taro@example.jp"}, Kind: limit.Volume, Counts: limit.Recipients,
-		Windows: []limit.Window{{Count: 100, Length: 24 * time.Hour}}, Amount: 1}
-	over := func(now time.Time) bool {
-		var out limit.Outcome
-		if err := store.Peek(t.Context(), now, &limit.Step{Charges: []limit.Charge{bucket}}, &out); err != nil {
-			t.Fatal(err)
-		}
-		return !out.Taken
-	}
-	b, d := newBook(incident.Options{StillOver: func(_, _ string, now time.Time) bool { return over(now) }})
-	all := bucket
-	all.Amount = 100
-	var out limit.Outcome
-	if err := store.Spend(t.Context(), start, &limit.Step{Charges: []limit.Charge{all}}, &out); err != nil || !out.Taken {
-		t.Fatal(out, err)
-	}
-	b.Observe(start, stop("login:taro@example.jp", "login-day")) // the one stop; then it is quiet
-	for at := time.Duration(0); at < 30*time.Hour; at += 20 * time.Second {
-		now := start.Add(at)
-		b.Tick(now)
-		if over(now) && len(b.Open()) == 0 {
-			t.Fatalf("closed after %v, while the limit was still exceeded", at)
-		}
-	}
-	wantEvents(t, d, incident.Opened, incident.Closed)
-	if closed := d.all()[0].Closed; over(closed) || closed.Sub(start) < 24*time.Hour {
-		t.Errorf("closed after %v", closed.Sub(start))
 	}
 }

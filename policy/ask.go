@@ -48,7 +48,9 @@ func (l *Limits) Ask(ctx context.Context, now time.Time, s *Switches, o *origin.
 	if l == nil {
 		return asked, nil
 	}
-	recipients = min(max(recipients, 1), maxAsked)
+	if recipients < 1 || recipients > maxAsked {
+		return asked, fmt.Errorf("ask the limits: got %d recipients, want 1 to %d", recipients, maxAsked)
+	}
 	m := &Message{Evidence: origin.NewEvidence(), RcptTo: make([]string, recipients)}
 	t := l.begin(now, s, m, o)
 	defer l.end(t)
@@ -102,13 +104,15 @@ func (l *Limits) standings(t *taking, sources []source) []Standing {
 			s.Then = Tell.String()
 		}
 		if l.opt.Lines != nil {
-			s.Waiting = l.opt.Lines.Behind(c.Key)
+			s.Waiting = l.opt.Lines.Behind(c.Key, t.keys.stable())
 		}
 		all[i] = s
 	}
 	for i, c := range t.counters() {
-		s := &all[t.out.Uses[i].Charge]
-		s.Windows = append(s.Windows, c)
+		if c.Count < limit.MaxCount {
+			s := &all[t.out.Uses[i].Charge]
+			s.Windows = append(s.Windows, c)
+		}
 	}
 	return all
 }
@@ -123,7 +127,7 @@ func (w *when) unread() bool {
 // admin allows in bulk.
 func (l *Limits) foretell(ctx context.Context, t *taking, m *Message, asked *Asked) error {
 	t.keepCharges(func(i int) bool { return asked.Standings[i].Applies })
-	if err := l.takeBulk(ctx, t, t.bulkAmount()); err != nil {
+	if err := l.useBulk(ctx, t, t.bulkAmount()); err != nil {
 		return fmt.Errorf("ask the limits: %w", err)
 	}
 	if t.usual != nil {
@@ -135,9 +139,6 @@ func (l *Limits) foretell(ctx context.Context, t *taking, m *Message, asked *Ask
 	if err := l.opt.Store.Peek(ctx, t.now, &t.step, &t.out); err != nil {
 		return fmt.Errorf("ask the limits: %w", err)
 	}
-	if t.usual != nil {
-		asked.Standings = append(asked.Standings, t.bulkStanding())
-	}
 	l.findQueue(t)
 	for _, o := range t.objections(m) {
 		if l.observe && o.Verdict.Stops() {
@@ -147,22 +148,30 @@ func (l *Limits) foretell(ctx context.Context, t *taking, m *Message, asked *Ask
 			asked.Verdict, asked.Rule, asked.Reason = o.Verdict, o.Rule, o.Reason
 		}
 	}
-	return nil
+	return l.addBulk(ctx, t, asked)
 }
 
-// bulkStanding is how the bulk order stands, which is charged first.
-func (t *taking) bulkStanding() Standing {
-	r, sw := t.rules[0], t.s.Bulk(t.now, &t.keys.o)
+// addBulk adds how a bulk order stands, which is charged for what the account's
+// own limits have no room for.
+func (l *Limits) addBulk(ctx context.Context, t *taking, asked *Asked) error {
+	sw := t.s.Bulk(t.now, &t.keys.o)
+	if sw == nil {
+		return nil
+	}
+	r := bulkRule(sw)
+	charge := bulkCharge(r, t.keys.stable(), sw, 1)
+	if err := l.opt.Store.Peek(ctx, t.now, &limit.Step{Charges: []limit.Charge{charge}}, &t.out); err != nil {
+		return fmt.Errorf("ask the limits: %w", err)
+	}
 	s := Standing{
-		Rule: r.Name, Per: join(r.Per, limit.Per.String), Key: t.step.Charges[0].Key.Value, Counts: r.Counts.String(), Kind: r.Kind.String(),
+		Rule: r.Name, Per: join(r.Per, limit.Per.String), Key: charge.Key.Value, Counts: r.Counts.String(), Kind: r.Kind.String(),
 		Then: r.Then.String(), Scope: r.Scope.String(), Applies: true, Source: "allowed" + ordered(sw),
 	}
-	for i, c := range t.counters() {
-		if t.out.Uses[i].Charge == 0 {
-			s.Windows = append(s.Windows, c)
-		}
+	for _, u := range t.out.Uses {
+		s.Windows = append(s.Windows, Counter{Limit: r.Name, Key: s.Key, Unit: s.Counts, Kind: s.Kind, Window: u.Window.Length, Count: u.Window.Count, Used: u.Used, Amount: u.Amount, Over: u.Over, FreeAt: u.FreeAt})
 	}
-	return s
+	asked.Standings = append(asked.Standings, s)
+	return nil
 }
 
 // tellSource says where a limit's windows come from, in words.

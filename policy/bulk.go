@@ -8,8 +8,8 @@ import (
 	"relayguard/policy/limit"
 )
 
-// bulkName names the buckets of what admins allow in bulk.
-const bulkName = "bulk"
+// BulkName names the buckets of what admins allow in bulk.
+const BulkName = "bulk"
 
 // bulkRule is an order to let so many recipients more pass as a rule: once over
 // its whole term.
@@ -17,10 +17,15 @@ func bulkRule(sw *Switch) *limitRule {
 	term := sw.Until.Sub(sw.Since).Truncate(time.Second) + time.Second
 	w := limit.Window{Count: sw.Count, Length: min(max(term, limit.MinLength), limit.MaxLength)}
 	r := newLimitRule(Enforce, LimitRule{
-		Limit: limit.Limit{Name: bulkName, Per: []limit.Per{limit.Account}, Counts: limit.Recipients, Kind: limit.Volume, Windows: []limit.Window{w}},
+		Limit: limit.Limit{Name: BulkName, Per: []limit.Per{limit.Account}, Counts: limit.Recipients, Kind: limit.Volume, Windows: []limit.Window{w}},
 		Then:  Hold,
 	})
 	return &r
+}
+
+// bulkCharge is what an order is charged. Each order has a bucket of its own.
+func bulkCharge(r *limitRule, account string, sw *Switch, recipients int64) limit.Charge {
+	return r.whole.Charge(account+" "+sw.ID, recipients, nil)
 }
 
 // bulkAmount is how many recipients the account's own volume limits count of the
@@ -35,15 +40,19 @@ func (t *taking) bulkAmount() int64 {
 	return most
 }
 
-// takeBulk replaces the charges of the account's own volume limits by one to the
-// bulk order for the account, if there is one, as long as that has room.
-func (l *Limits) takeBulk(ctx context.Context, t *taking, recipients int64) error {
+// useBulk replaces the charges of the account's own volume limits, if these have
+// no room, by one to the bulk order for the account, if there is one that has: it
+// is for what is beyond the limits, not for everyday mail.
+func (l *Limits) useBulk(ctx context.Context, t *taking, recipients int64) error {
 	sw := t.s.Bulk(t.now, &t.keys.o)
 	if sw == nil || recipients == 0 {
 		return nil
 	}
+	if err := l.opt.Store.Peek(ctx, t.now, &t.step, &t.out); err != nil || t.out.Taken {
+		return err
+	}
 	r := bulkRule(sw)
-	charge := r.whole.Charge(t.keys.stable()+" "+sw.ID, recipients, nil)
+	charge := bulkCharge(r, t.keys.stable(), sw, recipients)
 	if err := l.opt.Store.Peek(ctx, t.now, &limit.Step{Charges: []limit.Charge{charge}}, &t.out); err != nil || !t.out.Taken {
 		return err
 	}
@@ -70,7 +79,7 @@ func (t *taking) bulkOver() bool {
 	return t.usual != nil && len(t.out.Uses) > 0 && t.out.Uses[0].Over
 }
 
-// asUsual undoes takeBulk.
+// asUsual undoes useBulk.
 func (t *taking) asUsual() {
 	t.step.Charges, t.rules, t.retry, t.usual = t.usual.charges, t.usual.rules, t.usual.retry, nil
 }

@@ -90,13 +90,34 @@ func (l *Limits) prepare(t *taking) {
 	if l.domains {
 		slices.SortFunc(t.rcpts, func(a, b recipient) int { return cmp.Compare(a.domain, b.domain) })
 	}
-	if l.knows {
+	if l.knows && l.remembers(&t.keys.o) {
 		t.step.Known.Account = t.keys.stable()
 		for i := range t.rcpts {
 			t.step.Known.Items = append(t.step.Known.Items, t.rcpts[i].item)
 		}
 		t.step.Known.Items = unique(t.step.Known.Items)
 	}
+}
+
+// remembers reports whether whom an origin writes to matters to a rule on
+// first-time recipients, now or as soon as more is known of it.
+func (l *Limits) remembers(o *origin.Origin) bool {
+	kind, _ := o.Account()
+	return slices.ContainsFunc(l.rules, func(r limitRule) bool {
+		return r.Counts == limit.FirstTime && !slices.ContainsFunc(r.Per, func(p limit.Per) bool {
+			switch p {
+			case limit.Login:
+				return kind != origin.KindLogin
+			case limit.LocalUser, limit.SharedUser:
+				return kind != origin.KindLocalUser
+			case limit.Site, limit.Plugin, limit.Template:
+				return kind != origin.KindLocalUser && !o.Site.Known()
+			case limit.Network, limit.Machine:
+				return kind != origin.KindNetwork
+			}
+			return false
+		})
+	})
 }
 
 func unique(items []limit.Item) []limit.Item {
@@ -141,7 +162,9 @@ func (l *Limits) charge(t *taking, r *limitRule, probation bool, domain string, 
 		return
 	}
 	if len(t.step.Charges) == limit.MaxCharges {
-		t.tooMany = r.Name
+		if !r.tells { // those come first
+			t.tooMany = r.Name
+		}
 		return
 	}
 	in, _ := l.inForce(r, t.now, t.s, &t.keys.o, value, probation)
@@ -157,7 +180,7 @@ func (t *taking) amount(r *limitRule, sum *tally) (amount int64, items []limit.I
 	case limit.Recipients:
 		amount = sum.recipients
 	case limit.Bytes:
-		amount = sum.messages * min(max(t.keys.m.Size, 1), limit.MaxCount)
+		amount = sum.messages * octets(t.keys.m.Size)
 	case limit.Distinct, limit.FirstTime:
 		items = sum.items
 	}

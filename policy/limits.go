@@ -54,8 +54,9 @@ type Expansions interface {
 // Queue tells what waits for room under a limit. It must not wait, and is safe
 // for concurrent use.
 type Queue interface {
-	// Behind is how many messages wait for room in a bucket.
-	Behind(key limit.Key) int
+	// Behind is how many messages of an account, named by origin.Stable, wait for
+	// room in a bucket.
+	Behind(key limit.Key, account string) int
 }
 
 // Limits are a configuration's limits, ready for use in one phase. Not changed

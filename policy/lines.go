@@ -26,28 +26,53 @@ func (w *Waiting) compare(o *Waiting) int {
 }
 
 // Lines are the lines of held mail before the limits that hold it: one for each
-// bucket, the oldest first. A message that waits for several buckets is in the
-// line of each. Lines are told what came and what went; they decide nothing
-// else. Safe for concurrent use; deterministic.
+// bucket and account, the oldest first. What accounts share, a server's or a
+// customer's bucket, has a line of each, and none waits behind another's mail. A
+// message that waits for several buckets is in its account's line of each. Lines
+// are told what came and what went; they decide nothing else. Safe for
+// concurrent use; deterministic.
 type Lines struct {
 	mu    sync.Mutex
 	most  int
-	all   map[waitingName]*Waiting
-	lines map[limit.Key]*line
+	turns uint64 // that were had
+	all   map[waitingName]*waiter
+	lines map[LineKey]*line
+}
+
+// LineKey names a line.
+type LineKey struct {
+	Bucket  limit.Key
+	Account string // origin.Stable
+}
+
+// Lines are the lines in which the message waits.
+func (w *Waits) Lines() []LineKey {
+	account := w.Origin.Stable()
+	all := make([]LineKey, len(w.Keys))
+	for i, k := range w.Keys {
+		all[i] = LineKey{k, account}
+	}
+	return all
 }
 
 type waitingName struct{ queueID, id string }
 
+// waiter is never changed.
+type waiter struct {
+	Waiting
+	lines []LineKey
+}
+
 // line is never empty.
 type line struct {
-	waiting []*Waiting // the oldest first
-	asked   time.Time  // when its oldest was last told to wait
-	until   time.Time  // its oldest has no room before
+	waiting []*waiter // the oldest first
+	turn    uint64    // the last: its oldest was told to wait or left, or it began
+	until   time.Time // its oldest has no room before
 }
 
 // NewLines makes lines for so many messages in all: as many as may be held.
 func NewLines(most int) *Lines {
-	return &Lines{most: most, all: map[waitingName]*Waiting{}, lines: map[limit.Key]*line{}}
+	return &Lines{most: most, all: map[waitingName]*waiter{}, lines: map[LineKey]*line{}}
 }
 
 // SetMost changes for how many messages there is room. Those that wait stay.
@@ -73,23 +98,28 @@ func (l *Lines) Add(w Waiting) bool {
 	if len(l.all) >= l.most {
 		return false
 	}
-	l.all[name] = &w
-	for _, k := range w.Waits.Keys {
+	one := &waiter{w, w.Waits.Lines()}
+	l.all[name] = one
+	for _, k := range one.lines {
 		q := l.lines[k]
 		if q == nil {
-			q = &line{}
+			q = &line{turn: l.turns} // who comes again and again comes no sooner
 			l.lines[k] = q
 		}
-		i, twice := slices.BinarySearchFunc(q.waiting, &w, (*Waiting).compare)
+		i, twice := q.find(one)
 		if twice { // the key was named twice
 			continue
 		}
 		if i == 0 { // what was asked was asked of another
-			q.asked, q.until = time.Time{}, time.Time{}
+			q.until = time.Time{}
 		}
-		q.waiting = slices.Insert(q.waiting, i, &w)
+		q.waiting = slices.Insert(q.waiting, i, one)
 	}
 	return true
+}
+
+func (q *line) find(w *waiter) (int, bool) {
+	return slices.BinarySearchFunc(q.waiting, w, func(a, b *waiter) int { return a.compare(&b.Waiting) })
 }
 
 // Remove takes a message out of its lines, and reports whether it was there.
@@ -103,20 +133,21 @@ func (l *Lines) Remove(queueID, id string) bool {
 	return w != nil
 }
 
-func (l *Lines) remove(w *Waiting) {
+func (l *Lines) remove(w *waiter) {
 	delete(l.all, waitingName{w.QueueID, w.ID})
-	for _, k := range w.Waits.Keys {
+	l.turns++
+	for _, k := range w.lines {
 		q := l.lines[k]
 		if q == nil {
 			continue // the key was named twice
 		}
-		i, there := slices.BinarySearchFunc(q.waiting, w, (*Waiting).compare)
+		i, there := q.find(w)
 		if !there {
 			continue
 		}
 		q.waiting = slices.Delete(q.waiting, i, i+1)
 		if i == 0 {
-			q.asked, q.until = time.Time{}, time.Time{}
+			q.turn, q.until = l.turns, time.Time{}
 		}
 		if len(q.waiting) == 0 {
 			delete(l.lines, k)
@@ -132,11 +163,12 @@ func (l *Lines) Clear() {
 	clear(l.lines)
 }
 
-// Behind is how many messages wait for a bucket. It implements Queue.
-func (l *Lines) Behind(k limit.Key) int {
+// Behind is how many messages of an account wait for a bucket. It implements
+// Queue.
+func (l *Lines) Behind(k limit.Key, account string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if q := l.lines[k]; q != nil {
+	if q := l.lines[LineKey{k, account}]; q != nil {
 		return len(q.waiting)
 	}
 	return 0
@@ -162,29 +194,30 @@ func (l *Lines) All() []Waiting {
 	defer l.mu.Unlock()
 	out := make([]Waiting, 0, len(l.all))
 	for _, w := range l.all {
-		out = append(out, *w)
+		out = append(out, w.Waiting)
 	}
 	slices.SortFunc(out, func(a, b Waiting) int { return a.compare(&b) })
 	return out
 }
 
-// Heads are the messages whose turn it is: the oldest of every line that they
-// are in, of lines that are not to wait longer. Those come first whose lines
-// were not asked for longest, and of them the oldest; so who asks only about
-// some of them comes to each.
+// Heads are the messages whose turn it is: of each account the oldest of every
+// line that it is in, of lines that are not to wait longer. Those come first
+// whose lines had no turn for longest, and of them the oldest. So who asks only
+// about some of them comes to each, and room that accounts share goes round:
+// who has more mail waiting gets no more of it.
 func (l *Lines) Heads(now time.Time) []Waiting {
 	heads := l.ready(now)
-	slices.SortFunc(heads, func(a, b head) int { return cmp.Or(a.asked.Compare(b.asked), a.compare(b.Waiting)) })
+	slices.SortFunc(heads, func(a, b head) int { return cmp.Or(cmp.Compare(a.turn, b.turn), a.compare(&b.Waiting)) })
 	out := make([]Waiting, len(heads))
 	for i, h := range heads {
-		out[i] = *h.Waiting
+		out[i] = h.Waiting
 	}
 	return out
 }
 
 type head struct {
-	*Waiting // never changed once it waits
-	asked    time.Time
+	*waiter
+	turn uint64
 }
 
 func (l *Lines) ready(now time.Time) (heads []head) {
@@ -192,11 +225,11 @@ func (l *Lines) ready(now time.Time) (heads []head) {
 	defer l.mu.Unlock()
 	for k, q := range l.lines {
 		w := q.waiting[0]
-		if k != w.Waits.Keys[0] { // it is listed once
+		if k != w.lines[0] { // it is listed once
 			continue
 		}
-		if asked, ready := l.turn(w, now); ready {
-			heads = append(heads, head{w, asked})
+		if turn, ready := l.turn(w, now); ready {
+			heads = append(heads, head{w, turn})
 		}
 	}
 	return heads
@@ -204,50 +237,49 @@ func (l *Lines) ready(now time.Time) (heads []head) {
 
 // HeadsOf is Heads of some lines alone: whose turn it is after a message that
 // was in them has left.
-func (l *Lines) HeadsOf(now time.Time, keys []limit.Key) []Waiting {
+func (l *Lines) HeadsOf(now time.Time, lines []LineKey) []Waiting {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []Waiting
-	for _, k := range keys {
+	for _, k := range lines {
 		q := l.lines[k]
 		if q == nil {
 			continue
 		}
 		w := q.waiting[0]
 		_, ready := l.turn(w, now)
-		if ready && !slices.ContainsFunc(out, func(o Waiting) bool { return o.compare(w) == 0 }) {
-			out = append(out, *w)
+		if ready && !slices.ContainsFunc(out, func(o Waiting) bool { return o.compare(&w.Waiting) == 0 }) {
+			out = append(out, w.Waiting)
 		}
 	}
 	return out
 }
 
-// turn reports whether it is the message's turn, and when one of its lines was
-// last told to wait.
-func (l *Lines) turn(w *Waiting, now time.Time) (asked time.Time, ready bool) {
-	for _, k := range w.Waits.Keys {
+// turn reports whether it is the message's turn, and the last that one of its
+// lines had.
+func (l *Lines) turn(w *waiter, now time.Time) (last uint64, ready bool) {
+	for _, k := range w.lines {
 		q := l.lines[k]
 		if q.waiting[0] != w || now.Before(q.until) {
-			return asked, false
+			return last, false
 		}
-		if q.asked.After(asked) {
-			asked = q.asked
-		}
+		last = max(last, q.turn)
 	}
-	return asked, true
+	return last, true
 }
 
 // Later says that a message at the head of its lines has no room before until.
-func (l *Lines) Later(now time.Time, queueID, id string, until time.Time) {
+func (l *Lines) Later(queueID, id string, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w := l.all[waitingName{queueID, id}]
 	if w == nil {
 		return
 	}
-	for _, k := range w.Waits.Keys {
+	l.turns++
+	for _, k := range w.lines {
 		if q := l.lines[k]; q.waiting[0] == w {
-			q.asked, q.until = now, until
+			q.turn, q.until = l.turns, until
 		}
 	}
 }
@@ -274,7 +306,7 @@ func (l *Lines) Expire(now time.Time, maxAge time.Duration) []Waiting {
 	for _, q := range l.lines {
 		for len(q.waiting) > 0 && !q.waiting[0].HeldAt.After(oldest) {
 			w := q.waiting[0]
-			out = append(out, *w)
+			out = append(out, w.Waiting)
 			l.remove(w)
 		}
 	}
@@ -284,33 +316,22 @@ func (l *Lines) Expire(now time.Time, maxAge time.Duration) []Waiting {
 
 // Line is how one line stands.
 type Line struct {
-	Key     limit.Key
+	LineKey
 	Waiting int
 	Oldest  Waiting
 	Until   time.Time // its oldest has no room before; zero: not known
 }
 
-// Keys are the buckets that mail waits for, in order.
-func (l *Lines) Keys() []limit.Key {
+// List tells of each line, by limit, bucket and account.
+func (l *Lines) List() []Line {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := make([]limit.Key, 0, len(l.lines))
-	for k := range l.lines {
-		out = append(out, k)
+	out := make([]Line, 0, len(l.lines))
+	for k, q := range l.lines {
+		out = append(out, Line{k, len(q.waiting), q.waiting[0].Waiting, q.until})
 	}
-	slices.SortFunc(out, func(a, b limit.Key) int {
-		return cmp.Or(strings.Compare(a.Limit, b.Limit), strings.Compare(a.Value, b.Value))
+	l.mu.Unlock()
+	slices.SortFunc(out, func(a, b Line) int {
+		return cmp.Or(strings.Compare(a.Bucket.Limit, b.Bucket.Limit), strings.Compare(a.Bucket.Value, b.Bucket.Value), strings.Compare(a.Account, b.Account))
 	})
 	return out
-}
-
-// Line tells of one; Waiting is 0 if there is none.
-func (l *Lines) Line(k limit.Key) Line {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	q := l.lines[k]
-	if q == nil {
-		return Line{Key: k}
-	}
-	return Line{Key: k, Waiting: len(q.waiting), Oldest: *q.waiting[0], Until: q.until}
 }

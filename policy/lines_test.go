@@ -13,14 +13,22 @@ import (
 	"relayguard/policy/limit"
 )
 
-// heldMail is a message that waits for buckets, held so many seconds after now.
+// heldMail is a message of taro that waits for buckets, held so many seconds
+// after now.
 func heldMail(id string, second int, keys ...string) policy.Waiting {
-	w := policy.Waiting{ID: "d" + id, QueueID: id, HeldAt: now.Add(time.Duration(second) * time.Second), Recipients: 1, Waits: &policy.Waits{}}
+	return heldOf("taro", id, second, keys...)
+}
+
+func heldOf(login, id string, second int, keys ...string) policy.Waiting {
+	w := policy.Waiting{ID: "d" + id, QueueID: id, HeldAt: now.Add(time.Duration(second) * time.Second), Recipients: 1, Waits: &policy.Waits{Origin: *who(login)}}
 	for _, k := range keys {
 		w.Waits.Keys = append(w.Waits.Keys, lineKey(k))
 	}
 	return w
 }
+
+// behind is how many messages of taro wait for a bucket.
+func behind(l *policy.Lines, name string) int { return l.Behind(lineKey(name), "login:taro") }
 
 func lineKey(name string) limit.Key { return limit.Key{Limit: "hour", Value: name} }
 
@@ -68,8 +76,8 @@ func TestLinesHeads(t *testing.T) {
 		if strings.Join(got, "/") != c.heads {
 			t.Errorf("%s: heads %q, want %q", name, got, c.heads)
 		}
-		if l.Len() != 0 || len(l.Keys()) != 0 {
-			t.Errorf("%s: %d messages and %d lines are left", name, l.Len(), len(l.Keys()))
+		if l.Len() != 0 || len(l.List()) != 0 {
+			t.Errorf("%s: %d messages and %d lines are left", name, l.Len(), len(l.List()))
 		}
 	}
 }
@@ -82,19 +90,19 @@ func TestLinesBehind(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]int{"a": 2, "b": 2, "c": 0} {
-		if got := l.Behind(lineKey(name)); got != want {
+		if got := behind(l, name); got != want {
 			t.Errorf("%d wait for %s, want %d", got, name, want)
 		}
 	}
 	l.SetMost(4)
-	if !l.Add(heldMail("D", 4, "b")) || l.Behind(lineKey("b")) != 3 {
+	if !l.Add(heldMail("D", 4, "b")) || behind(l, "b") != 3 {
 		t.Error("no more room after all")
 	}
 	if got := queueIDs(l.All()); got != "A B C D" {
 		t.Errorf("all: %s", got)
 	}
 	l.Clear()
-	if l.Behind(lineKey("b")) != 0 || len(l.Heads(now)) != 0 {
+	if behind(l, "b") != 0 || len(l.Heads(now)) != 0 {
 		t.Error("cleared, and some wait")
 	}
 }
@@ -104,24 +112,25 @@ func TestLinesWaitUntil(t *testing.T) {
 	for _, w := range []policy.Waiting{heldMail("A", 1, "a", "b"), heldMail("B", 2, "b"), heldMail("C", 3, "c")} {
 		l.Add(w)
 	}
-	l.Later(now, "A", "dA", now.Add(time.Minute))
-	l.Later(now, "B", "dB", now.Add(time.Hour)) // it is not its turn: that says nothing
+	l.Later("A", "dA", now.Add(time.Minute))
+	l.Later("B", "dB", now.Add(time.Hour)) // it is not its turn: that says nothing
 	wantHeads(t, l, now.Add(59*time.Second), "C")
 	wantHeads(t, l, now.Add(time.Minute), "C A") // C was never told to wait
-	if got := l.Line(lineKey("b")); got.Waiting != 2 || got.Oldest.QueueID != "A" || !got.Until.Equal(now.Add(time.Minute)) {
-		t.Errorf("line b: %+v", got)
+	if got := l.List(); len(got) != 3 || got[1].Bucket != lineKey("b") || got[1].Account != "login:taro" || got[1].Waiting != 2 || got[1].Oldest.QueueID != "A" || !got[1].Until.Equal(now.Add(time.Minute)) {
+		t.Errorf("lines %+v", got)
 	}
 	l.Again()
 	wantHeads(t, l, now, "C A")
-	l.Later(now, "A", "dA", now.Add(time.Minute))
+	l.Later("A", "dA", now.Add(time.Minute))
 	l.Remove("A", "dA")
-	wantHeads(t, l, now, "B C") // what A waited for is not what B waits for
-	if got := queueIDs(l.HeadsOf(now, []limit.Key{lineKey("a"), lineKey("b"), lineKey("b")})); got != "B" {
+	wantHeads(t, l, now, "C B") // what A waited for is not what B waits for
+	b := heldMail("", 0, "a", "b", "b")
+	if got := queueIDs(l.HeadsOf(now, b.Waits.Lines())); got != "B" {
 		t.Errorf("heads of some: %q", got)
 	}
-	l.Later(now, "B", "dB", now.Add(time.Hour))
+	l.Later("B", "dB", now.Add(time.Hour))
 	l.Add(heldMail("0", 0, "b")) // restored, say
-	wantHeads(t, l, now, "0 C")
+	wantHeads(t, l, now, "C 0")
 }
 
 // Who asks about no more than some each time comes to all of them.
@@ -135,7 +144,7 @@ func TestLinesAreAskedInTurn(t *testing.T) {
 		at = at.Add(time.Second)
 		for _, w := range l.Heads(at)[:100] {
 			asked[w.QueueID]++
-			l.Later(at, w.QueueID, w.ID, at.Add(time.Second))
+			l.Later(w.QueueID, w.ID, at.Add(time.Second))
 		}
 	}
 	for i := range 1000 {
@@ -157,13 +166,74 @@ func TestLinesExpire(t *testing.T) {
 		t.Errorf("expired: %s", got)
 	}
 	wantHeads(t, l, now, "C")
-	if l.Behind(lineKey("b")) != 0 || l.Has("A", "dA") || !l.Has("C", "dC") {
+	if behind(l, "b") != 0 || l.Has("A", "dA") || !l.Has("C", "dC") {
 		t.Error("what expired blocks")
 	}
 }
 
+// What one account has waiting under a limit that many share is no other's to
+// wait for.
+func TestLinesOfAccountsAreTheirOwn(t *testing.T) {
+	l := policy.NewLines(1000)
+	for i := range 500 {
+		l.Add(heldOf("thief", fmt.Sprintf("T%03d", i), i, "server"))
+	}
+	for name, want := range map[string]int{"login:thief": 500, "login:hanako": 0, "login:taro": 0} {
+		if got := l.Behind(lineKey("server"), name); got != want {
+			t.Errorf("%s has %d waiting, want %d", name, got, want)
+		}
+	}
+	l.Add(heldOf("hanako", "H", 600, "server", "domain"))
+	l.Add(heldOf("taro", "J", 601, "domain", "server"))
+	wantHeads(t, l, now, "T000 H J")
+	l.Later("T000", "dT000", now.Add(time.Hour)) // halted, say
+	wantHeads(t, l, now, "H J")
+	list := l.List()
+	if len(list) != 5 || list[4].Account != "login:thief" || list[4].Waiting != 500 || list[0].Bucket != lineKey("domain") || list[0].Account != "login:hanako" {
+		t.Errorf("lines %+v", list)
+	}
+}
+
+// Room that accounts share goes round, whoever has more mail waiting and whenever
+// it came.
+func TestLinesShareRoom(t *testing.T) {
+	l, sent, n := policy.NewLines(2000), map[string]int{}, 0
+	add := func(login string, second int) {
+		n++
+		l.Add(heldOf(login, fmt.Sprint(login, "-", n), second, "server"))
+	}
+	for i := range 500 {
+		add("thief", i)
+	}
+	for i := range 20 {
+		add("hanako", 1000+i)
+		add("taro", 2000+i)
+	}
+	add("trickle", 3000) // has one waiting at all times
+	at := now
+	for range 60 { // each minute there is room for one
+		at = at.Add(time.Minute)
+		heads := l.Heads(at)
+		w := heads[0]
+		l.Remove(w.QueueID, w.ID)
+		login := w.Waits.Origin.Login.Value
+		sent[login]++
+		for _, other := range append(heads[1:], l.HeadsOf(at, w.Waits.Lines())...) {
+			l.Later(other.QueueID, other.ID, at.Add(time.Minute))
+		}
+		if login == "trickle" {
+			add("trickle", 3000+n)
+		}
+	}
+	for login, n := range sent {
+		if n < 14 || n > 16 {
+			t.Errorf("%s got %d of 60, want a fourth: %v", login, n, sent)
+		}
+	}
+}
+
 // Against a model: of everything that waits, the heads are those that nothing
-// older waits with.
+// older of the same account waits with.
 func TestLinesAgainstAModel(t *testing.T) {
 	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 4))
@@ -172,10 +242,10 @@ func TestLinesAgainstAModel(t *testing.T) {
 			switch {
 			case r.IntN(3) > 0 && len(model) < 60:
 				var keys []string
-				for _, k := range r.Perm(6)[:1+r.IntN(3)] {
+				for _, k := range r.Perm(4)[:1+r.IntN(3)] {
 					keys = append(keys, fmt.Sprint(k))
 				}
-				w := heldMail(fmt.Sprint(step), r.IntN(100), keys...)
+				w := heldOf(fmt.Sprint(r.IntN(3)), fmt.Sprint(step), r.IntN(100), keys...)
 				model = append(model, w)
 				l.Add(w)
 			case len(model) > 0:
@@ -183,17 +253,12 @@ func TestLinesAgainstAModel(t *testing.T) {
 				l.Remove(model[i].QueueID, model[i].ID)
 				model = slices.Delete(model, i, i+1)
 			}
-			slices.SortFunc(model, func(a, b policy.Waiting) int {
-				if c := a.HeldAt.Compare(b.HeldAt); c != 0 {
-					return c
-				}
-				return strings.Compare(a.ID, b.ID)
-			})
-			taken, behind := map[limit.Key]bool{}, map[limit.Key]int{}
+			slices.SortFunc(model, older)
+			taken, behind := map[policy.LineKey]bool{}, map[policy.LineKey]int{}
 			var want []policy.Waiting
 			for _, w := range model {
 				free := true
-				for _, k := range w.Waits.Keys {
+				for _, k := range w.Waits.Lines() {
 					free = free && !taken[k]
 					taken[k] = true
 					behind[k]++
@@ -202,16 +267,28 @@ func TestLinesAgainstAModel(t *testing.T) {
 					want = append(want, w)
 				}
 			}
-			if got := queueIDs(l.Heads(now)); got != queueIDs(want) {
+			heads := l.Heads(now)
+			slices.SortFunc(heads, older) // whose turn comes first is another test's
+			if got := queueIDs(heads); got != queueIDs(want) {
 				t.Fatalf("seed %d, step %d: heads %q, want %q", seed, step, got, queueIDs(want))
 			}
-			for k := range 6 {
-				if key := lineKey(fmt.Sprint(k)); l.Behind(key) != behind[key] {
-					t.Fatalf("seed %d, step %d: %d wait for %s, want %d", seed, step, l.Behind(key), key, behind[key])
+			for k, n := range behind {
+				if got := l.Behind(k.Bucket, k.Account); got != n {
+					t.Fatalf("seed %d, step %d: %d wait in %v, want %d", seed, step, got, k, n)
 				}
+			}
+			if got := len(l.List()); got != len(behind) {
+				t.Fatalf("seed %d, step %d: %d lines, want %d", seed, step, got, len(behind))
 			}
 		}
 	}
+}
+
+func older(a, b policy.Waiting) int {
+	if c := a.HeldAt.Compare(b.HeldAt); c != 0 {
+		return c
+	}
+	return strings.Compare(a.ID, b.ID)
 }
 
 func TestLinesTogether(t *testing.T) {
@@ -222,9 +299,9 @@ func TestLinesTogether(t *testing.T) {
 			for j := range 200 {
 				w := heldMail(fmt.Sprint(i, "-", j), j, fmt.Sprint("line", j%5), fmt.Sprint("line", i))
 				l.Add(w)
-				l.Behind(lineKey("line1"))
+				behind(l, "line1")
 				for _, h := range l.Heads(now) {
-					l.Later(now, h.QueueID, h.ID, now.Add(time.Second))
+					l.Later(h.QueueID, h.ID, now.Add(time.Second))
 				}
 				l.Again()
 				l.Expire(now.Add(150*time.Second), time.Second)
@@ -252,7 +329,7 @@ func BenchmarkLines(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("behind/lines=%d", lines), func(b *testing.B) {
 			for b.Loop() {
-				l.Behind(lineKey("line0"))
+				behind(l, "line0")
 			}
 		})
 		b.Run(fmt.Sprintf("out and in/lines=%d", lines), func(b *testing.B) {

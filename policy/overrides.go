@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -47,7 +48,7 @@ func (l *Limits) inForce(r *limitRule, now time.Time, s *Switches, o *origin.Ori
 // with is what the rule would charge if it had other windows.
 func (r *limitRule) with(windows []limit.Window, probation bool) *limit.Limit {
 	in := r.whole
-	in.Windows = windows
+	in.Windows = beside(windows, r.whole.Windows)
 	if r.phase == Learning && !r.tells {
 		in = in.Softened()
 	}
@@ -56,6 +57,23 @@ func (r *limitRule) with(windows []limit.Window, probation bool) *limit.Limit {
 	}
 	return &in
 }
+
+// beside are windows that stand in for a rule's own. Lengths that only the rule
+// has go on to be counted, without a bound: what is set for a time would else be
+// a fresh budget after it.
+func beside(windows, own []limit.Window) []limit.Window {
+	all := slices.Clone(windows)
+	longest := slices.SortedFunc(slices.Values(own), func(a, b limit.Window) int { return cmp.Compare(b.Length, a.Length) })
+	for _, w := range longest {
+		if len(all) < limit.MaxWindows && !slices.ContainsFunc(all, func(o limit.Window) bool { return o.Length == w.Length }) {
+			all = append(all, limit.Window{Count: limit.MaxCount, Length: w.Length, Soft: true})
+		}
+	}
+	return all
+}
+
+// bounded reports whether a window bounds anything.
+func bounded(w limit.Window) bool { return w.Count < limit.MaxCount }
 
 // InForce is the limit as it is for one bucket, whose value tells the account;
 // nil if there is no such limit.
@@ -71,6 +89,7 @@ func (l *Limits) InForce(now time.Time, s *Switches, name, value string) *limit.
 		found = allSoft(found)
 	}
 	found.Kind = r.Kind
+	found.Windows = slices.DeleteFunc(slices.Clone(found.Windows), func(w limit.Window) bool { return !bounded(w) })
 	return &found
 }
 

@@ -60,6 +60,11 @@ func (p *Policy) judgeAs(d *Decision, o *objection) {
 	}
 }
 
+// shown are those counters that bound something.
+func shown(all []Counter) []Counter {
+	return slices.DeleteFunc(all, func(c Counter) bool { return c.Count >= limit.MaxCount })
+}
+
 // counters tell what each window held.
 func (t *taking) counters() []Counter {
 	all := make([]Counter, len(t.out.Uses))
@@ -109,7 +114,7 @@ func (t *taking) objections(m *Message) []objection {
 	for _, b := range t.behind {
 		c, r := &t.step.Charges[b.charge], t.rules[b.charge]
 		if !slices.ContainsFunc(all, func(o objection) bool { return o.key == c.Key && o.Verdict.Stops() }) {
-			all = append(all, objection{Finding: Finding{r.Name, Hold, behindOthers(c, b.messages)}, key: c.Key, waits: true})
+			all = append(all, objection{Finding: Finding{r.Name, Hold, behindOthers(t.keys.stable(), b.messages)}, key: c.Key, waits: true})
 		}
 	}
 	return all
@@ -164,11 +169,11 @@ func noun(u limit.Unit) string {
 	return u.String()
 }
 
-func behindOthers(c *limit.Charge, messages int) string {
+func behindOthers(account string, messages int) string {
 	if messages == 1 {
-		return "1 message of " + c.Key.Value + " waits under this limit, this one queues behind it"
+		return "1 message of " + account + " waits under this limit, this one queues behind it"
 	}
-	return fmt.Sprintf("%d messages of %s wait under this limit, this one queues behind them", messages, c.Key.Value)
+	return fmt.Sprintf("%d messages of %s wait under this limit, this one queues behind them", messages, account)
 }
 
 // overBy says what was found against what was wanted.

@@ -66,7 +66,9 @@ func (l *Limits) decide(ctx context.Context, p *Policy, m *Message, d *Decision,
 		p.judge(d, unasked(m, err))
 		return false
 	}
-	d.Counters = t.counters()
+	counters := t.counters()
+	d.Near = t.near(counters)
+	d.Counters = shown(counters)
 	all := t.objections(m)
 	stopped := false
 	for i := range all {
@@ -74,16 +76,40 @@ func (l *Limits) decide(ctx context.Context, p *Policy, m *Message, d *Decision,
 		stopped = stopped || all[i].Verdict.Stops()
 	}
 	if stopped {
-		d.Waits = t.waits(all)
+		if d.Waits, d.Near = t.waits(all), nil; d.Waits != nil {
+			d.Waits.Counted = d.Counted
+		}
 		return false
 	}
 	if !t.out.Taken && !t.free {
+		d.Near = nil
 		p.judge(d, unasked(m, errors.New("the store stops the message, and no limit does")))
 		return false
 	}
 	d.Charges = t.grows()
-	d.Near = t.near(d.Counters)
 	return true
+}
+
+// Buckets are the values of the deciding rule's buckets, if that is a limit: those
+// that have no room or are shut, and those in whose lines the message waits.
+func (d *Decision) Buckets() []string {
+	var all []string
+	add := func(rule, value string) {
+		if rule == d.Rule && !slices.Contains(all, value) {
+			all = append(all, value)
+		}
+	}
+	for i := range d.Counters {
+		if c := &d.Counters[i]; c.Over && !c.Soft {
+			add(c.Limit, c.Key)
+		}
+	}
+	if d.Waits != nil {
+		for _, k := range d.Waits.Keys {
+			add(k.Limit, k.Value)
+		}
+	}
+	return all
 }
 
 // unasked is what becomes of a message while nobody knows how the limits stand.
@@ -101,7 +127,7 @@ func (l *Limits) take(ctx context.Context, t *taking) error {
 	if t.free {
 		return l.opt.Store.Peek(ctx, t.now, &t.step, &t.out)
 	}
-	if err := l.takeBulk(ctx, t, t.bulkAmount()); err != nil {
+	if err := l.useBulk(ctx, t, t.bulkAmount()); err != nil {
 		return err
 	}
 	return l.spendUnlessBehind(ctx, t)
@@ -132,7 +158,7 @@ func (l *Limits) spendUnlessBehind(ctx context.Context, t *taking) error {
 type waiting struct{ charge, messages int }
 
 // findQueue finds the lines in which the message has to wait: a volume limit that
-// holds lets nothing new pass what it holds already.
+// holds lets nothing new pass what it holds already of the same account.
 func (l *Limits) findQueue(t *taking) {
 	t.behind = t.behind[:0]
 	if l.opt.Lines == nil || l.observe {
@@ -143,7 +169,7 @@ func (l *Limits) findQueue(t *taking) {
 		if r.tells || r.Then != Hold || r.Kind != limit.Volume || t.retry[i] || soft(c.Windows) {
 			continue
 		}
-		if n := l.opt.Lines.Behind(c.Key); n > 0 {
+		if n := l.opt.Lines.Behind(c.Key, t.keys.stable()); n > 0 {
 			t.behind = append(t.behind, waiting{i, n})
 		}
 	}
@@ -230,7 +256,10 @@ func (p *Policy) full(ctx context.Context, now time.Time, m *Message, d *Decisio
 	t.rcpts = append(t.rcpts, recipient{to: to, weight: 1, inside: p.Inside.Has(to)})
 	l.prepare(t)
 	l.charges(t, true)
-	if len(t.step.Charges) == 0 || l.takeBulk(ctx, t, t.bulkAmount()) != nil {
+	if !noRoom { // what would be held is held at the end, and need not be asked about now
+		t.keepCharges(func(i int) bool { return t.rules[i].Then >= Defer })
+	}
+	if len(t.step.Charges) == 0 || l.useBulk(ctx, t, t.bulkAmount()) != nil {
 		return nil
 	}
 	if err := l.opt.Store.Peek(ctx, now, &t.step, &t.out); err != nil {

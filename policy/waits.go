@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"relayguard/policy/limit"
@@ -11,20 +13,48 @@ import (
 
 // Waits is what a message takes that waits for room. It is kept with its hold.
 type Waits struct {
-	Keys       []limit.Key   `json:"keys"`       // where there was none: the lines in which it waits
+	Keys       []limit.Key   `json:"keys"`       // where there was none: Lines
 	Charges    []WaitCharge  `json:"charges"`    // all of the message
 	Recipients int64         `json:"recipients"` // what a bulk order is charged
+	Size       int64         `json:"size,omitempty"`
+	Counted    int           `json:"counted,omitempty"` // that of Decision
 	Known      limit.Known   `json:"known,omitzero"`
 	Origin     origin.Origin `json:"origin"`
 }
 
 // WaitCharge is a charge without its windows: those in force when it is paid count.
 type WaitCharge struct {
-	Limit  string       `json:"limit"`
-	Value  string       `json:"value"`
-	Amount int64        `json:"amount,omitempty"`
-	Items  []limit.Item `json:"items,omitempty"`
+	Limit      string       `json:"limit"`
+	Value      string       `json:"value"`
+	Unit       string       `json:"unit,omitempty"` // of Amount or Items; empty: that of the limit
+	Amount     int64        `json:"amount,omitempty"`
+	Items      []limit.Item `json:"items,omitempty"`
+	Recipients int64        `json:"recipients,omitempty"` // that the limit is about and that are no free retries
 }
+
+// in is what the message takes if its limit counts in this unit now. Recipients
+// that nobody remembers by who they are take nothing.
+func (c *WaitCharge) in(unit limit.Unit, w *Waits) (amount int64, items []limit.Item) {
+	messages := min(c.Recipients, 1)
+	switch {
+	case c.Unit == "" || c.Unit == unit.String():
+		return c.Amount, c.Items
+	case unit == limit.Messages:
+		return messages, nil
+	case unit == limit.Recipients:
+		return c.Recipients, nil
+	case unit == limit.Bytes:
+		return messages * octets(w.Size), nil
+	case unit != limit.Distinct && unit != limit.FirstTime || messages == 0:
+		return 0, nil
+	case len(c.Items) > 0:
+		return 0, c.Items
+	}
+	return 0, w.Known.Items
+}
+
+// octets is what a message counts of a limit on bytes.
+func octets(size int64) int64 { return min(max(size, 1), limit.MaxCount) }
 
 // Paid is what became of an attempt to pay for a message that waits.
 type Paid struct {
@@ -41,7 +71,7 @@ type Paid struct {
 // waits is what the message waits for, if every limit that stops it will have
 // room some day; else nil.
 func (t *taking) waits(all []objection) *Waits {
-	w := &Waits{Origin: t.keys.o, Known: t.step.Known}
+	w := &Waits{Origin: t.keys.o, Known: t.step.Known, Size: t.keys.m.Size}
 	for _, o := range all {
 		switch {
 		case !o.Verdict.Stops():
@@ -58,9 +88,31 @@ func (t *taking) waits(all []objection) *Waits {
 	w.Recipients = t.bulkAmount()
 	for i := range t.step.Charges {
 		c := &t.step.Charges[i]
-		w.Charges = append(w.Charges, WaitCharge{c.Key.Limit, c.Key.Value, c.Amount, slices.Clone(c.Items)})
+		w.Charges = append(w.Charges, WaitCharge{c.Key.Limit, c.Key.Value, c.Counts.String(), c.Amount, slices.Clone(c.Items), t.recipients(i)})
 	}
 	return w
+}
+
+// recipients is how many a charge is about that are no free retries, whatever
+// its limit counts.
+func (t *taking) recipients(charge int) int64 {
+	r := t.rules[charge]
+	at := slices.Index(r.Per, limit.RecipientDomain)
+	if at < 0 {
+		return t.all(r.Scope).recipients
+	}
+	value := t.step.Charges[charge].Key.Value
+	if len(r.Per) > 1 {
+		value = strings.Split(value, " ")[at]
+	}
+	domain := strings.TrimPrefix(value, "recipient_domain:")
+	from, _ := slices.BinarySearchFunc(t.rcpts, domain, func(r recipient, d string) int { return cmp.Compare(r.domain, d) })
+	to := from
+	for to < len(t.rcpts) && t.rcpts[to].domain == domain {
+		to++
+	}
+	sum := t.tally(t.rcpts[from:to], r.Scope)
+	return sum.recipients
 }
 
 // Pay charges a message that waits, under the limits now in force; those that are
@@ -80,10 +132,11 @@ func (l *Limits) Pay(ctx context.Context, now time.Time, s *Switches, w *Waits, 
 			continue
 		}
 		in, _ := l.inForce(r, now, s, &w.Origin, c.Value, probation)
-		t.add(r, in.Charge(c.Value, c.Amount, c.Items), c.Amount == 0 && len(c.Items) == 0 && r.Counts != limit.Bounces)
+		amount, items := c.in(r.Counts, w)
+		t.add(r, in.Charge(c.Value, amount, items), amount == 0 && len(items) == 0 && r.Counts != limit.Bounces)
 	}
 	if slices.ContainsFunc(t.rules, func(r *limitRule) bool { return r.bulk }) {
-		if err := l.takeBulk(ctx, t, w.Recipients); err != nil {
+		if err := l.useBulk(ctx, t, w.Recipients); err != nil {
 			return Paid{}, err
 		}
 	}

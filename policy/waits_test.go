@@ -13,10 +13,15 @@ import (
 	"relayguard/policy/limit"
 )
 
-// lines are what waits, by the bucket's value.
+// lines are what waits of taro, by the bucket's value.
 type lines map[string]int
 
-func (l lines) Behind(key limit.Key) int { return l[key.Value] }
+func (l lines) Behind(key limit.Key, account string) int {
+	if account != "login:taro@example.jp" {
+		return 0
+	}
+	return l[key.Value]
+}
 
 // queued gives the house limits with lines.
 func (h *house) queued(l policy.Queue, all ...policy.LimitRule) {
@@ -123,7 +128,7 @@ func TestNewMailQueuesBehindWhatWaits(t *testing.T) {
 	}{
 		{"nothing waits", []policy.LimitRule{hour, day}, lines{"login:hanako@example.jp": 2}, 1, policy.Accept, "", false, false},
 		{"two wait", []policy.LimitRule{hour, day}, waiting, 1, policy.Hold, "2 messages of login:taro@example.jp wait under this limit, this one queues behind them", true, false},
-		{"one waits", []policy.LimitRule{hour, day}, lines{"server": 1}, 1, policy.Hold, "1 message of server waits under this limit, this one queues behind it", true, false},
+		{"one waits", []policy.LimitRule{hour, day}, lines{"server": 1}, 1, policy.Hold, "1 message of login:taro@example.jp waits under this limit, this one queues behind it", true, false},
 		{"and there is no room", []policy.LimitRule{hour, day}, waiting, 10, policy.Hold, "1 of 10 recipients in 1h", true, false},
 		{"and there never will be", []policy.LimitRule{hour, day}, waiting, 11, policy.Reject, "1 of 10 recipients in 1h", false, false},
 		{"under a rule that tells", []policy.LimitRule{func() policy.LimitRule { r := hour; r.Then = policy.Tell; return r }()}, waiting, 1, policy.Accept, "", false, false},
@@ -284,5 +289,123 @@ func TestWaitsIsItsOwn(t *testing.T) {
 	}
 	if after := fmt.Sprintf("%+v", w); after != before {
 		t.Errorf("%s\n%s", before, after)
+	}
+}
+
+// A thief's held mail under a limit that all share is nobody else's to wait for,
+// while there is room for theirs.
+func TestOthersDoNotQueueBehindAnAccount(t *testing.T) {
+	for per, key := range map[limit.Per]string{limit.Server: "server", limit.Domain: "domain:example.jp"} {
+		h, waiting := newHouse(policy.Enforce), policy.NewLines(100)
+		h.queued(waiting, limited("shared", per, policy.Hold, window(10, time.Hour)))
+		h.Message(t.Context(), now, h.mail("thief@example.jp", to(8)...))
+		m := h.mail("thief@example.jp", to(5)...)
+		d := h.Message(t.Context(), now, m)
+		waiting.Add(policy.Waiting{ID: "d1", QueueID: m.QueueID, HeldAt: now, Waits: d.Waits})
+		if d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Accept {
+			t.Errorf("%v: %v: %s", per, d.Verdict, d.Reason)
+		}
+		if d := h.Message(t.Context(), now, h.mail("thief@example.jp", to(1)...)); d.Verdict != policy.Hold || d.Waits == nil {
+			t.Errorf("%v: his own: %v: %s", per, d.Verdict, d.Reason)
+		}
+		for login, want := range map[string]int{"taro@example.jp": 0, "thief@example.jp": 1} {
+			if got, err := h.Limits.Ask(t.Context(), now, nil, who(login), 1); err != nil || got.Standings[0].Waiting != want || got.Standings[0].Key != key {
+				t.Errorf("%s: %v, %+v, want %d waiting", login, err, got.Standings, want)
+			}
+		}
+	}
+}
+
+func TestPayCountsInTheUnitInForce(t *testing.T) {
+	rule := func(unit limit.Unit) policy.LimitRule {
+		r := limited("rule", limit.Login, policy.Hold, window(1e6, time.Hour))
+		r.Counts, r.Scope = unit, policy.OutsideOnly
+		return r
+	}
+	full, items := limited("full", limit.Server, policy.Hold, window(1, time.Hour)), counting(limit.FirstTime, 100)
+	full.Counts, items.Then = limit.Messages, policy.Tell
+	for _, c := range []struct {
+		then, now limit.Unit
+		items     bool // recipients are remembered by who they are
+		want      int64
+	}{
+		{limit.Bytes, limit.Bytes, false, 5000},
+		{limit.Bytes, limit.Recipients, false, 3},
+		{limit.Bytes, limit.Messages, false, 1},
+		{limit.Bytes, limit.Bounces, false, 0},
+		{limit.Bytes, limit.Distinct, false, 0},
+		{limit.Bytes, limit.Distinct, true, 4}, // of all of the message: more is not known
+		{limit.Recipients, limit.Bytes, false, 5000},
+		{limit.Messages, limit.Recipients, false, 3},
+		{limit.Distinct, limit.FirstTime, true, 3},
+	} {
+		extra := []policy.LimitRule{full}
+		if c.items {
+			extra = append(extra, items)
+		}
+		h := newHouse(policy.Enforce, append(extra, rule(c.then))...)
+		h.Message(t.Context(), now, h.mail("hanako@example.jp", to(1)...))
+		m := h.mail("taro@example.jp", append(to(3), "inside@example.jp")...)
+		m.Size = 5000
+		d := h.Message(t.Context(), now, m)
+		if d.Waits == nil {
+			t.Fatalf("%v: %s", d.Verdict, d.Reason)
+		}
+		r := rule(c.now)
+		h.use(policy.Enforce, r)
+		if paid, err := h.Limits.Pay(t.Context(), now, nil, d.Waits, "r"); err != nil || !paid.Taken {
+			t.Fatalf("%+v, %v", paid, err)
+		}
+		if used := h.used(t, "rule", "login:taro@example.jp"); used != c.want && !(used == -1 && c.want == 0) {
+			t.Errorf("held under %v, paid under %v: %d, want %d", c.then, c.now, used, c.want)
+		}
+	}
+}
+
+// What an alias stands for is in the charges of what waits, which are not to be
+// raised by it once more.
+func TestWaitsKnowsWhatAliasesStoodFor(t *testing.T) {
+	r, per := limited("hour", limit.Login, policy.Hold, window(100, time.Hour)), limited("domain", limit.RecipientDomain, policy.Hold, window(100, time.Hour))
+	h := newHouse(policy.Enforce)
+	h.Limits = policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Rules: []policy.LimitRule{r, per}, Store: h.buckets, Retries: h.retries, Expansions: expansions{"all@example.jp": 40}})
+	h.Message(t.Context(), now, h.mail("taro@example.jp", to(90)...))
+	w := h.Message(t.Context(), now, h.mail("taro@example.jp", "all@example.jp", "a@example.net")).Waits
+	if w == nil || w.Counted != 41 {
+		t.Fatalf("%+v", w)
+	}
+	for _, c := range w.Charges {
+		want := map[string]int64{"login:taro@example.jp": 41, "recipient_domain:example.jp": 40, "recipient_domain:example.net": 1}[c.Value]
+		if c.Amount != want || c.Recipients != want || c.Unit != "recipients" {
+			t.Errorf("%+v, want %d recipients", c, want)
+		}
+	}
+}
+
+func TestBucketsOfADecision(t *testing.T) {
+	hour := limited("hour", limit.Login, policy.Hold, window(3, time.Hour))
+	both := limited("both", limit.Login, policy.Hold, window(2, time.Hour))
+	both.Per, both.Kind = []limit.Per{limit.Login, limit.RecipientDomain}, limit.Abuse
+	for name, c := range map[string]struct {
+		all  []policy.LimitRule
+		rcpt []string
+		want []string
+	}{
+		"it passes":       {[]policy.LimitRule{hour}, to(1), nil},
+		"one":             {[]policy.LimitRule{hour}, to(2), []string{"login:taro@example.jp"}},
+		"not another's":   {[]policy.LimitRule{hour, limited("server", limit.Server, policy.Tell, window(3, time.Hour))}, to(2), []string{"login:taro@example.jp"}},
+		"of two that are": {[]policy.LimitRule{both}, []string{"1@a.example", "2@a.example", "3@a.example", "1@b.example", "1@c.example", "2@c.example", "3@c.example"}, []string{"login:taro@example.jp recipient_domain:a.example", "login:taro@example.jp recipient_domain:c.example"}},
+	} {
+		h := newHouse(policy.Enforce, c.all...)
+		h.Message(t.Context(), now, h.mail("taro@example.jp", to(2)...))
+		d := h.Message(t.Context(), now, h.mail("taro@example.jp", c.rcpt...))
+		if got := d.Buckets(); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v by %s: %q, want %q", name, d.Verdict, d.Rule, got, c.want)
+		}
+	}
+	h := newHouse(policy.Enforce)
+	h.queued(lines{"login:taro@example.jp": 1}, hour)
+	d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...))
+	if got := d.Buckets(); !slices.Equal(got, []string{"login:taro@example.jp"}) {
+		t.Errorf("behind others: %q", got)
 	}
 }

@@ -26,9 +26,12 @@ func newAllowBulk() *cobra.Command {
 		Short: "make room for one announced mailing",
 		Long: strings.TrimSpace(`
 Lets ACCOUNT send to so many recipients beyond its own volume limits, until DATE or
-until they are used up: month-end bills, a newsletter. Limits of its domain, its
-customer and the server, and those against abuse, count as ever. What is over its
-limits and held already goes first.
+until they are used up: month-end bills, a newsletter. Only what those limits have no
+room for is charged to it. Limits of its domain, its
+customer and the server, and those against abuse, of bytes or of bounces, count as
+ever. What its limits hold already goes first. Announced again, it is replaced.
+relayguard allow list lists what is announced, allow remove calls it off, limits show
+ACCOUNT says how much of it was used.
 
 ` + accountHelp + `
 
@@ -49,11 +52,7 @@ Exit status: 0; 2 usage; 3 cannot tell, or not allowed.`),
 			if err := certain(cmd, args[0]); err != nil {
 				return err
 			}
-			set, err := post[policy.Switch](cmd, "/v1/bulk", o)
-			if err != nil {
-				return err
-			}
-			return showSwitches(cmd, policy.Bulk, []policy.Switch{set}, asJSON)
+			return order(cmd, policy.Bulk, "/v1/bulk", o, asJSON)
 		},
 	}
 	cmd.Flags().Int64Var(&o.Count, "count", 0, "so many `recipients`")

@@ -31,9 +31,8 @@ without it, a default action that accepts, local mail that it does not see,
 sockets that others reach, an open relay. Then it looks at what the daemon needs:
 that it runs, the root helper and what the MTA stops by its order, the journal's
 directory, room for held mail, the MTA's log, the groups in control, the alert
-command. Each finding says
-what it lets happen and what to do. Run it as root: others may not look at
-everything.
+command, and Redis if relays share one. Each finding says what it lets happen and
+what to do. Run it as root: others may not look at everything.
 
 To find an open relay it connects to each SMTP service of this machine and asks
 for a recipient outside, without ever sending a message; --no-probe leaves that

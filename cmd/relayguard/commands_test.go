@@ -17,6 +17,7 @@ import (
 	"relayguard/cmd/internal/holds"
 	"relayguard/incident"
 	"relayguard/policy"
+	"relayguard/policy/limit"
 )
 
 var (
@@ -71,6 +72,18 @@ func everything(t *testing.T, who string) *fakeDaemon {
 	d.always("POST /v1/start", desk.Started{Was: true, Released: map[string]int{"done": 4}, Remarks: []string{who}})
 	d.always("GET /v1/switches", []policy.Switch{{ID: "s2", Kind: policy.Deny, Subject: policy.SubjectHelo, Value: who, Reason: who, By: who}, {ID: "s3", Kind: policy.Allow, Subject: policy.SubjectLogin, Value: who, Rule: who, Reason: who, By: who}})
 	d.always("GET /v1/limits", limitList{Limits: []limitShown{{Name: "login-volume", Per: "login", Counts: "recipients", Kind: "volume", Then: "hold", Windows: []string{"300/1h"}, Burst: "150/10m", Tells: []string{"300/1h"}}}, Buckets: []bucketShown{{Limit: "login-volume", Key: "login:" + who, Window: 3600, Used: 290, Count: 300, FreeAt: time.Now().Add(time.Hour)}}})
+	d.always("GET /v1/limits/of", limitsOf{Who: who, Recipients: 10, Verdict: "hold", Rule: "login-volume", Reason: "over: " + who,
+		Limits: []standing{{Limit: "login-volume", Key: "login:" + who, Per: "login", Counts: "recipients", Kind: "volume", Then: "hold", Scope: "outside", When: who, Source: "set for login:" + who, Waiting: 3,
+			Windows: []windowShown{{Seconds: 600, Used: 33, Count: 1000, Tells: true}, {Seconds: 3600, Used: 995, Count: 1000, Over: true, FreeAt: time.Now().Add(time.Hour)}}},
+			{Limit: "burst", Key: "login:" + who, Counts: "messages", Scope: "all", Source: "default", Latched: true, Windows: []windowShown{{Seconds: 600, Used: 1, Count: 1}}}}})
+	d.always("GET /v1/held/lines", []desk.Line{{Limit: "login-volume", Key: "login:" + who, Account: "login:" + who, Waiting: 7, Oldest: noon, QueueID: "4ZJ1k82Vz1y", NextFree: time.Now().Add(time.Hour)}, {Limit: "login-volume", Account: "login:" + who, Waiting: 1, Oldest: noon, Stopped: who}})
+	set := policy.Switch{ID: "s7", Kind: policy.Set, Subject: policy.SubjectLogin, Value: who, Rule: "login-volume", Windows: []limit.Window{{Count: 600, Length: time.Hour}, {Count: 3000, Length: 24 * time.Hour}}, By: who, Reason: who}
+	bulk := policy.Switch{ID: "s8", Kind: policy.Bulk, Subject: policy.SubjectLogin, Value: who, Count: 8000, Until: noon.Add(1000 * time.Hour), By: who, Reason: who}
+	d.always("POST /v1/limits/set", []given{{Switch: set, Remarks: []string{who}}})
+	d.always("POST /v1/limits/unset", []given{{Switch: set}})
+	d.always("POST /v1/limits/reset", forgotten{Reset: []bucketShown{{Limit: "login-volume", Key: "login:" + who, Window: 3600, Used: 290, Count: 300}}})
+	d.always("POST /v1/bulk", []given{{Switch: bulk, Remarks: []string{who}}})
+	d.always("POST /v1/held/pace", []given{{Switch: policy.Switch{ID: "s9", Kind: policy.Pause, Subject: policy.SubjectLogin, Value: who, By: who, Reason: who}}})
 	d.always("GET /v1/incidents", []incident.Incident{someIncident("login:" + who)})
 	d.always("GET /v1/actions", []action{{Time: noon, By: who, Verb: "held release", Target: who, Reason: who, Outcome: who}})
 	return d
@@ -81,7 +94,8 @@ func ptr[T any](v T) *T { return &v }
 // lookers are command lines that show what others chose.
 var lookers = []string{
 	"status", "decisions", "explain 0d5kqw3m8x7ya", "held list", "held show 4ZJ1k82Vz1y", "held show 4ZJ1k82Vz1y --headers --reason r", "held release 4ZJ1k82Vz1y", "held release --dry-run --all",
-	"suspend taro --reason r", "resume taro --cause c", "stop --reason r", "start", "deny list", "allow list", "limits list", "limits show", "incident list", "incident show i-0d5kqw3m8x", "journal actions",
+	"suspend taro --reason r", "resume taro --cause c", "stop --reason r", "start", "deny list", "allow list", "limits list", "limits show", "limits show x", "limits set l x --windows 1/1h --reason r", "limits unset l x", "limits reset x --reason r", "allow bulk x --count 8000 --for 2d --reason r",
+	"held pace list", "held pace stop x --reason r", "held pace start x", "incident list", "incident show i-0d5kqw3m8x", "journal actions",
 }
 
 func TestWhatSendersChooseDoesNothingToATerminal(t *testing.T) {
@@ -179,7 +193,7 @@ func TestStatusExits1ForWhatAnAdminShouldSee(t *testing.T) {
 
 func TestCommandsWithoutADaemonExit3AndSayWhatHelps(t *testing.T) {
 	config, socket := commandDir(t)
-	for _, line := range []string{"status", "status --json", "suspend taro --reason r", "resume taro --cause c", "deny list", "deny add client 203.0.113.7 --reason r", "deny remove s1", "allow list", "limits list", "limits show", "incident list", "incident show i-1", "journal purge --account a --reason r --yes"} {
+	for _, line := range []string{"status", "status --json", "suspend taro --reason r", "resume taro --cause c", "deny list", "deny add client 203.0.113.7 --reason r", "deny remove s1", "allow list", "limits list", "limits show", "limits show taro", "limits set l taro --windows 1/1h --reason r", "limits unset l taro", "limits reset taro --reason r", "limits export", "allow bulk taro --count 1 --for 1h --reason r", "held pace list", "held pace stop taro --reason r", "metrics", "incident list", "incident show i-1", "journal purge --account a --reason r --yes"} {
 		code, stdout, stderr := call(t, append(strings.Fields(line), "--config", config)...)
 		if code != exitCannotTell || !strings.Contains(stderr, "the daemon does not run: nobody answers on "+socket) || !strings.Contains(stderr, "systemctl start relayguard") {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q", line, code, stdout, stderr)
@@ -248,7 +262,26 @@ func TestWrongValuesExit2(t *testing.T) {
 		"journal actions --limit 0":                      "--limit: got 0",
 		"journal purge --account a":                      "--reason is missing",
 		"journal purge --reason r":                       "--account is missing",
-		"queue-helper --uid -5":                          "want the uid of the daemon's account",
+		"limits list --top 0":                            "--top: got 0, want 1 to 200",
+		"limits show a b":                                `"b" is one argument too many: only one WHO`,
+		"limits show taro --recipients 0":                "--recipients: got 0",
+		"limits set l":                                   "WHO is missing",
+		"limits set l taro --reason r":                   "--windows is missing",
+		"limits set l taro --windows 1/1h":               "--reason is missing",
+		"limits set l taro --windows 1/1h --reason r --until 2020-01-01":          "2020-01-01 is over",
+		"limits set l taro --windows 1/1h --reason r --until soon":                "want a date such as",
+		"limits set l taro --windows 1/1h --reason r --for 2h --until 2999-01-01": "if any flags in the group",
+		"limits unset l":    "WHO is missing",
+		"limits reset taro": "--reason is missing",
+		"limits import a b": "one argument too many",
+		"allow bulk taro --until 2999-01-01 --reason r": "--count: got 0",
+		"allow bulk taro --count 5 --reason r":          "--until is missing",
+		"allow bulk taro --count 5 --for 2h":            "--reason is missing",
+		"held pace stop taro":                           "--reason is missing",
+		"held pace nope":                                `has no command "nope"`,
+		"replay --learning 3":                           `--learning: got "3"`,
+		"replay a b":                                    "one argument too many",
+		"queue-helper --uid -5":                         "want the uid of the daemon's account",
 	} {
 		code, stdout, stderr := d.run(strings.Fields(line)...)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, says) || !strings.Contains(stderr, "--help") {
@@ -335,7 +368,7 @@ func TestDenyAndAllowSayWhatTheyMean(t *testing.T) {
 		var s policy.Switch
 		err := json.Unmarshal(body, &s)
 		s.ID, s.By = "s123", "root"
-		return s, err
+		return []given{{Switch: s}}, err
 	})
 	for line, want := range map[string]policy.Switch{
 		"deny add client 203.0.113.7 --for 2h --reason r":                {Kind: "deny", Subject: "client", Value: "203.0.113.7"},
@@ -365,11 +398,11 @@ func TestDenialsAreRemovedByIDOrByWhatTheyAreAbout(t *testing.T) {
 	d := newFakeDaemon(t)
 	d.always("GET /v1/switches", []policy.Switch{
 		{ID: "s1", Kind: policy.Deny, Subject: policy.SubjectClient, Value: "203.0.113.7"}, {ID: "s2", Kind: policy.Deny, Subject: policy.SubjectMailFrom, Value: "@example.org"},
-		{ID: "s3", Kind: policy.Allow, Subject: policy.SubjectTrusted, Value: "web", Rule: "r"}, {ID: "s4", Kind: policy.Suspend, Subject: policy.SubjectLogin, Value: "taro"}})
-	d.on("POST /v1/switches/remove", func(json.RawMessage) (any, error) { return []policy.Switch{{ID: "gone"}}, nil })
+		{ID: "s3", Kind: policy.Allow, Subject: policy.SubjectTrusted, Value: "web", Rule: "r"}, {ID: "s5", Kind: policy.Bulk, Subject: policy.SubjectLogin, Value: "billing@example.jp", Count: 8000}, {ID: "s4", Kind: policy.Suspend, Subject: policy.SubjectLogin, Value: "taro"}})
+	d.on("POST /v1/switches/remove", func(json.RawMessage) (any, error) { return []given{{Switch: policy.Switch{ID: "gone"}}}, nil })
 	for line, id := range map[string]string{
 		"deny remove s1": "s1", "deny remove client:203.0.113.7": "s1", "deny remove client:::ffff:203.0.113.7": "s1", "deny remove mail-from:@EXAMPLE.org": "s2",
-		"allow remove trusted-network:web": "s3", "allow remove network:web": "s3",
+		"allow remove trusted-network:web": "s3", "allow remove s5": "s5", "allow remove login:billing@example.jp": "s5", "allow remove network:web": "s3",
 		"deny remove s3": "", "allow remove s4": "", "deny remove login:taro": "", "deny remove client:192.0.2.1": "",
 	} {
 		d.asked = nil

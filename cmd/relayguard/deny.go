@@ -116,20 +116,7 @@ Exit status: 0; 2 usage; 3 cannot tell, or not allowed.`),
 			if term != 0 {
 				s.Until = time.Now().Add(time.Duration(term))
 			}
-			set, err := post[policy.Switch](cmd, "/v1/switches/set", s)
-			if err != nil {
-				return err
-			}
-			out := cmd.OutOrStdout()
-			if asJSON {
-				err = render.JSON(out, set)
-			} else {
-				err = switchTable(render.PageOf(out), time.Now(), kind, []policy.Switch{set}).Write(out, render.PageOf(out))
-			}
-			if err != nil {
-				return &exitError{exitCannotTell, err}
-			}
-			return nil
+			return order(cmd, kind, "/v1/switches/set", s, asJSON)
 		},
 	}
 	cmd.Flags().Var(&term, "for", "for this `time`: 90m, 2h, 3d; else until it is removed")
@@ -170,10 +157,38 @@ func checkSwitch(cmd *cobra.Command, s policy.Switch) error {
 	return nil
 }
 
-// switchesOf are those of one kind, as the daemon has them.
-func switchesOf(cmd *cobra.Command, kind policy.SwitchKind) ([]policy.Switch, error) {
+// switchesOf are those of some kinds, as the daemon has them.
+func switchesOf(cmd *cobra.Command, kinds ...policy.SwitchKind) ([]policy.Switch, error) {
 	all, err := get[[]policy.Switch](cmd, "/v1/switches", nil)
-	return slices.DeleteFunc(all, func(s policy.Switch) bool { return s.Kind != kind }), err
+	return slices.DeleteFunc(all, func(s policy.Switch) bool { return !slices.Contains(kinds, s.Kind) }), err
+}
+
+// kindsUnder are the kinds of orders that a command is for: what is allowed in
+// bulk is allowed, too.
+func kindsUnder(kind policy.SwitchKind) []policy.SwitchKind {
+	if kind == policy.Allow {
+		return []policy.SwitchKind{policy.Allow, policy.Bulk}
+	}
+	return []policy.SwitchKind{kind}
+}
+
+// showKinds has a table for each kind of which there are any.
+func showKinds(cmd *cobra.Command, kinds []policy.SwitchKind, all []policy.Switch) error {
+	first := true
+	for _, kind := range kinds {
+		some := slices.DeleteFunc(slices.Clone(all), func(s policy.Switch) bool { return s.Kind != kind })
+		if len(some) == 0 {
+			continue
+		}
+		if !first {
+			fmt.Fprintln(cmd.OutOrStdout())
+		}
+		first = false
+		if err := showSwitches(cmd, kind, some); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newSwitchList(kind policy.SwitchKind) *cobra.Command {
@@ -185,23 +200,17 @@ func newSwitchList(kind policy.SwitchKind) *cobra.Command {
 		Example: fmt.Sprintf("  relayguard %s list", kind),
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := switchesOf(cmd, kind)
-			if err != nil {
-				return err
-			}
-			out := cmd.OutOrStdout()
+			all, err := switchesOf(cmd, kindsUnder(kind)...)
 			switch {
+			case err != nil:
+				return err
 			case asJSON:
-				err = render.JSON(out, slices.Concat([]policy.Switch{}, all))
+				return shown(render.JSON(cmd.OutOrStdout(), slices.Concat([]policy.Switch{}, all)))
 			case len(all) == 0:
 				remark(cmd, "there is none")
-			default:
-				err = switchTable(render.PageOf(out), time.Now(), kind, all).Write(out, render.PageOf(out))
+				return nil
 			}
-			if err != nil {
-				return &exitError{exitCannotTell, err}
-			}
-			return nil
+			return showKinds(cmd, kindsUnder(kind), all)
 		},
 	}
 	jsonFlag(cmd, &asJSON)
@@ -280,7 +289,7 @@ Exit status: 0; 1 there is none such; 2 usage; 3 cannot tell, or not allowed.`, 
 		}[kind],
 		Args: exactly("ID|SUBJECT:VALUE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := switchesOf(cmd, kind)
+			all, err := switchesOf(cmd, kindsUnder(kind)...)
 			if err != nil {
 				return err
 			}
@@ -288,22 +297,24 @@ Exit status: 0; 1 there is none such; 2 usage; 3 cannot tell, or not allowed.`, 
 			if len(which) == 0 {
 				return &exitError{exitFinding, &escapedError{fmt.Errorf("there is no %s %s; see: relayguard %s list", kind, args[0], kind)}}
 			}
-			var gone []policy.Switch
-			for _, s := range which {
-				removed, err := post[[]policy.Switch](cmd, "/v1/switches/remove", liftOrder{Kind: kind, Which: s.ID, Reason: reason})
-				if err != nil {
+			for _, kind := range kindsUnder(kind) {
+				var gone []given
+				for _, s := range which {
+					if s.Kind != kind {
+						continue
+					}
+					removed, err := post[[]given](cmd, "/v1/switches/remove", liftOrder{Kind: kind, Which: s.ID, Reason: reason})
+					if err != nil {
+						return err
+					}
+					gone = append(gone, removed...)
+				}
+				if len(gone) == 0 {
+					continue
+				}
+				if err := showGiven(cmd, kind, gone, asJSON); err != nil {
 					return err
 				}
-				gone = append(gone, removed...)
-			}
-			out := cmd.OutOrStdout()
-			if asJSON {
-				err = render.JSON(out, gone)
-			} else {
-				err = switchTable(render.PageOf(out), time.Now(), kind, gone).Write(out, render.PageOf(out))
-			}
-			if err != nil {
-				return &exitError{exitCannotTell, err}
 			}
 			return nil
 		},

@@ -20,11 +20,12 @@ type paceOrder struct {
 
 func newHeldPace() *cobra.Command {
 	return group("pace", "see and stop what is let go by itself as budget comes back", `
-What a volume limit held is let go by itself, the oldest first, as the account's
-budget comes back: not under an open incident of abuse, a suspension or a complaint,
-not when too much of it bounces, and not when it is older than hold.max_age. New
-mail of the account under the same limit queues behind it. To hurry: relayguard held
-release, which is charged to nobody.`,
+What only volume limits hold is let go by itself, the oldest first, as there is room
+again: not under an open incident of abuse or a suspension, not when too much of it
+bounces, and not when it is older than hold.max_age. New mail under the same limit
+queues behind it. To stop it, for a complaint came: held pace stop. To hurry it:
+relayguard held release, which charges nobody, or more room by limits set or allow
+bulk.`,
 		newHeldPaceList(), newHeldPaceSwitch(true), newHeldPaceSwitch(false))
 }
 
@@ -33,7 +34,7 @@ func newHeldPaceList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "list what waits for budget, and until when",
-		Long:    "Lists the lines of held mail: one for each account and limit.\n\nExit status: 0; 2 usage; 3 cannot tell.",
+		Long:    "Lists the lines of held mail, one for each account and limit, that with the oldest\nmessage first. NEXT is when its oldest is asked about again, or why it stands still.\n\nExit status: 0; 2 usage; 3 cannot tell.",
 		Example: "  relayguard held pace list",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -81,11 +82,7 @@ func newHeldPaceSwitch(stop bool) *cobra.Command {
 			if err := certain(cmd, args[0]); err != nil {
 				return err
 			}
-			all, err := post[[]policy.Switch](cmd, "/v1/held/pace", o)
-			if err != nil {
-				return err
-			}
-			return showSwitches(cmd, policy.Pause, all, asJSON)
+			return order(cmd, policy.Pause, "/v1/held/pace", o, asJSON)
 		},
 	}
 	cmd.Flags().StringVar(&o.Reason, "reason", "", "why: `text` for the journal")
@@ -97,7 +94,7 @@ func newHeldPaceSwitch(stop bool) *cobra.Command {
 func lineTable(page render.Page, now time.Time, all []desk.Line) *render.Table {
 	t := &render.Table{Columns: []render.Column{{Title: "ACCOUNT", Min: 16, Weight: 2}, {Title: "LIMIT", Min: 10}, {Title: "WAITING", Right: true, Whole: true}, {Title: "OLDEST", Whole: true}, {Title: "NEXT", Min: 8, Weight: 2}}}
 	for _, l := range all {
-		next := "now"
+		next := "soon"
 		switch {
 		case l.Stopped != "":
 			next = "stopped: " + l.Stopped

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -22,10 +23,11 @@ import (
 )
 
 // items makes keyed digests of recipients, so that whom an account writes to can
-// be counted and remembered without anybody's address. The key is in a file; the
-// relays that share a Redis share it, too. Safe for concurrent use.
+// be counted and remembered without anybody's address. The relays that share a
+// Redis share the key, too: it is in redis.items_key_file of each, or they agree
+// on one through Redis and keep it in a file. Safe for concurrent use.
 type items struct {
-	path  string
+	path  string // "": the key is an admin's, and stays as it is
 	key   atomic.Pointer[[]byte]
 	hands atomic.Pointer[sync.Pool] // of hashes under the key
 }
@@ -34,6 +36,15 @@ const itemKeySize = 32
 
 // openItems reads the key, or makes one.
 func openItems(c *config.Config) (*items, error) {
+	if c.Store.Kind == config.StoreRedis && c.Redis.ItemsKeyFile != "" {
+		i := &items{}
+		key, err := itemsKeyIn(c.Redis.ItemsKeyFile)
+		if err != nil { // who opens the store does not go on
+			rand.Read(key)
+		}
+		i.use(key)
+		return i, err
+	}
 	i := &items{path: filepath.Join(filepath.Dir(c.Journal.Directory), "items.key")}
 	key, err := os.ReadFile(i.path)
 	if err == nil && len(key) == itemKeySize {
@@ -49,6 +60,21 @@ func openItems(c *config.Config) (*items, error) {
 	rand.Read(key) // never an error
 	i.use(key)
 	return i, errors.Join(err, i.save(key))
+}
+
+// itemsKeyIn reads a key that an admin made. The line's end is none of it: editors
+// add one. With an error there is room for a key.
+func itemsKeyIn(path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("redis.items_key_file: %w", err)
+	case len(text) < itemKeySize:
+		err = fmt.Errorf("redis.items_key_file: %s has %d octets, want at least %d; openssl rand -hex %d makes them", path, len(text), itemKeySize, itemKeySize)
+	default:
+		return bytes.TrimRight(text, "\r\n"), nil
+	}
+	return make([]byte, itemKeySize), err
 }
 
 func (i *items) use(key []byte) {
@@ -67,6 +93,9 @@ func (i *items) save(key []byte) error {
 // share agrees with the other relays on one key. Until it was done their
 // memories of recipients are apart.
 func (i *items) share(ctx context.Context, secret func(context.Context, []byte) ([]byte, error)) error {
+	if i.path == "" {
+		return nil
+	}
 	key, err := secret(ctx, *i.key.Load())
 	switch {
 	case err != nil:

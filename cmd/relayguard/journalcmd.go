@@ -99,13 +99,14 @@ func newJournalPurge() *cobra.Command {
 		Short: "forget what an account sent",
 		Long: strings.TrimSpace(`
 Deletes what the journal knows of an account: decisions, holds and incidents that
-are over, totals and counters; and every database that was put aside as broken. It
-cannot be taken back.
+are over, totals; whom it wrote to; and every database that was put aside as broken.
+It cannot be taken back.
 
 What stays: what is held, with its reason, and open incidents, until they are over
 and somebody purges again; what admins did, with the account they named, and that
 somebody purged, whom and why; decisions about the mail of others that bears its
-address; counters that still run; the MTA's logs and the system's.
+address; what it has used of its limits, until relayguard limits reset; the MTA's
+logs and the system's.
 
 It asks at a terminal, and elsewhere needs --yes.
 

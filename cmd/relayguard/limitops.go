@@ -31,35 +31,60 @@ func (s *state) limitOperations(m *control.Mux) {
 	control.Handle(m, "GET /v1/limits/of", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) (limitsOf, error) {
 		q := r.URL.Query()
 		n, err := strconv.Atoi(cmp.Or(q.Get("recipients"), "1"))
-		if err != nil || n < 1 || n > 1_000_000 {
-			return limitsOf{}, control.Errorf(http.StatusBadRequest, "recipients: found %q, want 1 to 1000000", q.Get("recipients"))
+		if err != nil || n < 1 || n > 100_000 {
+			return limitsOf{}, control.Errorf(http.StatusBadRequest, "recipients: found %q, want 1 to 100000", q.Get("recipients"))
 		}
 		return s.limitsOf(ctx, time.Now(), q.Get("who"), n)
 	})
-	control.Handle(m, "POST /v1/limits/set", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o limitOrder) (policy.Switch, error) {
-		return s.setLimit(time.Now(), byPeer(p), o)
+	control.Handle(m, "POST /v1/limits/set", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o limitOrder) ([]given, error) {
+		sw, err := s.setLimit(time.Now(), byPeer(p), o)
+		return s.given(ctx, err, sw)
 	})
-	control.Handle(m, "POST /v1/limits/unset", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o limitOrder) ([]policy.Switch, error) {
-		return s.unsetLimit(time.Now(), byPeer(p), o)
+	control.Handle(m, "POST /v1/limits/unset", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o limitOrder) ([]given, error) {
+		gone, err := s.unsetLimit(time.Now(), byPeer(p), o)
+		return s.given(ctx, err, gone...)
 	})
 	control.Handle(m, "POST /v1/limits/reset", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o limitOrder) (forgotten, error) {
 		return s.resetLimits(context.WithoutCancel(ctx), time.Now(), byPeer(p), o)
 	})
-	control.Handle(m, "POST /v1/bulk", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o bulkOrder) (policy.Switch, error) {
-		return s.allowBulk(time.Now(), byPeer(p), o)
+	control.Handle(m, "POST /v1/bulk", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o bulkOrder) ([]given, error) {
+		sw, err := s.allowBulk(time.Now(), byPeer(p), o)
+		return s.given(ctx, err, sw)
 	})
 	control.Handle(m, "GET /v1/held/lines", control.Read, func(context.Context, *http.Request, control.Peer, nothing) ([]desk.Line, error) {
 		return slices.Concat([]desk.Line{}, s.desk.Lines(time.Now())), nil
 	})
-	control.Handle(m, "POST /v1/held/pace", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o paceOrder) ([]policy.Switch, error) {
-		return s.pace(time.Now(), byPeer(p), o)
+	control.Handle(m, "POST /v1/held/pace", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o paceOrder) ([]given, error) {
+		all, err := s.pace(time.Now(), byPeer(p), o)
+		return s.given(ctx, err, all...)
 	})
-	control.Stream(m, "GET /v1/limits/entries", control.Read, func(ctx context.Context, _ *http.Request, send func(limit.Entry) error) error {
+	control.Stream(m, "GET /v1/limits/entries", control.Admin, func(ctx context.Context, _ *http.Request, send func(limit.Entry) error) error {
 		return s.budgets.Each(ctx, send)
 	})
 	control.Handle(m, "POST /v1/limits/entries", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, all []limit.Entry) (imported, error) {
 		return s.importEntries(context.WithoutCancel(ctx), time.Now(), byPeer(p), all)
 	})
+}
+
+// given is an order that was given or taken back, and what its admin has to know.
+type given struct {
+	policy.Switch
+	Remarks []string `json:"remarks,omitempty"` // of all orders that were given together, with the first
+}
+
+// given tells of orders, and whether the other relays have them.
+func (s *state) given(ctx context.Context, err error, orders ...policy.Switch) ([]given, error) {
+	if err != nil {
+		return nil, err
+	}
+	all := make([]given, len(orders))
+	for i, sw := range orders {
+		all[i].Switch = sw
+	}
+	if len(all) > 0 {
+		all[0].Remarks = s.unshared(ctx)
+	}
+	return all, nil
 }
 
 // limitList is the limits in force and how their fullest buckets stand.
@@ -111,6 +136,8 @@ func (s *state) listLimits(ctx context.Context, now time.Time, account, name str
 	if name != "" && !slices.Contains(limitNames(c), name) {
 		return out, control.Errorf(http.StatusBadRequest, "there is no limit %q; there are %s", name, strings.Join(limitNames(c), ", "))
 	}
+	s.listing.Lock()
+	defer s.listing.Unlock()
 	stand := r.standings(now, s.board.Load())
 	err := s.budgets.Each(ctx, func(e limit.Entry) error {
 		if e.State == nil || value != "" && !policy.HasPart(e.State.Key.Value, value) || name != "" && e.State.Key.Limit != name {
@@ -145,7 +172,7 @@ func (r *rules) standings(now time.Time, s *policy.Switches) func(limit.Entry) [
 			return nil // of an earlier configuration
 		}
 		ctx := context.Background()
-		defer scratch.Reset(ctx, now, e.State.Key)
+		defer scratch.Put(ctx, limit.Entry{State: &limit.State{Key: e.State.Key}}) // forgets it
 		if scratch.Put(ctx, e) != nil {
 			return nil
 		}
@@ -224,7 +251,7 @@ func (s *state) limitsOf(ctx context.Context, now time.Time, who string, recipie
 	if err != nil {
 		return limitsOf{}, control.Errorf(http.StatusServiceUnavailable, "%v", err)
 	}
-	out := limitsOf{Who: who, Recipients: recipients, Verdict: asked.Verdict.String(), Rule: asked.Rule, Reason: asked.Reason, Limits: []standing{}, Bulk: board.Bulk(now, &o)}
+	out := limitsOf{Who: who, Recipients: recipients, Verdict: asked.Verdict.String(), Rule: asked.Rule, Reason: asked.Reason, Limits: []standing{}}
 	for _, a := range asked.Standings {
 		one := standing{Limit: a.Rule, Key: a.Key, Per: a.Per, Counts: a.Counts, Kind: a.Kind, Then: a.Then, Scope: a.Scope, When: a.When, Source: a.Source, Latched: a.Latched, Waiting: a.Waiting}
 		for _, w := range a.Windows {
@@ -243,6 +270,9 @@ func (s *state) setLimit(now time.Time, by desk.By, o limitOrder) (policy.Switch
 	}
 	windows, burst, err := config.ParseWindows(o.Windows, o.Burst)
 	if err == nil {
+		err = inUnit(s.config.Load(), &o)
+	}
+	if err == nil {
 		sw.Windows = windowsOf(windows, burst)
 		sw.Subject, sw.Value, err = subjectFor(o.For, s.desk.UID)
 	}
@@ -250,6 +280,25 @@ func (s *state) setLimit(now time.Time, by desk.By, o limitOrder) (policy.Switch
 		return sw, control.Errorf(http.StatusBadRequest, "%v", err)
 	}
 	return asked(s.desk.Set(now, by, sw))
+}
+
+// maxCount bounds what is not octets, as in the configuration.
+const maxCount = 1_000_000_000
+
+// inUnit refuses windows that are of octets for a limit that counts something
+// else.
+func inUnit(c *config.Config, o *limitOrder) error {
+	i := slices.IndexFunc(c.Limits, func(l config.Limit) bool { return l.Name == o.Limit })
+	if i < 0 || c.Limits[i].Counts == limit.Bytes.String() {
+		return nil
+	}
+	for _, w := range append(slices.Clone(o.Windows), o.Burst) {
+		count, _, _ := strings.Cut(w, "/")
+		if n, err := strconv.ParseInt(count, 10, 64); w != "" && (err != nil || n > maxCount) {
+			return fmt.Errorf("found %q, but %s counts %s: want 1 to %d in a time, such as 300/1h", w, o.Limit, c.Limits[i].Counts, maxCount)
+		}
+	}
+	return nil
 }
 
 // unsetLimit takes other windows back.
@@ -277,7 +326,7 @@ func (s *state) resetLimits(ctx context.Context, now time.Time, by desk.By, o li
 	var keys []limit.Key
 	stand := s.rules.Load().standings(now, s.board.Load())
 	err = s.budgets.Each(ctx, func(e limit.Entry) error {
-		if e.State != nil && policy.HasPart(e.State.Key.Value, value) && (o.Limit == "" || o.Limit == e.State.Key.Limit) {
+		if e.State != nil && e.State.Key.Limit != policy.BulkName && policy.HasPart(e.State.Key.Value, value) && (o.Limit == "" || o.Limit == e.State.Key.Limit) {
 			keys, out.Reset = append(keys, e.State.Key), append(out.Reset, stand(e)...)
 		}
 		return nil

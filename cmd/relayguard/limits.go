@@ -31,11 +31,12 @@ func newLimitsList() *cobra.Command {
 		Short: "list the fullest budgets, or those of an account",
 		Long: strings.TrimSpace(`
 Lists what was used of each window of each limit, the fullest first, 200 of them or
-as many as --top says.
-FREE AGAIN is when the next message fits; a shut one waits for relayguard resume.
-An account on probation has half of each limit, which is what is shown then. Beside
-accounts there are budgets of machine:ADDRESS, sender_domain:DOMAIN, server and
-whatever else limits count by.
+as many as --top says. FREE AGAIN is when a message to one recipient fits; a shut
+limit waits for relayguard resume. OF is what is in force for that budget: what was
+set for it, half of it on probation.
+
+Beside accounts there are budgets of machine:ADDRESS, sender_domain:DOMAIN, server
+and whatever else limits count by.
 
 Exit status: 0; 2 usage; 3 cannot tell.`),
 		Example: "  relayguard limits list --top 10\n  relayguard limits list --account taro@example.jp\n  relayguard limits list --limit login-volume",

@@ -79,7 +79,8 @@ cannot tell, or not allowed.`,
 			}
 			n, err := importEntries(cmd, in)
 			if err != nil {
-				return fmt.Errorf("after %d entries: %w", n, err)
+				remark(cmd, "%s read", counted(n, "record"))
+				return err
 			}
 			if asJSON {
 				return shown(render.JSON(cmd.OutOrStdout(), imported{n}))

@@ -23,8 +23,7 @@ type limitOrder struct {
 // whoHelp says what limits can be set for.
 const whoHelp = `WHO is login:NAME (or a plain login), local_user:NAME, network:NAME, site:NAME,
 plugin:NAME, domain:NAME, customer:NAME, or key:VALUE for any other budget as
-limits list names it. What is said of an account goes before what is said of its
-domain, and that before its customer.`
+limits list names it.`
 
 func newLimitsSet() *cobra.Command {
 	var o limitOrder
@@ -35,11 +34,15 @@ func newLimitsSet() *cobra.Command {
 		Use:   "set LIMIT WHO --windows COUNT/TIME,...",
 		Short: "give one account, domain or customer other windows",
 		Long: strings.TrimSpace(`
-Puts other windows in place of those that the configuration gives LIMIT, for one
-WHO. It acts at once and outlives a restart; what was used stays used. One that was
-set before is replaced. Where relays share limits it is for all of them.
+Puts other windows in place of all that the configuration gives LIMIT, its burst
+too, for one WHO. It acts at once and outlives a restart; what was used stays used.
+What was set before is replaced. Where relays share limits it is for all of them. In
+the phase learning windows only tell: give a --burst that acts.
 
 ` + whoHelp + `
+With a domain or a customer each login and site of theirs has these windows by
+itself. The narrowest counts: key, plugin, site, account, domain, customer; of two
+about the same this order goes before an [[override]] of the configuration.
 
 Exit status: 0; 2 usage; 3 cannot tell, or not allowed.`),
 		Example: "  relayguard limits set login-volume taro@example.jp --windows 600/1h,3000/1d --burst 300/10m --until 2026-12-31 --reason 'year-end cards'\n  relayguard limits set login-volume domain:example.jp --windows 100/1h --for 3d --reason 'new customer'",
@@ -55,11 +58,7 @@ Exit status: 0; 2 usage; 3 cannot tell, or not allowed.`),
 			if err := needed(cmd, "reason", o.Reason, "say why, for who finds it later"); err != nil {
 				return err
 			}
-			set, err := post[policy.Switch](cmd, "/v1/limits/set", o)
-			if err != nil {
-				return err
-			}
-			return showSwitches(cmd, policy.Set, []policy.Switch{set}, asJSON)
+			return order(cmd, policy.Set, "/v1/limits/set", o, asJSON)
 		},
 	}
 	cmd.Flags().StringSliceVar(&windows, "windows", nil, "how many in which time, as the configuration writes it: 600/1h,3000/1d")
@@ -70,12 +69,34 @@ Exit status: 0; 2 usage; 3 cannot tell, or not allowed.`),
 	return cmd
 }
 
-// showSwitches shows orders as a table or as JSON.
-func showSwitches(cmd *cobra.Command, kind policy.SwitchKind, all []policy.Switch, asJSON bool) error {
-	out := cmd.OutOrStdout()
-	if asJSON {
-		return shown(render.JSON(out, all))
+// order gives an order, and shows what came of it.
+func order(cmd *cobra.Command, kind policy.SwitchKind, path string, o any, asJSON bool) error {
+	all, err := post[[]given](cmd, path, o)
+	if err != nil {
+		return err
 	}
+	return showGiven(cmd, kind, all, asJSON)
+}
+
+// showGiven shows orders, and what their admin has to know.
+func showGiven(cmd *cobra.Command, kind policy.SwitchKind, all []given, asJSON bool) error {
+	if asJSON {
+		return shown(render.JSON(cmd.OutOrStdout(), all))
+	}
+	orders := make([]policy.Switch, len(all))
+	for i := range all {
+		orders[i] = all[i].Switch
+	}
+	err := showSwitches(cmd, kind, orders)
+	for i := range all {
+		remarks(cmd, all[i].Remarks)
+	}
+	return err
+}
+
+// showSwitches shows orders as a table.
+func showSwitches(cmd *cobra.Command, kind policy.SwitchKind, all []policy.Switch) error {
+	out := cmd.OutOrStdout()
 	return shown(switchTable(render.PageOf(out), time.Now(), kind, all).Write(out, render.PageOf(out)))
 }
 
@@ -96,11 +117,7 @@ Exit status: 0; 1 there is none such; 2 usage; 3 cannot tell, or not allowed.`),
 		Args:    exactly("LIMIT", "WHO"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Limit, o.For = args[0], args[1]
-			gone, err := post[[]policy.Switch](cmd, "/v1/limits/unset", o)
-			if err != nil {
-				return err
-			}
-			return showSwitches(cmd, policy.Set, gone, asJSON)
+			return order(cmd, policy.Set, "/v1/limits/unset", o, asJSON)
 		},
 	}
 	cmd.Flags().StringVar(&o.Reason, "reason", "", "why: `text` for the journal")
@@ -121,10 +138,12 @@ func newLimitsReset() *cobra.Command {
 		Short: "forget what an account has used of its limits",
 		Long: strings.TrimSpace(`
 Empties the budgets of WHO, of all limits or of the one that --limit names, as if
-it had sent nothing. A shut one is opened. Mail that is held stays held; what waits
-for room is let go as usual.
+it had sent nothing. A shut one is opened. Held mail that waits for room goes as far
+as there is room now; other held mail stays held.
 
-` + whoHelp + `
+WHO is an account (login:NAME or a plain login, local_user:NAME, network:NAME) or any
+other budget as limits list names it: machine:ADDRESS, domain:NAME, server. Budgets
+that count it together with something else are emptied, too.
 
 Exit status: 0; 1 nothing was used; 2 usage; 3 cannot tell, or not allowed.`),
 		Example: "  relayguard limits reset taro@example.jp --limit login-volume --reason 'password changed'",

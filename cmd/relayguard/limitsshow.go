@@ -17,13 +17,12 @@ import (
 
 // limitsOf is how an account stands under every limit that is for it.
 type limitsOf struct {
-	Who        string         `json:"who"`
-	Recipients int            `json:"recipients"` // of the message that was asked about
-	Verdict    string         `json:"verdict"`    // what it would get now
-	Rule       string         `json:"rule,omitempty"`
-	Reason     string         `json:"reason,omitempty"`
-	Limits     []standing     `json:"limits"`
-	Bulk       *policy.Switch `json:"bulk,omitempty"` // an announced mailing under way
+	Who        string     `json:"who"`
+	Recipients int        `json:"recipients"` // of the message that was asked about
+	Verdict    string     `json:"verdict"`    // what it would get now
+	Rule       string     `json:"rule,omitempty"`
+	Reason     string     `json:"reason,omitempty"`
+	Limits     []standing `json:"limits"` // the last may be "bulk": an announced mailing under way
 }
 
 // standing is one limit of an account.
@@ -177,9 +176,6 @@ func writeStanding(w io.Writer, page render.Page, l *limitsOf) error {
 			add(s.Limit, text)
 		}
 	}
-	if b := l.Bulk; b != nil {
-		add("bulk", fmt.Sprintf("%s beyond these limits until %s, by %s: %s", counted(b.Count, "recipient"), when(page, b.Until), b.By, b.Reason))
-	}
 	verdict := fmt.Sprintf("a message to %s: %s", counted(int64(l.Recipients), "recipient"), l.Verdict)
 	if l.Rule != "" {
 		verdict += fmt.Sprintf(" (%s: %s)", l.Rule, l.Reason)
@@ -190,18 +186,11 @@ func writeStanding(w io.Writer, page render.Page, l *limitsOf) error {
 
 // showOverrides lists what was set and announced by command, if there is any.
 func showOverrides(cmd *cobra.Command) error {
-	for _, kind := range []policy.SwitchKind{policy.Set, policy.Bulk} {
-		all, err := switchesOf(cmd, kind)
-		if err != nil {
-			return err
-		}
-		if len(all) == 0 {
-			continue
-		}
-		fmt.Fprintln(cmd.OutOrStdout())
-		if err := showSwitches(cmd, kind, all, false); err != nil {
-			return err
-		}
+	kinds := []policy.SwitchKind{policy.Set, policy.Bulk}
+	all, err := switchesOf(cmd, kinds...)
+	if err != nil || len(all) == 0 {
+		return err
 	}
-	return nil
+	fmt.Fprintln(cmd.OutOrStdout())
+	return showKinds(cmd, kinds, all)
 }

@@ -23,7 +23,7 @@ no port: let a timer write this into the textfile directory of node_exporter, or
 another exporter run it. No label has anything that a sender chose.
 
 Exit status: 0; 2 usage; 3 cannot tell.`),
-		Example: "  relayguard metrics >/var/lib/prometheus/node-exporter/relayguard.prom.new",
+		Example: "  cd /var/lib/prometheus/node-exporter && relayguard metrics >relayguard.prom.new && mv relayguard.prom.new relayguard.prom",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, _, err := asker(cmd)

@@ -115,17 +115,19 @@ func (d *daemon) operations() *control.Mux {
 	control.Handle(m, "GET /v1/switches", control.Read, func(context.Context, *http.Request, control.Peer, nothing) ([]policy.Switch, error) {
 		return s.switches.All(time.Now()), nil
 	})
-	control.Handle(m, "POST /v1/switches/set", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o policy.Switch) (policy.Switch, error) {
+	control.Handle(m, "POST /v1/switches/set", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o policy.Switch) ([]given, error) {
 		if o.Kind != policy.Deny && o.Kind != policy.Allow {
-			return o, control.Errorf(http.StatusBadRequest, "only deny and allow are set so, found %q", o.Kind)
+			return nil, control.Errorf(http.StatusBadRequest, "only deny and allow are set so, found %q", o.Kind)
 		}
 		if o.Rule != "" && !slices.Contains(policy.Rules(), o.Rule) && !slices.Contains(s.rules.Load().limitNames, o.Rule) {
-			return o, control.Errorf(http.StatusBadRequest, "there is no rule %q; the limits are %s", o.Rule, strings.Join(s.rules.Load().limitNames, ", "))
+			return nil, control.Errorf(http.StatusBadRequest, "there is no rule %q; the limits are %s", o.Rule, strings.Join(s.rules.Load().limitNames, ", "))
 		}
-		return asked(s.desk.Set(time.Now(), byPeer(p), o))
+		sw, err := asked(s.desk.Set(time.Now(), byPeer(p), o))
+		return s.given(ctx, err, sw)
 	})
-	control.Handle(m, "POST /v1/switches/remove", control.Admin, func(_ context.Context, _ *http.Request, p control.Peer, o liftOrder) ([]policy.Switch, error) {
-		return asked(s.desk.Lift(time.Now(), byPeer(p), o.Kind, o.Which, o.Reason))
+	control.Handle(m, "POST /v1/switches/remove", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o liftOrder) ([]given, error) {
+		gone, err := asked(s.desk.Lift(time.Now(), byPeer(p), o.Kind, o.Which, o.Reason))
+		return s.given(ctx, err, gone...)
 	})
 	s.limitOperations(m)
 	d.metricsOperation(m)

@@ -35,8 +35,8 @@ Serves the milter sockets of the configuration and logs to standard error, one
 line "verdict" a decision.
 
 SIGHUP reads the configuration again. What is wrong with it is logged, all of
-it, and the old one stays in force. Changes to listeners and to the section
-milter need a restart; the log says so.
+it, and the old one stays in force. Changes to listeners and to the sections
+milter, journal, alert, store and redis need a restart; the log says so.
 
 SIGTERM and SIGINT drain: no new connections, running transactions finish,
 until milter.drain_timeout is over. A second signal ends at once; the MTA
@@ -74,7 +74,7 @@ type daemon struct {
 
 // serve runs until a signal ends it.
 func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer) error {
-	paceGC(int64(c.Milter.MaxMemory))
+	paceGC(int64(c.Milter.MaxMemory), int64(200*c.Store.MaxBuckets+100*c.Store.Known))
 	hangup := make(chan os.Signal, 1) // several at once are one
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -114,13 +114,14 @@ func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer)
 
 // paceGC lets the heap grow to five times what lives in it, which is some ten
 // megabytes (collecting more often costs a tenth of all CPU time), but not much
-// beyond what milter.max_memory and the connections' buffers need.
-func paceGC(maxMemory int64) {
+// beyond what milter.max_memory, the connections' buffers and as many budgets as
+// store.max_buckets allows need.
+func paceGC(maxMemory, budgets int64) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(256<<20 + 2*maxMemory)
+		debug.SetMemoryLimit(256<<20 + 2*maxMemory + 2*budgets)
 	}
 }
 
@@ -279,12 +280,18 @@ func (d *daemon) reload(ctx context.Context) {
 		d.log.Warn("parts of the configuration need a restart; the rest is in force", "parts", strings.Join(restart, " "))
 	}
 	d.level.Set(c.Log.Level)
+	released := d.state.pacing().Release
 	d.guard.Use(next.policy)
 	d.state.rules.Store(next)
 	d.state.config.Store(c)
 	d.state.room.SetCaps(caps(c))
 	d.state.lines.SetMost(c.Hold.ServerMessages)
 	d.state.desk.Hurry()
+	if !released {
+		if err := d.state.desk.RefillLines(ctx, time.Now()); err != nil {
+			d.log.Error("held mail does not wait for budget until the queue was looked at", "error", err)
+		}
+	}
 	old := d.rules
 	d.rules, d.config = next, c
 	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))

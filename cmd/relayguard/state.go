@@ -51,13 +51,14 @@ type state struct {
 	channels   *incident.Channels
 	log        *slog.Logger
 
-	rules  atomic.Pointer[rules] // in force
-	config atomic.Pointer[config.Config]
-	noRoom atomic.Pointer[string] // why the disk takes no more held mail; empty if it does
-	again  bool                   // there was a journal, well or not
-	began  time.Time              // zero, or what the MTA logged before tells of holds only
-	stop   context.CancelFunc
-	work   sync.WaitGroup
+	rules   atomic.Pointer[rules] // in force
+	config  atomic.Pointer[config.Config]
+	noRoom  atomic.Pointer[string] // why the disk takes no more held mail; empty if it does
+	again   bool                   // there was a journal, well or not
+	began   time.Time              // zero, or what the MTA logged before tells of holds only
+	stop    context.CancelFunc
+	listing sync.Mutex // a list of budgets looks at all of them: one at a time
+	work    sync.WaitGroup
 }
 
 // nothingCounted is a state for rules that judge no mail.
@@ -124,7 +125,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	}
 	s.openIncidents(ctx, c)
 	s.desk.Released = func(_ time.Time, w policy.Waiting, paid policy.Paid) {
-		s.trail.Accepted(w.QueueID, trail.Passed{Charges: paid.Charges, Bounces: paid.Bounces, Recipients: w.Recipients})
+		s.trail.Accepted(w.QueueID, trail.Passed{Charges: paid.Charges, Bounces: paid.Bounces, Recipients: w.Recipients, Counted: w.Waits.Counted})
 	}
 	s.openShare(c)
 	s.desk.Tell = func(now time.Time, account, text string) { s.book.NoteOrigin(now, account, text) }
@@ -244,16 +245,17 @@ func (s *state) saveIncident(i incident.Incident) {
 	s.journal.Note(journal.Incident{ID: i.ID, Origin: i.Origin, Cause: i.Cause, Opened: i.Opened, Updated: i.Updated, Closed: i.Closed, State: text})
 }
 
-// stillOver keeps an incident open while the account's bucket is full or shut, or
-// mail waits for it. A
-// limit whose buckets are not accounts' (machine, sender_domain) is not asked: its
-// incident ends when nothing more is stopped.
-func (s *state) stillOver(account, cause string, now time.Time) bool {
-	bucket, err := s.desk.Bucket(account)
-	if err != nil {
-		return false
+// stillOver keeps an incident open while a bucket that stopped mail is full or
+// shut, or mail of the account waits for it.
+func (s *state) stillOver(account, cause, bucket string, now time.Time) bool {
+	stable, err := s.desk.Bucket(account)
+	if err != nil { // a Unix account that is gone
+		stable = account
 	}
-	return s.lines.Behind(limit.Key{Limit: cause, Value: bucket}) > 0 || s.rules.Load().policy.Limits.Over(context.Background(), now, s.board.Load(), cause, bucket)
+	if bucket == "" {
+		bucket = stable
+	}
+	return s.lines.Behind(limit.Key{Limit: cause, Value: bucket}, stable) > 0 || s.rules.Load().policy.Limits.Over(context.Background(), now, s.board.Load(), cause, bucket)
 }
 
 // watcher tells those who follow what the guard decided.
@@ -261,7 +263,7 @@ type watcher struct{ *state }
 
 // Stopped implements guard.Watcher.
 func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
-	w.book.Observe(now, incident.Stop{Origin: d.Origin.Name(), Cause: d.Rule, Verdict: d.Verdict, Recipients: max(len(m.RcptTo)+m.RcptMore, 1), ID: d.ID, QueueID: m.QueueID})
+	w.book.Observe(now, incident.StopOf(m, d))
 	switch {
 	case d.Verdict == policy.Hold && d.Waits != nil:
 		w.desk.Enqueue(policy.Waiting{ID: d.ID, QueueID: m.QueueID, HeldAt: now, Size: m.Size, Recipients: len(m.RcptTo) + m.RcptMore, Waits: d.Waits})

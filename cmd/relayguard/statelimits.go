@@ -127,7 +127,7 @@ func sharing(h share.Health) string {
 
 // agreeEvery is how often a Redis that was away is asked for the key of
 // recipients' digests.
-const agreeEvery = 30 * time.Second
+const agreeEvery = 5 * time.Second
 
 // shareItems agrees with the other relays on the key of recipients' digests.
 func (s *state) shareItems(ctx context.Context) {

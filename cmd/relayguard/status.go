@@ -31,8 +31,8 @@ suspensions, the phase, what is held, what was decided since the daemon started,
 and whether journal, MTA log and alerts are well.
 
 Exit status: 0 all is quiet; 1 an incident is open, the red switch is pulled, or
-the journal, the hold queue, the MTA's red switch or a channel of alerts is not
-well; 3 the daemon does not run.`),
+the journal, the limits' store, the hold queue, the MTA's red switch or a channel
+of alerts is not well; 3 the daemon does not run.`),
 		Example: "  relayguard status\n  relayguard status --json | jq '.incidents[].origin'",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,7 +55,7 @@ well; 3 the daemon does not run.`),
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
-			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || s.Queue != "" || s.MTAStop != "" || s.NoRoom != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
+			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || !s.Store.OK || s.Queue != "" || s.MTAStop != "" || s.NoRoom != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
 				return &exitError{code: exitFinding}
 			}
 			return nil
@@ -158,7 +158,7 @@ func (s *status) pairs() []render.Pair {
 		pairs = append(pairs, render.Pair{Label: "relays", Text: s.Relays})
 	}
 	if s.Waiting > 0 {
-		pairs = append(pairs, render.Pair{Label: "paced", Text: fmt.Sprintf("%s of it for budget, and goes by itself: relayguard held pace list", counted(s.Waiting, "message"))})
+		pairs = append(pairs, render.Pair{Label: "paced", Text: fmt.Sprintf("%s of it until there is room, then released by itself: relayguard held pace list", counted(s.Waiting, "message"))})
 	}
 	return append(pairs,
 		render.Pair{Label: "messages", Text: s.messageLine()},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"relayguard/cmd/internal/config"
 	"relayguard/limitstore/redis"
@@ -30,6 +31,7 @@ type budgets struct {
 	sweep  func(now time.Time)
 	status func() storeStatus
 	close  func() error
+	whole  limit.Keeper // all there is: an error while Redis is away, where Keeper is this relay's own budgets
 
 	probe  func(ctx context.Context) error                        // nil: there is nothing to wait for; else asks whether it is there
 	client goredis.UniversalClient                                // nil: no other relay shares it
@@ -81,7 +83,7 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (*budget
 		return nil, err
 	}
 	return &budgets{
-		Store: s, Keeper: s, kind: "sqlite", run: func(context.Context) {}, close: s.Close,
+		Store: s, Keeper: s, whole: s, kind: "sqlite", run: func(context.Context) {}, close: s.Close,
 		sweep: func(now time.Time) { s.Sweep(now) },
 		status: func() storeStatus {
 			ok, text := s.Health()
@@ -93,33 +95,57 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (*budget
 // memoryBudgets are gone with the process.
 func memoryBudgets(m *limit.Memory) *budgets {
 	return &budgets{
-		Store: m, Keeper: m, kind: "memory", run: func(context.Context) {}, close: func() error { return nil },
+		Store: m, Keeper: m, whole: m, kind: "memory", run: func(context.Context) {}, close: func() error { return nil },
 		sweep:  func(now time.Time) { m.Sweep(now) },
 		status: func() storeStatus { return storeStatus{OK: true, Buckets: m.Len(), Forgotten: m.Evicted()} },
 	}
 }
 
-// redisBudgets are shared with other relays.
+// redisBudgets are shared with other relays. This relay's own, for when Redis is
+// away, are in the file that it would have alone, so that a restart does not
+// empty them.
 func redisBudgets(ctx context.Context, c *config.Config, log *slog.Logger) (*budgets, error) {
+	remote, err := openRedis(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	own, err := sqlite.Open(ctx, sqlite.Options{Path: limitsFile(c), Memory: memoryOptions(c), Log: log})
+	if err != nil {
+		return nil, errors.Join(err, remote.Close())
+	}
+	share := float64(c.Redis.Share) / 100
+	s := redis.NewShared(redis.SharedOptions{Store: remote, Share: share, Own: own, Timeout: c.Redis.Timeout, Log: log})
+	b := &budgets{
+		Store: s, Keeper: s, whole: s.Whole(), kind: "redis", run: s.Run, sweep: func(time.Time) {}, // it sweeps its own
+		probe: s.Probe, client: remote.Client(), secret: remote.Secret,
+		close: func() error { return errors.Join(s.Close(), remote.Close(), own.Close()) },
+		status: func() storeStatus {
+			h := s.Health()
+			ok, text := own.Health()
+			if h.Away {
+				ok, text = false, h.Why
+			}
+			return storeStatus{OK: ok, Text: text, Buckets: own.Len(), Forgotten: h.Evicted, Away: h.Away, Since: h.Since, Share: share, Fallbacks: h.Fallbacks, Unsure: h.Unsure, Pending: h.Pending}
+		},
+	}
+	if c.Redis.ItemsKeyFile != "" {
+		b.secret = nil // the key is never in Redis
+	}
+	return b, nil
+}
+
+// openRedis makes the store without waiting for Redis.
+func openRedis(ctx context.Context, c *config.Config, log *slog.Logger) (*redis.Store, error) {
 	o, err := redisOptions(c, log)
 	if err != nil {
 		return nil, err
 	}
-	remote, err := redis.Open(ctx, o)
+	logging.Disable() // go-redis prints each connection that fails; its errors say so, too
+	s, err := redis.Open(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	share := float64(c.Redis.Share) / 100
-	s := redis.NewShared(redis.SharedOptions{Store: remote, Share: share, Local: memoryOptions(c), Timeout: c.Redis.Timeout, Log: log})
-	return &budgets{
-		Store: s, Keeper: s, kind: "redis", run: s.Run, sweep: func(time.Time) {}, // it sweeps its own
-		probe: s.Probe, client: remote.Client(), secret: remote.Secret,
-		close: func() error { return errors.Join(s.Close(), remote.Close()) },
-		status: func() storeStatus {
-			h := s.Health()
-			return storeStatus{OK: !h.Away, Text: h.Why, Away: h.Away, Since: h.Since, Share: share, Fallbacks: h.Fallbacks, Unsure: h.Unsure, Pending: h.Pending}
-		},
-	}, nil
+	return s, nil
 }
 
 // redisOptions are those of the configuration; secrets are in files.
@@ -127,7 +153,7 @@ func redisOptions(c *config.Config, log *slog.Logger) (o redis.Options, err erro
 	r := &c.Redis
 	o = redis.Options{Mode: r.Mode, Addresses: r.Addresses, Master: r.Master, User: r.User, Database: r.Database, Prefix: r.Prefix, Timeout: r.Timeout,
 		DistinctExact: c.Store.DistinctExact, KnownPerAccount: c.Store.KnownPerAccount, Log: log}
-	var errs [3]error
+	var errs [4]error
 	o.Password, errs[0] = secretIn("redis.password_file", r.PasswordFile)
 	o.SentinelPassword, errs[1] = secretIn("redis.sentinel_password_file", r.SentinelPasswordFile)
 	if r.LocalUsers == "own" {
@@ -135,6 +161,9 @@ func redisOptions(c *config.Config, log *slog.Logger) (o redis.Options, err erro
 	}
 	if r.TLS {
 		o.TLS, errs[2] = redisTLS(r.CAFile)
+	}
+	if r.ItemsKeyFile != "" {
+		_, errs[3] = itemsKeyIn(r.ItemsKeyFile)
 	}
 	return o, errors.Join(errs[:]...)
 }
@@ -189,8 +218,12 @@ func (s *storeStatus) line(now time.Time) string {
 	switch {
 	case s.Away:
 		parts = append(parts, fmt.Sprintf("Redis is away since %s, this relay goes by its own budgets, at %g %% of each limit: %s", stamp(now, s.Since), 100*s.Share, s.Text))
+	case !s.OK && s.Kind == "redis":
+		parts = append(parts, "what this relay counts for the time when Redis is away may not outlive a restart: "+s.Text)
 	case !s.OK:
 		parts = append(parts, "what is counted may not outlive a restart: "+s.Text)
+	case s.Text != "" && s.Text != "fine": // a broken file was put aside
+		parts = append(parts, s.Text)
 	}
 	if s.Pending > 0 {
 		parts = append(parts, counted(s.Pending, "budget")+" to be brought up to date in Redis")

@@ -45,7 +45,7 @@ func (s surroundings) inspect(ctx context.Context) []postfix.Finding {
 			all = append(all, *f)
 		}
 	}
-	return append(all, s.groups()...)
+	return slices.Concat(all, s.groups(), s.redis(ctx))
 }
 
 func (s surroundings) daemon(ctx context.Context) *postfix.Finding {

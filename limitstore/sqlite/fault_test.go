@@ -317,6 +317,37 @@ func TestBreaksWhileInUse(t *testing.T) {
 	}
 }
 
+// What is written to a file that has no name any more, nobody reads again.
+func TestTakenAwayWhileInUse(t *testing.T) {
+	for name, take := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"moved":   func(path string) error { return os.Rename(path, path+".old") },
+		"emptied": func(path string) error { return os.Truncate(path, 0) },
+		"replaced": func(path string) error {
+			return errors.Join(os.WriteFile(path+".new", nil, 0o600), os.Rename(path+".new", path))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := somewhere(t)
+			var log said
+			s := open(t, sqlite.Options{Path: path, Log: log.log()})
+			for i := range 100 {
+				add(t, s, 1, fmt.Sprint("login:", i))
+			}
+			must(t, s.Flush(t.Context()))
+			must(t, take(path))
+			add(t, s, 1, "login:7")
+			eventually(t, "it is written again", func() bool { return strings.Contains(log.String(), writtenAgain) })
+			wantSaid(t, &log, 1, notWritten)
+			must(t, s.Close())
+			s = open(t, sqlite.Options{Path: path})
+			if used(t, s, "login:7") != 2 || used(t, s, "login:99") != 1 {
+				t.Errorf("of what was in memory, %d and %d are there, want 2 and 1", used(t, s, "login:7"), used(t, s, "login:99"))
+			}
+		})
+	}
+}
+
 func TestBrokenFilesAreKeptTwice(t *testing.T) {
 	path := somewhere(t)
 	for i := range 4 {

@@ -103,6 +103,7 @@ func openPool(path string, connections int, parameters ...string) (*sql.DB, erro
 // file is the file opened for writing. Its methods are called one at a time.
 type file struct {
 	path     string
+	info     os.FileInfo // as it was opened
 	db       *sql.DB
 	side     *sql.DB // for what others do meanwhile: reading at start, checkpoints
 	conn     *sql.Conn
@@ -128,11 +129,21 @@ func openFile(ctx context.Context, path string, replaces bool) (*file, error) {
 	if err == nil {
 		err = f.prepare(ctx, replaces)
 	}
+	if err == nil {
+		f.info, err = os.Stat(path)
+	}
 	if err != nil {
 		f.close()
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return f, nil
+}
+
+// away reports whether somebody removed, replaced or emptied the file: what is
+// written to it then, nobody reads again, and SQLite says nothing.
+func (f *file) away() bool {
+	now, err := os.Stat(f.path)
+	return err != nil || !os.SameFile(now, f.info) || now.Size() == 0 && f.info.Size() > 0
 }
 
 func (f *file) prepare(ctx context.Context, replaces bool) (err error) {

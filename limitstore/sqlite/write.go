@@ -70,6 +70,10 @@ func (s *Store) writeOut(ctx context.Context) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
+	if s.file.away() {
+		s.afresh = true
+		return s.failed(fmt.Errorf("%s was removed, replaced or emptied while it was in use; all that is in memory is written to a new one", s.options.Path))
+	}
 	var err error
 	switch {
 	case s.afresh:

@@ -63,6 +63,11 @@ type more struct {
 	set     distinct
 }
 
+// is reports whether there is a bucket, and it is that of the key.
+func (b *bucket) is(key Key) bool {
+	return b != nil && b.value == key.Value && b.shape.limit == key.Limit
+}
+
 func (b *bucket) key() Key { return Key{Limit: b.shape.limit, Value: b.value} }
 
 func (b *bucket) latched() int64 {

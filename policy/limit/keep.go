@@ -3,6 +3,7 @@ package limit
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -79,6 +80,9 @@ func (b *bucket) append(words []uint64, i int, cells []Cell) []uint64 {
 	return words
 }
 
+// fewStates is how many are made under a lock: some 20 microseconds.
+const fewStates = 32
+
 // Dirty hands over what changed since it was last handed over, and returns how
 // many entries that was, at most max. Of a bucket that is its state, one that is
 // Gone if it was Reset; of an account up to 256 items that changed, with Since 0
@@ -90,7 +94,8 @@ func (m *Memory) Dirty(max int, fn func(Entry)) int {
 	told := 0
 	for range shards {
 		for {
-			batch := m.tellSome(&m.shards[m.next], min(breath, max-told))
+			batch := m.tellSome(&m.shards[m.next], min(fewStates, max-told))
+			runtime.Gosched() // mail that waited for the lock has it now
 			for _, e := range batch {
 				fn(e)
 			}

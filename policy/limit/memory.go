@@ -270,9 +270,12 @@ func (m *Memory) unlock(mask uint64) {
 // open finds the charges' buckets, making those that are missing. All are
 // there, or there is an error.
 func (m *Memory) open(w *weighing) error {
+	w.fetch()
 	for i := range w.places {
 		p, c := &w.places[i], &w.step.Charges[i]
-		p.bucket = p.shard.find(p.hash, c.Key)
+		if !p.bucket.is(c.Key) { // new, perhaps made by an earlier charge
+			p.bucket = p.shard.find(p.hash, c.Key)
+		}
 		switch {
 		case p.bucket == nil:
 			if err := m.makeRoom(p.shard, w.places, w.now); err != nil {

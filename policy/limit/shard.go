@@ -21,7 +21,7 @@ type shard struct {
 }
 
 func (s *shard) find(hash uint64, key Key) *bucket {
-	if b := s.buckets[hash]; b != nil && b.value == key.Value && b.shape.limit == key.Limit {
+	if b := s.buckets[hash]; b.is(key) {
 		return b
 	}
 	if len(s.twins) == 0 {

@@ -20,6 +20,22 @@ type weighing struct {
 	places  []place
 	account *account // whose recipients they are; nil: nobody's that is known
 	out     *Outcome
+	fetched uint64 // means nothing
+}
+
+// fetch looks the charges' buckets up. With a million of them each is far from
+// the processor: it fetches those of one loop at the same time, and would wait
+// for one after the other in a loop that does all with each.
+func (w *weighing) fetch() {
+	for i := range w.places {
+		p := &w.places[i]
+		p.bucket = p.shard.buckets[p.hash]
+	}
+	for i := range w.places {
+		if b := w.places[i].bucket; b != nil && len(b.words) > 0 {
+			w.fetched += b.words[0] + uint64(b.value[0])
+		}
+	}
 }
 
 // all answers for all charges. A key that comes twice is spent one after the

@@ -233,7 +233,7 @@ func TestValues(t *testing.T) {
 		{c.Store, config.Store{Kind: config.StoreRedis, MaxBuckets: 2_000_000, DistinctExact: 500, KnownPerAccount: 10_000, Known: 1_000_000}},
 		{c.Redis, config.Redis{
 			Mode: "sentinel", Addresses: []string{"127.0.0.1:26379", "[2001:db8::7]:26379", "sentinel-3.example.jp:26379"}, Master: "mymaster", User: "relayguard",
-			PasswordFile: "/etc/relayguard/redis.password", SentinelPasswordFile: "/etc/relayguard/sentinel.password", Database: 3, TLS: true, CAFile: "/etc/relayguard/redis-ca.pem",
+			PasswordFile: "/etc/relayguard/redis.password", SentinelPasswordFile: "/etc/relayguard/sentinel.password", ItemsKeyFile: "/etc/relayguard/items.key", Database: 3, TLS: true, CAFile: "/etc/relayguard/redis-ca.pem",
 			Prefix: "rg-2", Timeout: 80 * time.Millisecond, Share: 34, LocalUsers: "shared", Relay: "mx1.example.jp",
 		}},
 		{c.Redis.Remote(), []string{"[2001:db8::7]:26379", "sentinel-3.example.jp:26379"}},

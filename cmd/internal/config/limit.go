@@ -92,7 +92,7 @@ var hyphenated = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 func limitName() kind[string] {
 	return text("name: lower-case words with hyphens, up to 32 characters", `a name such as "login-volume": lower-case words with hyphens, up to 32 characters`, func(s string) string {
 		switch {
-		case slices.Contains(policy.Rules(), s):
+		case slices.Contains(policy.Rules(), s) || s == policy.BulkName || s == "probe":
 			return "another rule has this name: choose one of your own"
 		case len(s) > 32 || !hyphenated.MatchString(s):
 			return "rename the limit"

@@ -34,6 +34,7 @@ type Redis struct {
 	User                 string   // "" for Redis's default one
 	PasswordFile         string   // absolute; "" for none
 	SentinelPasswordFile string   // absolute; "" for none
+	ItemsKeyFile         string   // absolute; "": the relays agree on a key in Redis
 	Database             int      // 0 with a cluster
 	TLS                  bool
 	CAFile               string        // absolute; "" for the system's
@@ -84,6 +85,8 @@ var redisFields = []field[Config]{
 		`A file whose first line is the password. It should be readable by the daemon's account alone. Empty: no password.`),
 	key("sentinel_password_file", optional(absolutePath("a file")), func(c *Config) *string { return &c.Redis.SentinelPasswordFile },
 		`The same for the sentinels. With mode "sentinel" only.`),
+	key("items_key_file", optional(absolutePath("a file")), func(c *Config) *string { return &c.Redis.ItemsKeyFile },
+		`A file with the key of recipients' digests, at least 32 octets, the same on all relays and readable by the daemon's account alone: "openssl rand -hex 32" makes one. Redis holds digests of recipients and no addresses. Empty: the relays agree on a key, which is in Redis, too, so that who can read Redis, a replica or a copy of it can find out whether an address is among them. With another key all recipients are first-time ones once more.`),
 	key("database", integer(0, 9999), func(c *Config) *int { return &c.Redis.Database },
 		`The number of the database. A cluster has only 0.`),
 	key("tls", boolean(), func(c *Config) *bool { return &c.Redis.TLS },

@@ -9,7 +9,6 @@ import (
 
 	"relayguard/mta/maillog"
 	"relayguard/policy"
-	"relayguard/policy/limit"
 )
 
 // What was released lately, of all lines together, and how many of its
@@ -27,7 +26,7 @@ type bounces struct {
 	mu    sync.Mutex
 	out   []*out // the oldest first
 	byID  map[string]*out
-	lines map[limit.Key]*tally
+	lines map[policy.LineKey]*tally
 	news  []stoppedLine
 }
 
@@ -38,7 +37,7 @@ type stoppedLine struct{ account, limit, why string }
 type out struct {
 	ids                 []string // in the queue
 	account             string
-	keys                []limit.Key
+	lines               []policy.LineKey
 	at                  time.Time
 	recipients, bounced int
 }
@@ -53,17 +52,17 @@ func (b *bounces) released(now time.Time, w *policy.Waiting, newID string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.byID == nil {
-		b.byID, b.lines = map[string]*out{}, map[limit.Key]*tally{}
+		b.byID, b.lines = map[string]*out{}, map[policy.LineKey]*tally{}
 	}
 	if len(b.out) >= maxOut {
 		b.drop()
 	}
-	o := &out{account: w.Waits.Origin.Name(), keys: w.Waits.Keys, at: now, recipients: max(w.Recipients, 1)}
+	o := &out{account: w.Waits.Origin.Name(), lines: w.Waits.Lines(), at: now, recipients: max(w.Recipients, 1)}
 	b.out = append(b.out, o)
 	for _, id := range []string{w.QueueID, newID} {
 		b.name(o, id)
 	}
-	for _, k := range o.keys {
+	for _, k := range o.lines {
 		if b.lines[k] == nil {
 			b.lines[k] = &tally{}
 		}
@@ -91,7 +90,7 @@ func (b *bounces) drop() {
 			delete(b.byID, id)
 		}
 	}
-	for _, k := range o.keys {
+	for _, k := range o.lines {
 		t := b.lines[k]
 		if t == nil {
 			continue
@@ -114,12 +113,12 @@ func (b *bounces) forget(now time.Time) {
 }
 
 // forgive forgets what bounced of lines.
-func (b *bounces) forgive(is func(limit.Key) bool) {
+func (b *bounces) forgive(is func(policy.LineKey) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, o := range b.out {
-		if slices.ContainsFunc(o.keys, is) {
-			for _, k := range o.keys {
+		if slices.ContainsFunc(o.lines, is) {
+			for _, k := range o.lines {
 				b.lines[k].bounced -= o.bounced
 				b.lines[k].told = false
 			}
@@ -138,12 +137,12 @@ func (b *bounces) bounced(queueID string, n, percent int) {
 	}
 	n = max(min(n, o.recipients-o.bounced), 0) // a line that is read twice, or forged, counts no more
 	o.bounced += n
-	for _, k := range o.keys {
+	for _, k := range o.lines {
 		t := b.lines[k]
 		t.bounced += n
 		if why := b.why(k, percent); why != "" && !t.told && len(b.news) < maxStopped {
 			t.told = true
-			b.news = append(b.news, stoppedLine{o.account, k.Limit, why})
+			b.news = append(b.news, stoppedLine{o.account, k.Bucket.Limit, why})
 		}
 	}
 }
@@ -158,13 +157,13 @@ func (b *bounces) follow(oldID, newID string) {
 }
 
 // tooMany says why a line stops for what bounced, "" if it does not.
-func (b *bounces) tooMany(k limit.Key, percent int) string {
+func (b *bounces) tooMany(k policy.LineKey, percent int) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.why(k, percent)
 }
 
-func (b *bounces) why(k limit.Key, percent int) string {
+func (b *bounces) why(k policy.LineKey, percent int) string {
 	t := b.lines[k]
 	if t == nil || percent <= 0 || t.bounced < leastBounces || t.bounced*100 <= percent*t.released {
 		return ""

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"relayguard/journal"
 	"relayguard/policy"
-	"relayguard/policy/limit"
 )
 
 // OpenLines lets the mail that the journal says is held wait for its limits
@@ -23,6 +21,19 @@ func (d *Desk) OpenLines(ctx context.Context, now time.Time) error {
 	}
 	d.fillLines(now, all, nil)
 	return nil
+}
+
+// RefillLines is OpenLines while mail is judged: held mail is released by itself
+// from now on, and was not before. It waits for acts on the queue.
+func (d *Desk) RefillLines(ctx context.Context, now time.Time) error {
+	d.turn.Lock() // which may be about to clear the lines
+	defer d.turn.Unlock()
+	d.acting.Lock() // an act is between two states
+	defer d.acting.Unlock()
+	if err := d.upToDate(ctx); err != nil {
+		return fmt.Errorf("find out what held mail waits for its limits: %w", err)
+	}
+	return d.OpenLines(ctx, now)
 }
 
 // fillLines brings the lines into step with the open holds, newest first, and the
@@ -131,11 +142,12 @@ func (d *Desk) Hurry() {
 	}
 }
 
-// Line is the held mail of one bucket that is released as there is room again.
+// Line is the held mail of one account before one bucket that is released as
+// there is room again.
 type Line struct {
 	Limit    string    `json:"limit"`
-	Key      string    `json:"key"`     // the bucket's value
-	Account  string    `json:"account"` // of the oldest
+	Key      string    `json:"key"` // the bucket's value
+	Account  string    `json:"account"`
 	Waiting  int       `json:"waiting"` // messages
 	Oldest   time.Time `json:"oldest"`  // held since
 	QueueID  string    `json:"queue_id"`
@@ -153,17 +165,12 @@ func (d *Desk) Lines(now time.Time) []Line {
 	if d.Waiting == nil {
 		return out
 	}
-	all := make([]policy.Line, 0, 16)
-	for _, k := range d.Waiting.Keys() {
-		if l := d.Waiting.Line(k); l.Waiting > 0 { // it may have left meanwhile
-			all = append(all, l)
-		}
-	}
+	all := d.Waiting.List()
 	slices.SortStableFunc(all, func(a, b policy.Line) int { return a.Oldest.HeldAt.Compare(b.Oldest.HeldAt) })
 	p, board := d.pacing(), policy.NewSwitches(d.Switches.All(now))
 	for _, l := range all[:min(len(all), maxLines)] {
 		w := &l.Oldest
-		shown := Line{Limit: l.Key.Limit, Key: l.Key.Value, Account: w.Waits.Origin.Name(), Waiting: l.Waiting, Oldest: w.HeldAt, QueueID: w.QueueID}
+		shown := Line{Limit: l.Bucket.Limit, Key: l.Bucket.Value, Account: w.Waits.Origin.Name(), Waiting: l.Waiting, Oldest: w.HeldAt, QueueID: w.QueueID}
 		if shown.Stopped = d.halted(now, p, board, w); shown.Stopped == "" && l.Until.After(now) {
 			shown.NextFree = l.Until
 		}
@@ -172,21 +179,9 @@ func (d *Desk) Lines(now time.Time) []Line {
 	return out
 }
 
-// Complaint lets nothing held of an account be released by itself until an admin
-// lifts the pause: what was complained about may be in there.
-func (d *Desk) Complaint(now time.Time, by By, account, text string) (policy.Switch, error) {
-	subject, value, err := d.Account(account)
-	if err != nil {
-		return policy.Switch{}, err
-	}
-	s, err := d.Set(now, by, policy.Switch{Kind: policy.Pause, Subject: subject, Value: value, Reason: "complaint: " + text})
-	d.tell(now, d.name(&s), "complaint, noted by "+by.Name+": "+text+"; nothing of it is released by itself")
-	return s, err
-}
-
-// forgive forgets what bounced of an account's lines, by the value of its
-// buckets.
+// forgive forgets what bounced of the lines of an account, or of those of a site or
+// plugin, by the value of its buckets.
 func (d *Desk) forgive(value string) {
-	d.bounces.forgive(func(k limit.Key) bool { return slices.Contains(strings.Fields(k.Value), value) })
+	d.bounces.forgive(func(k policy.LineKey) bool { return k.Account == value || policy.HasPart(k.Bucket.Value, value) })
 	d.Hurry()
 }

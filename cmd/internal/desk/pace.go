@@ -103,8 +103,8 @@ func (d *Desk) paceFailed(now time.Time, err error) {
 	d.tellOnce(pacePause, "held mail cannot be released by itself; it is tried again", "error", err)
 }
 
-// pay pays for as much mail as its limits have room for, one message of each line
-// in turn, and takes it out of its lines.
+// pay pays for as much mail as its limits have room for, one message of each
+// account's lines in turn, and takes it out of its lines.
 func (d *Desk) pay(ctx context.Context, now time.Time, p Pacing, most int) (paid []policy.Waiting) {
 	heads := d.Waiting.Heads(now)
 	if len(heads) == 0 {
@@ -121,12 +121,12 @@ func (d *Desk) pay(ctx context.Context, now time.Time, p Pacing, most int) (paid
 		w := heads[looked]
 		t, err := d.payOne(asking, now, p, board, &w)
 		if err != nil { // as likely as not, the next one's cannot be asked either
-			d.Waiting.Later(now, w.QueueID, w.ID, now.Add(errorPause))
+			d.Waiting.Later(w.QueueID, w.ID, now.Add(errorPause))
 			d.tellOnce(payFailure, "it cannot be found out whether held mail fits its limits; it is tried again", "queue_id", w.QueueID, "error", err)
 			break
 		}
 		if !t.until.IsZero() {
-			d.Waiting.Later(now, w.QueueID, w.ID, t.until)
+			d.Waiting.Later(w.QueueID, w.ID, t.until)
 			continue
 		}
 		switch there := d.Waiting.Remove(w.QueueID, w.ID); {
@@ -136,7 +136,7 @@ func (d *Desk) pay(ctx context.Context, now time.Time, p Pacing, most int) (paid
 		default:
 			paid = append(paid, w)
 		}
-		heads = append(heads, d.Waiting.HeadsOf(now, w.Waits.Keys)...)
+		heads = append(heads, d.Waiting.HeadsOf(now, w.Waits.Lines())...)
 	}
 	for why, gone := range leaving {
 		d.leave(ctx, now, gone, why)
@@ -199,7 +199,7 @@ func (d *Desk) halted(now time.Time, p Pacing, board *policy.Switches, w *policy
 	if d.Abused != nil && d.Abused(o.Name()) {
 		return "an incident of abuse is open"
 	}
-	for _, k := range w.Waits.Keys {
+	for _, k := range w.Waits.Lines() {
 		if why := d.bounces.tooMany(k, p.BouncePercent); why != "" {
 			return why
 		}

@@ -18,10 +18,11 @@ import (
 )
 
 // till is where waiting mail is paid for: so many recipients an hour of each
-// bucket. It outlives the desk, as the store of the limits does.
+// bucket, as policy.Limits counts them. It outlives the desk, as the store does.
 type till struct {
 	store   *limit.Memory
 	windows []limit.Window
+	board   func() *policy.Switches
 	pacing  desk.Pacing
 	paid    map[string]int       // by charge id
 	at      map[string]time.Time // the last time
@@ -40,28 +41,14 @@ func (p *till) pay(ctx context.Context, now time.Time, w *policy.Waits, id strin
 	if p.err != nil {
 		return policy.Paid{}, p.err
 	}
-	step := limit.Step{ID: id}
-	for _, c := range w.Charges {
-		step.Charges = append(step.Charges, limit.Charge{Key: limit.Key{Limit: c.Limit, Value: c.Value}, Kind: limit.Volume, Counts: limit.Recipients, Windows: p.windows, Amount: c.Amount})
-	}
-	var out limit.Outcome
-	if err := p.store.Spend(ctx, now, &step, &out); err != nil {
-		return policy.Paid{}, err
-	}
-	answer := policy.Paid{Taken: out.Taken, Charges: step.Charges}
-	for _, u := range out.Uses {
-		if u.FreeAt.After(answer.FreeAt) {
-			answer.FreeAt = u.FreeAt
-		}
-		if answer.Never = answer.Never || u.Never; u.Never {
-			answer.Reason = fmt.Sprintf("%d recipients, and the limit is %d", step.Charges[u.Charge].Amount, u.Window.Count)
-		}
-	}
-	if out.Taken {
+	rule := policy.LimitRule{Then: policy.Hold, Limit: limit.Limit{Name: "volume", Per: []limit.Per{limit.Login}, Counts: limit.Recipients, Kind: limit.Volume, Windows: p.windows}}
+	limits := policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Rules: []policy.LimitRule{rule}, Store: p.store})
+	answer, err := limits.Pay(ctx, now, p.board(), w, id)
+	if answer.Taken {
 		p.paid[id]++
 		p.at[id] = now
 	}
-	return answer, nil
+	return answer, err
 }
 
 // paced is a site whose buckets have room for so many recipients an hour.
@@ -78,7 +65,7 @@ func paced(t *testing.T, count int64) *site {
 func (s *site) openTill() {
 	s.t.Helper()
 	s.lines = policy.NewLines(20_000)
-	s.d.Waiting, s.d.Pay = s.lines, s.till.pay
+	s.d.Waiting, s.d.Pay, s.till.board = s.lines, s.till.pay, func() *policy.Switches { return s.board.Load() }
 	s.d.Pacing = func() desk.Pacing { return s.till.pacing }
 	s.d.Abused = func(account string) bool { return s.till.abused[account] }
 	s.d.Notice = func(_ time.Time, topic, text string) { s.till.notices = append(s.till.notices, topic+": "+text) }
@@ -91,10 +78,15 @@ func (s *site) openTill() {
 // these buckets; the first is the account's.
 func (s *site) wait(recipients int, buckets []string, ids ...string) {
 	s.t.Helper()
+	s.waitOf(buckets[0], recipients, buckets, ids...)
+}
+
+func (s *site) waitOf(account string, recipients int, buckets []string, ids ...string) {
+	s.t.Helper()
 	for i, id := range ids {
 		at := s.start.Add(time.Duration(i) * time.Second)
 		w := policy.Waits{Origin: origin.Origin{UID: origin.NoUID}}
-		w.Origin.Login.Value = strings.TrimPrefix(buckets[0], "login:")
+		w.Origin.Login.Value = strings.TrimPrefix(account, "login:")
 		for _, b := range buckets {
 			w.Keys = append(w.Keys, bucket(b))
 			w.Charges = append(w.Charges, policy.WaitCharge{Limit: "volume", Value: b, Amount: int64(recipients)})
@@ -103,13 +95,13 @@ func (s *site) wait(recipients int, buckets []string, ids ...string) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		d := journal.Decision{ID: "d" + strings.ToLower(id), Time: at, Stage: journal.StageMessage, Verdict: policy.Hold, Rule: "volume", Account: buckets[0],
+		d := journal.Decision{ID: "d" + strings.ToLower(id), Time: at, Stage: journal.StageMessage, Verdict: policy.Hold, Rule: "volume", Account: account,
 			QueueID: id, MailFrom: "taro@example.jp", Size: 1000, Recipients: recipients, UID: -1, Waits: text}
 		if err := s.journal.Append(d); err != nil {
 			s.t.Fatal(err)
 		}
 		s.mta.put(file(id, s.start))
-		s.d.Room.Add(buckets[0], 1000)
+		s.d.Room.Add(account, 1000)
 		s.d.Enqueue(policy.Waiting{ID: d.ID, QueueID: id, HeldAt: at, Size: 1000, Recipients: recipients, Waits: &w})
 	}
 }
@@ -141,7 +133,7 @@ func (s *site) wantDid(want ...string) {
 
 func (s *site) wantWaiting(want int, value string) {
 	s.t.Helper()
-	if got := s.lines.Behind(bucket(value)); got != want {
+	if got := s.lines.Behind(bucket(value), value); got != want {
 		s.t.Errorf("%d wait for %s, want %d", got, value, want)
 	}
 }
@@ -192,18 +184,77 @@ func TestPaceReleasesAsRoomReturns(t *testing.T) {
 
 func TestPaceWaitsForEveryBucket(t *testing.T) {
 	s := paced(t, 2)
-	s.wait(1, []string{taro, "domain:example.jp"}, "A1A1A1", "A2A2A2")
-	s.wait(2, []string{"domain:example.jp"}, "B1B1B1") // as old as the first
+	const domain = "domain:example.jp"
+	s.wait(1, []string{taro, domain}, "A1A1A1", "A2A2A2", "A3A3A3")
+	s.waitOf(hanako, 2, []string{domain}, "B1B1B1") // as old as the first
 	s.wait(1, []string{hanako}, "C1C1C1")
 	s.pace()
-	s.wantState(journal.StateReleased, "A1A1A1", "C1C1C1")
-	s.wantState(journal.StateHeld, "A2A2A2", "B1B1B1") // one recipient has room, B1B1B1 is older and has two
+	s.wantState(journal.StateReleased, "A1A1A1", "A2A2A2", "C1C1C1") // B1B1B1 is older than A2A2A2, and another's
+	s.wantState(journal.StateHeld, "A3A3A3", "B1B1B1")
 	s.wantWaiting(1, taro)
-	s.wantWaiting(2, "domain:example.jp")
+	lines := s.d.Lines(s.now)
+	slices.SortFunc(lines, func(a, b desk.Line) int { return strings.Compare(a.Key+a.Account, b.Key+b.Account) })
+	var got []string
+	for _, l := range lines {
+		got = append(got, fmt.Sprint(l.Key, " ", l.Account, " ", l.Waiting, " ", l.QueueID))
+	}
+	if want := []string{domain + " " + hanako + " 1 B1B1B1", domain + " " + taro + " 1 A3A3A3", taro + " " + taro + " 1 A3A3A3"}; !slices.Equal(got, want) {
+		t.Errorf("lines %q, want %q", got, want)
+	}
 	s.goOn(6*time.Hour, 10*time.Second)
-	s.wantState(journal.StateReleased, "A2A2A2", "B1B1B1")
-	if d := s.mta.did(); !slices.Equal(d[2:], []string{"release B1B1B1", "release A2A2A2"}) {
-		t.Errorf("then %q", d)
+	s.wantState(journal.StateReleased, "A3A3A3", "B1B1B1")
+}
+
+// What is stopped, or too much for what room there is, stops the mail of no other
+// account under the same limit.
+func TestPaceOfAccountsThatShareALimit(t *testing.T) {
+	for name, stop := range map[string]func(*site){
+		"suspended": func(s *site) { s.suspend(taro) },
+		"paused": func(s *site) {
+			if _, err := s.d.Set(s.now, admin, policy.Switch{Kind: policy.Pause, Subject: policy.SubjectLogin, Value: "taro@example.jp", Reason: "complaint"}); err != nil {
+				s.t.Fatal(err)
+			}
+		},
+		"abuse": func(s *site) { s.till.abused[taro] = true },
+		"bounces": func(s *site) {
+			s.waitOf(taro, 4, []string{"server"}, "F1F1F1")
+			s.pace()
+			s.d.Outcome("F1F1F1", "bounced", 4)
+			s.goOn(2*time.Hour, 10*time.Second)
+		},
+		"too large for what room there is": func(s *site) {
+			s.waitOf(taro, 1, []string{"server"}, "F1F1F1")
+			s.pace()
+			s.waitOf(taro, 4, []string{"server"}, "A0A0A0")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := paced(t, 4)
+			stop(s)
+			s.waitOf(taro, 3, []string{"server"}, "A1A1A1", "A2A2A2")
+			s.start = s.start.Add(time.Minute) // later
+			s.waitOf(hanako, 1, []string{"server"}, "B1B1B1", "B2B2B2", "B3B3B3")
+			s.goOn(time.Minute, time.Second)
+			s.wantState(journal.StateReleased, "B1B1B1", "B2B2B2", "B3B3B3")
+			s.wantState(journal.StateHeld, "A1A1A1", "A2A2A2")
+		})
+	}
+}
+
+// An account with much mail gets no more of what all share than one with little.
+func TestPaceSharesRoomFairly(t *testing.T) {
+	s := paced(t, 4)
+	var many []string
+	for i := range 50 {
+		many = append(many, fmt.Sprintf("A%05X", i))
+	}
+	s.waitOf(taro, 1, []string{"server"}, many...)
+	s.start = s.start.Add(time.Minute) // later
+	s.waitOf(hanako, 1, []string{"server"}, "B1B1B1", "B2B2B2", "B3B3B3")
+	s.goOn(2*time.Hour, 10*time.Second)
+	s.wantState(journal.StateReleased, "B1B1B1", "B2B2B2", "B3B3B3")
+	if n := len(s.mta.did()); n < 7 || n > 8 {
+		t.Errorf("%d went in two hours, want what the limit lets through", n)
 	}
 }
 
@@ -214,7 +265,7 @@ func TestPaceLeavesWhatNeverFits(t *testing.T) {
 	s.pace()
 	s.wantState(journal.StateReleased, "A2A2A2")
 	s.wantState(journal.StateHeld, "A1A1A1")
-	if h := s.entries("A1A1A1")[0]; h.ChangeReason != "it never fits, so it is not released by itself: 3 recipients, and the limit is 2" {
+	if h := s.entries("A1A1A1")[0]; h.ChangeReason != "it never fits, so it is not released by itself: volume: 0 of 2 recipients in 1h used by login:taro@example.jp, this message has 3; more than may ever be in one message" {
 		t.Errorf("the note is %q", h.ChangeReason)
 	}
 	s.reconcile()
@@ -270,13 +321,17 @@ func TestPaceStops(t *testing.T) {
 		why         string
 	}{
 		"red switch": {func(s *site) { _, _ = s.d.Stop(s.t.Context(), s.now, admin, "x") }, func(s *site) { _, _ = s.d.Start(s.t.Context(), s.now, admin, "x", true) }, "stopped"},
-		"suspended":  {func(s *site) { s.suspend(taro) }, func(s *site) { _, _ = s.d.Resume(s.t.Context(), s.now, admin, desk.Resumption{Account: taro}) }, "suspended: "},
-		"paused":     {set(policy.Switch{Kind: policy.Pause, Subject: policy.SubjectLogin, Value: "taro@example.jp", Reason: "to look"}), lift(policy.Pause), "paused: to look"},
+		"suspended": {func(s *site) { s.suspend(taro) }, func(s *site) {
+			_, _ = s.d.Resume(s.t.Context(), s.now, admin, desk.Resumption{Account: taro})
+			lift(policy.Probation)(s) // half of the limit is less than one message has
+		}, "suspended: "},
+		"paused": {set(policy.Switch{Kind: policy.Pause, Subject: policy.SubjectLogin, Value: "taro@example.jp", Reason: "to look"}), lift(policy.Pause), "paused: to look"},
 		"complaint": {func(s *site) {
-			if _, err := s.d.Complaint(s.now, admin, taro, "spam to a@example.org"); err != nil {
-				s.t.Fatal(err)
+			set(policy.Switch{Kind: policy.Pause, Subject: policy.SubjectLogin, Value: "taro@example.jp", Reason: "complaint of 2 March"})(s)
+			if n := len(s.told); n != 1 || s.told[0] != taro+": nothing held of it is released by itself any more, by root: complaint of 2 March" {
+				s.t.Errorf("the incident's time line has %q", s.told)
 			}
-		}, lift(policy.Pause), "paused: complaint: spam to a@example.org"},
+		}, lift(policy.Pause), "paused: complaint of 2 March"},
 		"abuse":     {func(s *site) { s.till.abused[taro] = true }, func(s *site) { s.till.abused[taro] = false }, "an incident of abuse is open"},
 		"bounces":   {nil, func(s *site) { _, _ = s.d.Resume(s.t.Context(), s.now, admin, desk.Resumption{Account: taro}) }, "3 of 4 recipients"},
 		"no pacing": {func(s *site) { s.till.pacing.Release = false }, func(s *site) { s.till.pacing.Release = true; s.reconcile() }, ""},

@@ -12,6 +12,7 @@ import (
 	"relayguard/journal"
 	"relayguard/policy"
 	"relayguard/policy/limit"
+	"relayguard/policy/origin"
 )
 
 // A daemon that dies at any point of a paced release: nothing is lost, nothing is
@@ -110,7 +111,9 @@ func TestPaceMeetsAnAdmin(t *testing.T) {
 		}, journal.StateDeleting, nil},
 		"who suspends the account": {func(s *site) { s.suspend(taro) }, journal.StateHeld, nil},
 		"who pulls the red switch": {func(s *site) { _, _ = s.d.Stop(s.t.Context(), s.now, admin, "x") }, journal.StateHeld, nil},
-		"who notes a complaint":    {func(s *site) { _, _ = s.d.Complaint(s.now, admin, taro, "x") }, journal.StateHeld, nil},
+		"who notes a complaint": {func(s *site) {
+			_, _ = s.d.Set(s.now, admin, policy.Switch{Kind: policy.Pause, Subject: policy.SubjectLogin, Value: "taro@example.jp", Reason: "complaint"})
+		}, journal.StateHeld, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := paced(t, 10)
@@ -255,10 +258,34 @@ func TestReconcileKeepsLinesInStep(t *testing.T) {
 	s.pace()
 	s.wantState(journal.StateReleased, "A2A2A2") // another relay, say, was told of the new limit
 
-	young := policy.Waiting{ID: "db1b1b1", QueueID: "B1B1B1", HeldAt: s.now.Add(5 * time.Minute), Waits: &policy.Waits{Keys: []limit.Key{bucket(taro)}}}
+	young := policy.Waiting{ID: "db1b1b1", QueueID: "B1B1B1", HeldAt: s.now.Add(5 * time.Minute), Waits: &policy.Waits{Keys: []limit.Key{bucket(taro)}, Origin: origin.Origin{Login: origin.Key{Value: "taro@example.jp"}}}}
 	s.lines.Add(young) // the journal's database is a moment behind
 	s.reconcile()
 	s.wantWaiting(1, taro)
 	s.reconcile()
 	s.wantWaiting(0, taro)
+}
+
+// A reload that has held mail released by itself again has it wait at once, not
+// when the queue was looked at.
+func TestLinesAreRefilledAtOnce(t *testing.T) {
+	s := paced(t, 1)
+	s.wait(1, []string{taro}, "A1A1A1", "A2A2A2", "A3A3A3")
+	s.till.pacing.Release = false
+	s.pace()
+	s.wantWaiting(0, taro)
+	s.wait(1, []string{taro}, "B1B1B1") // meanwhile
+	if _, err := s.d.Delete(t.Context(), s.now, admin, desk.Order{Filter: ids("A3A3A3")}); err != nil {
+		t.Fatal(err)
+	}
+	s.till.pacing.Release = true
+	s.journal.set(errAway, nil, nil)
+	if err := s.d.RefillLines(t.Context(), s.now); err == nil {
+		t.Error("lines are filled from a journal that is behind")
+	}
+	s.journal.set(nil, nil, nil)
+	if err := s.d.RefillLines(t.Context(), s.now); err != nil {
+		t.Fatal(err)
+	}
+	s.wantWaiting(3, taro)
 }

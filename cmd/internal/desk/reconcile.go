@@ -167,6 +167,8 @@ func ended(now time.Time, h journal.Hold) journal.HoldChange {
 	c := journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, By: guardItself.Name, State: endOf(h.State)}
 	if c.State == journal.StateGone {
 		c.Reason = reasonGone
+	} else { // as it was asked for
+		c.By, c.Reason = h.ChangedBy, h.ChangeReason
 	}
 	return c
 }

@@ -95,6 +95,21 @@ func until(s policy.Switch) string {
 	return "until " + s.Until.UTC().Format(time.RFC3339)
 }
 
+// order says what a switch is about besides its subject, and until when.
+func order(s policy.Switch) string {
+	var parts []string
+	if s.Rule != "" {
+		parts = append(parts, s.Rule)
+	}
+	for _, w := range s.Windows {
+		parts = append(parts, fmt.Sprintf("%d/%v", w.Count, w.Length))
+	}
+	if s.Count > 0 {
+		parts = append(parts, fmt.Sprintf("%d recipients", s.Count))
+	}
+	return strings.Join(append(parts, until(s)), " ")
+}
+
 // forbidSubmit makes sendmail(1) refuse a whole account. One that many sites
 // share is not refused: its mail is held, site by site where they can be told.
 func (d *Desk) forbidSubmit(ctx context.Context, uid string) (how string, err error) {
@@ -444,7 +459,10 @@ func (d *Desk) Lift(now time.Time, by By, kind policy.SwitchKind, which string, 
 	if len(found) == 0 {
 		return nil, fmt.Errorf("%w: %s %s", ErrNoSwitch, kind, which)
 	}
-	d.append(d.audit(now, by, string(kind)+" remove", which, reason, ""))
+	d.append(d.audit(now, by, string(kind)+" remove", found[0].About(), reason, order(found[0])))
+	if kind == policy.Pause {
+		d.tell(now, d.name(&found[0]), "what is held of it may be released by itself again, by "+by.Name)
+	}
 	defer d.Hurry()
 	return d.Switches.Remove(match)
 }
@@ -452,7 +470,9 @@ func (d *Desk) Lift(now time.Time, by By, kind policy.SwitchKind, which string, 
 // ErrNoSwitch says that there is no such switch.
 var ErrNoSwitch = errors.New("there is none such")
 
-// Set puts a switch into force that needs no more than that.
+// Set puts a switch into force that needs no more than that. A complaint about an
+// account is a Pause of it, with what was complained of as the reason: what is
+// held may be more of that.
 func (d *Desk) Set(now time.Time, by By, s policy.Switch) (policy.Switch, error) {
 	s.By, s.Since = by.Name, now
 	if s.Subject == policy.SubjectLocalUser {
@@ -465,7 +485,10 @@ func (d *Desk) Set(now time.Time, by By, s policy.Switch) (policy.Switch, error)
 	if err := s.Check(); err != nil {
 		return s, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
-	d.append(d.audit(now, by, string(s.Kind)+" add", s.About(), s.Reason, until(s)))
+	d.append(d.audit(now, by, string(s.Kind)+" add", s.About(), s.Reason, order(s)))
+	if s.Kind == policy.Pause {
+		d.tell(now, d.name(&s), "nothing held of it is released by itself any more, by "+by.Name+": "+s.Reason)
+	}
 	defer d.Hurry()
 	return d.Switches.Set(s)
 }

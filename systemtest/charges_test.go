@@ -334,10 +334,10 @@ func TestExpansionIsChargedFromTheLog(t *testing.T) {
 	wantUsed(t, r, "local_user:games", "user-volume", 10+6)
 
 	// What was charged afterwards counts before the next message.
-	sendAccepted(t, client, "taro@example.jp", rcpts("more", 24), fromTaro("more"))
-	wantVerdict(t, r, "more", "hold", "login-volume", "login:taro@example.jp")
 	sendAccepted(t, client, "taro@example.jp", rcpts("fits", 23), fromTaro("fits"))
 	wantVerdict(t, r, "fits", "accept", "", "login:taro@example.jp")
+	sendAccepted(t, client, "taro@example.jp", rcpts("more", 1), fromTaro("more"))
+	wantVerdict(t, r, "more", "hold", "login-volume", "login:taro@example.jp")
 	eventually(t, "both have ten and six", func() bool {
 		got := recipientsAtSink(r.Postfix)
 		return got["ten-9@example.net"] == 2 && got["team-5@example.net"] == 2

@@ -16,12 +16,12 @@ import (
 
 func TestExplainAndDecisions(t *testing.T) {
 	t.Parallel()
-	r := startRelay(t, relay.Options{Config: webNodes + perLogin("login-volume", "", "5/10m", "7/1h")})
+	r := startRelay(t, relay.Options{Config: webNodes + perLogin("login-volume", "", "5/10m", "9/1h")})
 	begin := time.Now().Add(-time.Second)
 	taro := loggedInAs(t, r.Postfix, "taro@example.jp", "ADDR=203.0.113.7", "PORT=40001")
 	sendAccepted(t, taro, "taro@example.jp", rcpts("three", 3), fromTaro("three"))
-	sendAccepted(t, taro, "taro@example.jp", append(rcpts("four", 3), "d@example.org"), fromTaro("four"))
 	sendAccepted(t, taro, "taro@example.jp", rcpts("two", 2), fromTaro("two"))
+	sendAccepted(t, taro, "taro@example.jp", append(rcpts("four", 3), "d@example.org"), fromTaro("four"))
 	sendmail(t, r.Postfix, games, letter("local", "From: g@games.example.jp"), "-f", "g@games.example.jp", "x@example.net")
 	node := strangerAt(t, r.Postfix, relay.Relaying, "ADDR=198.51.100.7", "PORT=40001")
 	sendAccepted(t, node, "n@example.org", rcpts("node", 1), letter("node", "From: n@example.org"))
@@ -56,22 +56,22 @@ func TestExplainAndDecisions(t *testing.T) {
 			d.Recipients != 4 || d.Domains["example.net"] != 3 || d.Domains["example.org"] != 1 {
 			t.Errorf("decision: %+v", d)
 		}
-		want := map[float64]counter{600: {Count: 5, Used: 3, Amount: 4, Over: true}, 3600: {Count: 7, Used: 3, Amount: 4}}
+		want := map[float64]counter{600: {Count: 5, Used: 5, Amount: 4, Over: true}, 3600: {Count: 9, Used: 5, Amount: 4}}
 		for _, c := range d.Limits {
 			w := want[c.Window]
 			if c.Limit != "login-volume" || c.Key != "login:taro@example.jp" || c.Count != w.Count || c.Used != w.Used || c.Amount != w.Amount || c.Over != w.Over {
 				t.Errorf("counter %+v, want %+v", c, w)
 			}
-			three := of["<three>"].Time
-			if window := time.Duration(c.Window) * time.Second; c.Over && (c.FreeAt.Before(three.Add(window)) || c.FreeAt.After(three.Add(window*17/16+time.Second))) {
-				t.Errorf("free again at %v, the three went at %v", c.FreeAt, three)
+			two := of["<two>"].Time
+			if window := time.Duration(c.Window) * time.Second; c.Over && (c.FreeAt.Before(two.Add(window)) || c.FreeAt.After(two.Add(window*17/16+time.Second))) {
+				t.Errorf("free again at %v, the two went at %v", c.FreeAt, two)
 			}
 		}
 		if len(d.Limits) != 2 || len(byID[0].Held) != 1 || byID[0].Held[0].State != "held" {
 			t.Errorf("explain: %+v", byID[0])
 		}
 		stdout, _ := order(t, r, 0, "explain", four.ID)
-		for _, want := range []string{"3/5", "3/7", "+4 rcpt", "OVER", "fits", "taro@example.jp", "203.0.113.7", "held release " + held.QueueID} {
+		for _, want := range []string{"5/5", "5/9", "+4 rcpt", "OVER", "fits", "taro@example.jp", "203.0.113.7", "held release " + held.QueueID} {
 			if !strings.Contains(stdout, want) {
 				t.Errorf("explain does not say %q:\n%s", want, stdout)
 			}
@@ -92,25 +92,25 @@ func TestExplainAndDecisions(t *testing.T) {
 			want string // Message-IDs, the newest first; "-" is the stranger's refused recipient
 			args []string
 		}{
-			{"two four three", []string{"--login", "taro@example.jp"}},
-			{"two four three", []string{"--account", "login:taro@example.jp"}},
+			{"four two three", []string{"--login", "taro@example.jp"}},
+			{"four two three", []string{"--account", "login:taro@example.jp"}},
 			{"local", []string{"--local-user", "games"}},
 			{"local", []string{"--account", "local_user:games"}},
 			{"node", []string{"--account", "network:web"}},
 			{"-", []string{"--account", "unknown"}},
-			{"two four three", []string{"--address", "taro@example.jp"}},
+			{"four two three", []string{"--address", "taro@example.jp"}},
 			{"local", []string{"--address", "@games.example.jp"}},
 			{"-", []string{"--address", "spam@example.com"}},
 			{"four", []string{"--rule", "login-volume"}},
 			{"- four", []string{"--verdict", "hold", "--verdict", "reject"}},
 			{"four", []string{"--queue-id", held.QueueID}},
 			{"three", []string{"--message-id", "<three>"}},
-			{"two four three", []string{"--client", "203.0.113.7"}},
+			{"four two three", []string{"--client", "203.0.113.7"}},
 			{"-", []string{"--stage", "rcpt"}},
 			{"four", []string{"--login", "taro@example.jp", "--stage", "message", "--verdict", "hold", "--since", "1h"}},
-			{"two", []string{"--login", "taro@example.jp", "--limit", "1"}},
-			{"four three", []string{"--login", "taro@example.jp", "--before", of["<two>"].ID}},
-			{"two four three", []string{"--login", "taro@example.jp", "--since", begin.UTC().Format(time.RFC3339), "--until", now}},
+			{"four", []string{"--login", "taro@example.jp", "--limit", "1"}},
+			{"two three", []string{"--login", "taro@example.jp", "--before", of["<four>"].ID}},
+			{"four two three", []string{"--login", "taro@example.jp", "--since", begin.UTC().Format(time.RFC3339), "--until", now}},
 			{"", []string{"--until", begin.UTC().Format(time.RFC3339)}},
 			{"", []string{"--login", "taro@example.jp", "--rule", "auth"}},
 			{"", []string{"--login", "%"}},

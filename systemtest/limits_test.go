@@ -112,10 +112,13 @@ func TestFiftyConnectionsOfOneLogin(t *testing.T) {
 	r := startRelay(t, relay.Options{Config: perLogin("login-burst", "", "30/10m", "45/1h")})
 	taro := logInAll(t, r, connections, "taro@example.jp")
 
-	t.Run("pass exactly what the limit has, and hold the rest", func(t *testing.T) {
+	t.Run("pass what the limit has, and hold the rest", func(t *testing.T) {
 		sent := sendInParallel(t, taro, "taro@example.jp", "burst", perConnection)
-		if n := deliveredTo(t, r, sent); n != 30 {
-			t.Errorf("%d recipients got mail, want exactly 30", n)
+		delivered := deliveredTo(t, r, sent)
+		// What is left beside the first that did not fit, to up to three, is its: all
+		// others queue behind it.
+		if delivered > 30 || delivered < 28 {
+			t.Errorf("%d recipients got mail, want 30, or what a message to three leaves", delivered)
 		}
 		held, passed := 0, 0
 		for _, h := range heldOf(t, r, "--login", "taro@example.jp") {
@@ -127,19 +130,20 @@ func TestFiftyConnectionsOfOneLogin(t *testing.T) {
 		for _, d := range ask[[]decided](t, r, 0, "decisions", "--login", "taro@example.jp", "--verdict", "accept", "--limit", "500") {
 			passed += d.Recipients
 		}
-		if len(sent) != perConnection*connections || passed != 30 {
+		if len(sent) != perConnection*connections || passed != delivered {
 			t.Errorf("%d messages of %d got 250; by the journal %d recipients passed", len(sent), perConnection*connections, passed)
 		}
 		if accepted := perConnection*connections - held; len(inHold(t, r.Postfix)) != held || accepted < 10 || accepted > 30 {
 			t.Errorf("%d messages held by the journal, %d in the queue", held, len(inHold(t, r.Postfix)))
 		}
-		wantUsed(t, r, "taro@example.jp", "login-burst", 30)
+		wantUsed(t, r, "taro@example.jp", "login-burst", int64(delivered))
 		order(t, r, 0, "held", "delete", "--all", "--yes", "--reason", "the next test needs room")
 	})
 
 	t.Run("never pass more than an exact count over any interval allows", func(t *testing.T) {
 		const perSecond, inAll = 12, 36
-		reload(t, r, "enforce", perLogin("login-second", "", fmt.Sprintf("%d/1s", perSecond), fmt.Sprintf("%d/1h", inAll)))
+		// Deferred: behind what is held, everything would wait.
+		reload(t, r, "enforce", perLogin("login-second", "then = \"defer\"", fmt.Sprintf("%d/1s", perSecond), fmt.Sprintf("%d/1h", inAll)))
 		hanako := logInAll(t, r, 20, "hanako@example.jp")
 		var sent [][]string
 		for begin := time.Now(); time.Since(begin) < 2200*time.Millisecond; {
@@ -205,8 +209,7 @@ func TestLimitsWhileLearning(t *testing.T) {
 	for i := range 6 {
 		one(fmt.Sprintf("burst-%d", i))
 	}
-	sent := time.Now()
-	if took := sent.Sub(start); took > 1500*time.Millisecond {
+	if took := time.Since(start); took > 1500*time.Millisecond {
 		t.Fatalf("six messages took %v: that is no burst", took)
 	}
 	for i := range 5 {
@@ -215,16 +218,18 @@ func TestLimitsWhileLearning(t *testing.T) {
 	wantVerdict(t, r, "burst-5", "hold", "login-volume", "login:taro@example.jp")
 	wantHeld(t, r.Postfix, "burst-5@example.net")
 
-	// The hour has room for three more; what is over it is told, and passes.
-	time.Sleep(time.Until(sent.Add(2200 * time.Millisecond))) // the burst's window, and a sixteenth
-	for i := range 4 {
+	// What the burst held goes by itself. The hour has room for two more; what is over
+	// it is told, and passes.
+	wantArrived(t, r.Postfix, "burst-5@example.net")
+	time.Sleep(2200 * time.Millisecond) // the burst's window, and a sixteenth
+	for i := range 3 {
 		one(fmt.Sprintf("hour-%d", i))
 	}
-	for i := range 3 {
+	for i := range 2 {
 		wantVerdict(t, r, fmt.Sprintf("hour-%d", i), "accept", "", "login:taro@example.jp")
 	}
-	wantVerdict(t, r, "hour-3", "tell", "login-volume", "login:taro@example.jp")
-	wantOnce(t, r.Postfix, "burst-0@example.net", "hour-0@example.net", "hour-3@example.net")
+	wantVerdict(t, r, "hour-2", "tell", "login-volume", "login:taro@example.jp")
+	wantOnce(t, r.Postfix, "burst-0@example.net", "burst-5@example.net", "hour-0@example.net", "hour-2@example.net")
 	stdout, _ := order(t, r, 1, "status")
 	if want := "learning: bursts and abuse limits act"; !strings.Contains(stdout, want) {
 		t.Errorf("status does not say %q:\n%s", want, stdout)

@@ -259,7 +259,7 @@ func (s *site) dropWAL(path string) {
 
 func (s *site) cut(path string, part float64) {
 	s.t.Helper()
-	if filepath.Base(path) == "journal.db" {
+	if filepath.Ext(path) == ".db" {
 		s.fold()
 	}
 	if err := syscall.Truncate(path, int64(float64(s.size(path))*part)); err != nil {

@@ -51,14 +51,22 @@ min_free_inodes = 100
 `
 
 // TestKill kills the guard, Postfix, the root helper and commands at random
-// moments under load, and then asks for every message.
-func TestKill(t *testing.T) {
-	s := startSite(t, relay.Options{Config: killConfig})
+// moments under load, and then asks for every message. What is held is for an
+// admin: so what is charged is known to the recipient.
+func TestKill(t *testing.T) { kill(t, *rounds, false) }
+
+// TestKillWhilePaced is TestKill where held mail goes by itself, too: until none
+// is left, none twice, and each charged at most twice.
+func TestKillWhilePaced(t *testing.T) { kill(t, (*rounds+3)/4, true) }
+
+func kill(t *testing.T, rounds int, paced bool) {
+	s := startSite(t, relay.Options{Config: fmt.Sprintf("%srelease = %t\n", killConfig, paced)})
 	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d, %d rounds", seed, *rounds)
+	t.Logf("seed %d, %d rounds", seed, rounds)
 	k := &killer{
 		load:   &load{site: s, ledger: &ledger{deleted: map[string]bool{}}, pace: 60 * time.Millisecond},
 		random: rand.New(rand.NewPCG(seed, 0)),
+		paced:  paced,
 	}
 	if r, err := s.Relayguard(t.Context(), "deny", "add", "client", "192.0.2.1", "--reason", "fault test"); err != nil || r.ExitCode != 0 {
 		t.Fatalf("deny: %v %+v", err, r)
@@ -67,7 +75,7 @@ func TestKill(t *testing.T) {
 	var work sync.WaitGroup
 	work.Go(func() { k.run(ctx) })
 	began := time.Now()
-	for n := range *rounds {
+	for n := range rounds {
 		if k.round(t.Context(), n); t.Failed() {
 			break
 		}
@@ -75,8 +83,11 @@ func TestKill(t *testing.T) {
 	took := time.Since(began)
 	stop()
 	work.Wait()
-	t.Logf("%d rounds took %v: %v", *rounds, took.Round(time.Second), k.counts())
+	t.Logf("%d rounds took %v: %v", rounds, took.Round(time.Second), k.counts())
 	k.drain()
+	if paced {
+		k.letGo()
+	}
 	k.verify()
 }
 
@@ -84,7 +95,9 @@ func TestKill(t *testing.T) {
 type killer struct {
 	*load
 	random   *rand.Rand
+	paced    bool // held mail is released by itself
 	readings []reading
+	woken    int                           // tries of drain
 	inQueue  map[string]postfixtest.Queued // what is held at the end
 }
 
@@ -257,6 +270,29 @@ func (k *killer) everything(ctx context.Context) {
 	k.read(ctx)
 }
 
+// letGo waits until all that waits for its limits has gone.
+func (k *killer) letGo() {
+	k.t.Helper()
+	// Nobody is stopped any more.
+	if _, err := k.Relayguard(k.t.Context(), "resume", suspect, "--cause", "fault test"); err != nil {
+		k.t.Fatal(err)
+	}
+	began := time.Now()
+	poll(k.t, 4*time.Minute, "let go what waits for its limits", func() error {
+		var lines []struct {
+			Key     string
+			Waiting int
+			Stopped string
+		}
+		if err := k.ask(k.t.Context(), "/v1/held/lines", nil, nil, &lines); err != nil || len(lines) > 0 {
+			return fmt.Errorf("%+v, %v", lines, err)
+		}
+		return nil
+	})
+	k.t.Logf("what waited for its limits has gone %v after the load ended", time.Since(began).Round(time.Second))
+	k.drain()
+}
+
 // counts tells what was killed how often, and what was sent.
 func (k *killer) counts() string {
 	n := map[string]int{}
@@ -272,11 +308,10 @@ func (k *killer) counts() string {
 // drain waits until nothing is on its way.
 func (k *killer) drain() {
 	k.t.Helper()
-	serial := 0
 	poll(k.t, 2*time.Minute, "drain the queue", func() error {
-		serial++
-		if serial%20 == 1 { // wakes pickup, which looks by itself once a minute only
-			k.submit(fmt.Sprintf("last-%d", serial))
+		k.woken++
+		if k.woken%20 == 1 { // wakes pickup, which looks by itself once a minute only
+			k.submit(fmt.Sprintf("last-%d", k.woken))
 		}
 		if _, err := k.Command(k.t.Context(), "postqueue", "-f"); err != nil {
 			return err

@@ -135,6 +135,11 @@ type (
 			Backlog int    `json:"backlog"`
 			Lost    int64  `json:"lost"`
 		}
+		Store struct {
+			Kind string `json:"kind"`
+			OK   bool   `json:"ok"`
+			Text string `json:"text"`
+		}
 		Queue string `json:"queue_error"`
 	}
 )

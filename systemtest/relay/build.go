@@ -2,10 +2,12 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -27,25 +29,42 @@ func Build(ctx context.Context, dir string, flags ...string) (string, error) {
 // test that failed.
 func StartTest(t testing.TB, o Options) *Relay {
 	t.Helper()
+	return StartTests(t, o)[0]
+}
+
+// StartTests is StartTest of several relays at once.
+func StartTests(t testing.TB, each ...Options) []*Relay {
+	t.Helper()
 	postfixtest.Need(t)
-	r, err := Start(t.Context(), o)
-	if err != nil {
+	relays, errs := make([]*Relay, len(each)), make([]error, len(each))
+	var all sync.WaitGroup
+	for i, o := range each {
+		all.Go(func() { relays[i], errs[i] = Start(t.Context(), o) })
+	}
+	all.Wait()
+	for _, r := range relays {
+		if r != nil {
+			t.Cleanup(func() { r.endTest(t) })
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := r.StopGuard(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		if bad := r.Broken(); len(bad) > 0 {
-			t.Errorf("the guard's log has:\n%s", strings.Join(bad, "\n"))
-		}
-		end, log := r.logEnd(), r.Log()
-		if err := r.Stop(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the guard's log ends:\n%s\nPostfix's log ends:\n%s", end, log[max(0, len(log)-4000):])
-		}
-	})
-	return r
+	return relays
+}
+
+func (r *Relay) endTest(t testing.TB) {
+	if err := r.StopGuard(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if bad := r.Broken(); len(bad) > 0 {
+		t.Errorf("the guard's log has:\n%s", strings.Join(bad, "\n"))
+	}
+	end, log := r.logEnd(), r.Log()
+	if err := r.Stop(); err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Logf("the guard's log ends:\n%s\nPostfix's log ends:\n%s", end, log[max(0, len(log)-4000):])
+	}
 }

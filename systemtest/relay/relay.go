@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -348,6 +349,9 @@ func (r *Relay) logEnd() string {
 // Mark is where the guard's log ends now.
 func (r *Relay) Mark() int { return len(r.lines()) }
 
+// Lines are those of the guard's log since a mark.
+func (r *Relay) Lines(mark int) []Line { return r.lines()[mark:] }
+
 // Verdicts are the guard's verdicts since a mark.
 func (r *Relay) Verdicts(mark int) []Line {
 	var verdicts []Line
@@ -392,4 +396,9 @@ func (r *Relay) waitLine(ctx context.Context, mark int, match func(Line) bool) (
 		case <-tick.C:
 		}
 	}
+}
+
+// LogLines are the lines of the guard's log with that message.
+func (r *Relay) LogLines(msg string) []Line {
+	return slices.DeleteFunc(r.lines(), func(l Line) bool { return l.Msg != msg })
 }

@@ -1,7 +1,8 @@
 // Command demo shows relayguard at work: a private Postfix with Dovecot's AUTH
 // and the real daemon on loopback, a short scenario over real SMTP and
-// sendmail(1), what became of each message, and what an admin does about a stolen
-// login, by the real commands. It exits 0 only if everything was as expected.
+// sendmail(1), what became of each message, what an admin does about a stolen
+// login, by the real commands, and how held bills go out by themselves. It exits 0
+// only if everything was as expected.
 package main
 
 import (
@@ -56,7 +57,7 @@ func run(ctx context.Context, binary string, stay bool) (err error) {
 		Postfix: postfixtest.Options{
 			Inside:    []string{"example.jp"},
 			Mailboxes: []string{"hanako@example.jp", "postmaster@example.jp"},
-			Users:     map[string]string{"taro@example.jp": password, "hanako@example.jp": password},
+			Users:     map[string]string{taro: password, "hanako@example.jp": password, billing: password},
 		},
 	})
 	if err != nil {
@@ -95,7 +96,10 @@ func playAll(ctx context.Context, r *relay.Relay, binary string, out *screen) (b
 		return false, err
 	}
 	a := &admin{binary: binary, relay: r, out: out, met: asExpected && met}
-	err = night(ctx, a, found)
+	if err := night(ctx, a, found); err != nil {
+		return false, err
+	}
+	err = heal(ctx, a)
 	return a.met, err
 }
 

@@ -18,7 +18,13 @@ const (
 )
 
 // config goes behind what the relay needs anyway. The phase is enforce.
-const config = `
+var config = fmt.Sprintf(`
+[[override]]
+limit = "login-volume"
+for = "login:%s"
+windows = ["%d/%s"]
+reason = "so short that the demo need not wait for an hour"
+
 [[network]]
 name = "web-nodes"
 cidr = ["198.51.100.0/24"]
@@ -27,7 +33,7 @@ owner = "ops@example.jp"
 
 [address.logins]
 "taro@example.jp" = ["sales@example.jp"]
-`
+`, billing, billsLimit, billsWindow)
 
 // act is one message of the scenario and what must become of it.
 type act struct {
@@ -217,6 +223,7 @@ func invite(r *relay.Relay, out *screen, binary string) {
 	out.command("what is happening", "guard status")
 	out.command("what was decided, the newest first", "guard decisions --limit 20")
 	out.command("what is held; show, release and delete ID go the same way", "guard held list")
+	out.command("how a sender stands under its limits", "guard limits show "+billing)
 	out.command("Taro has a new password", "guard resume login:"+taro+" --cause 'new password'")
 	out.command("the red switch, and back: guard start", "guard stop --reason drill")
 	out.command("ways round the guard", "guard check")

@@ -21,6 +21,11 @@
 // that stay open (memory). At last a real Postfix carries mail without milter,
 // with the raw one, and with the guard, until its queue is empty again.
 //
+// Limits are measured by themselves: steps a second over 1, 3 and 6 buckets by
+// 1, 16 and 64 callers, each store beside what it stands on (a sharded map of as
+// many keys; the same buckets in memory; a script in Redis that does nothing with
+// as many keys), and what a million buckets take.
+//
 // The trap: generator and milter share the processors, so in the closed loop
 // the generator's own cost lowers every number, most that of the fastest. It is
 // printed, too, as is what others took of the machine meanwhile.
@@ -97,7 +102,7 @@ func parseFlags(args []string) (plan, error) {
 }
 
 // Parts of the benchmark.
-var partNames = []string{"closed", "open", "memory", "postfix"}
+var partNames = []string{"closed", "open", "memory", "postfix", "limits"}
 
 func (p *plan) has(part string) bool { return p.only == "" || p.only == part }
 
@@ -118,7 +123,7 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 	for i := range variants {
 		b.mails = append(b.mails, newMail(i))
 	}
-	if p.only != "postfix" {
+	if p.only != "postfix" && p.only != "limits" {
 		if err := b.wire(ctx); err != nil {
 			b.skipped = append(b.skipped, fmt.Sprintf("wire: %v", err))
 		}
@@ -126,6 +131,11 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 	if p.has("postfix") {
 		if err := b.postfix(ctx); err != nil {
 			b.skipped = append(b.skipped, fmt.Sprintf("postfix: %v", err))
+		}
+	}
+	if p.has("limits") {
+		if err := b.limits(ctx); err != nil {
+			return err
 		}
 	}
 	b.progress("")
@@ -136,19 +146,24 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 		return fmt.Errorf("nothing could be measured: %s", strings.Join(b.skipped, "; "))
 	}
 	printTable(out, b.results)
+	printStandings(out, b.standings)
 	b.remarks(out)
+	for i := range b.standings {
+		b.results = append(b.results, b.standings[i].results()...)
+	}
 	return writeJSON(p.json, b.results)
 }
 
 // bench is a run.
 type bench struct {
 	plan
-	dir     string
-	mails   []mail
-	started time.Time
-	results []result
-	skipped []string  // what could not be measured, and why
-	foreign []float64 // see throughput
+	dir       string
+	mails     []mail
+	started   time.Time
+	results   []result
+	standings []standing // of limits, with a table of their own
+	skipped   []string   // what could not be measured, and why
+	foreign   []float64  // see throughput
 }
 
 // remarks says what belongs to the numbers.

@@ -50,7 +50,7 @@ func (g *goal) String() string {
 	if g.ofRatio {
 		kind = "x"
 	}
-	return sign + strconv.FormatFloat(g.bound, 'g', 3, 64) + kind
+	return sign + strconv.FormatFloat(g.bound, 'g', 4, 64) + kind
 }
 
 // compare makes the results of one measure: the guard's first, then those of

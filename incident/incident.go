@@ -52,6 +52,20 @@ func StopOf(m *policy.Message, d *policy.Decision) Stop {
 	return s
 }
 
+// StopsOf are the stops that a decision is: the one of the rule that decided, and
+// those of the limits of abuse that were tripped beside it.
+func StopsOf(m *policy.Message, d *policy.Decision, abuses []string) []Stop {
+	all := []Stop{StopOf(m, d)}
+	for _, f := range d.Findings {
+		if f.Rule != d.Rule && f.Verdict.Stops() && slices.Contains(abuses, f.Rule) {
+			beside := *d
+			beside.Rule = f.Rule
+			all = append(all, StopOf(m, &beside))
+		}
+	}
+	return all
+}
+
 // Incident is one origin's trouble for one cause. Times are UTC.
 type Incident struct {
 	ID         string    `json:"id"` // "i-" and 10 characters of Crockford's base 32; sorts by time

@@ -59,7 +59,7 @@ func (s *state) limitOperations(m *control.Mux) {
 		return s.given(ctx, err, all...)
 	})
 	control.Stream(m, "GET /v1/limits/entries", control.Admin, func(ctx context.Context, _ *http.Request, send func(limit.Entry) error) error {
-		return s.budgets.Each(ctx, send)
+		return s.budgets.whole.Each(ctx, send)
 	})
 	control.Handle(m, "POST /v1/limits/entries", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, all []limit.Entry) (imported, error) {
 		return s.importEntries(context.WithoutCancel(ctx), time.Now(), byPeer(p), all)
@@ -91,6 +91,7 @@ func (s *state) given(ctx context.Context, err error, orders ...policy.Switch) (
 type limitList struct {
 	Limits  []limitShown  `json:"limits"`
 	Buckets []bucketShown `json:"buckets"`
+	Away    bool          `json:"away,omitempty"` // Redis is: these are this relay's own budgets
 }
 
 type limitShown struct {
@@ -149,7 +150,7 @@ func (s *state) listLimits(ctx context.Context, now time.Time, account, name str
 		}
 		return nil
 	})
-	out.Buckets = fullest(out.Buckets, top)
+	out.Buckets, out.Away = fullest(out.Buckets, top), s.budgets.status().Away
 	return asked(out, err)
 }
 

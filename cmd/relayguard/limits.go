@@ -58,6 +58,9 @@ Exit status: 0; 2 usage; 3 cannot tell.`),
 			if err != nil {
 				return err
 			}
+			if l.Away {
+				remark(cmd, "Redis is away: these are this relay's own budgets")
+			}
 			out := cmd.OutOrStdout()
 			switch {
 			case asJSON:

@@ -18,16 +18,16 @@ import (
 // replayBook keeps incidents for a replay, as the daemon does, and tells nobody.
 type replayBook struct {
 	book   *incident.Book
+	abuses []string
 	limits *policy.Limits // in force at the last tick
 	all    map[string]replay.Incident
 	open   int // incidents at the last tick; at least 1 if there may be one since
 }
 
 func newReplayBook(c *config.Config, board *policy.Board, lines *policy.Lines, accounts *replay.Accounts) *replayBook {
-	b := &replayBook{all: map[string]replay.Incident{}}
-	abuses := abuseLimits(c)
+	b := &replayBook{abuses: abuseLimits(c), all: map[string]replay.Incident{}}
 	b.book = incident.NewBook(incident.Options{
-		UpdateEvery: c.Alert.UpdateEvery, Quiet: c.Alert.Quiet, Abuses: func() []string { return abuses }, Save: b.save,
+		UpdateEvery: c.Alert.UpdateEvery, Quiet: c.Alert.Quiet, Abuses: func() []string { return b.abuses }, Save: b.save,
 		StillOver: func(account, cause, bucket string, now time.Time) bool {
 			if name, local := strings.CutPrefix(account, "local_user:"); local {
 				account = "local_user:" + strconv.Itoa(accounts.Find(name))
@@ -49,7 +49,9 @@ func (b *replayBook) save(i incident.Incident) {
 
 // Stopped implements replay.Incidents.
 func (b *replayBook) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
-	b.book.Observe(now, incident.StopOf(m, d))
+	for _, s := range incident.StopsOf(m, d, b.abuses) {
+		b.book.Observe(now, s)
+	}
 	b.open = max(b.open, 1)
 }
 

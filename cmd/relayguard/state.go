@@ -263,7 +263,9 @@ type watcher struct{ *state }
 
 // Stopped implements guard.Watcher.
 func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
-	w.book.Observe(now, incident.StopOf(m, d))
+	for _, s := range incident.StopsOf(m, d, w.rules.Load().abuses) {
+		w.book.Observe(now, s)
+	}
 	switch {
 	case d.Verdict == policy.Hold && d.Waits != nil:
 		w.desk.Enqueue(policy.Waiting{ID: d.ID, QueueID: m.QueueID, HeldAt: now, Size: m.Size, Recipients: len(m.RcptTo) + m.RcptMore, Waits: d.Waits})

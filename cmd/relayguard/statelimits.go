@@ -16,11 +16,11 @@ import (
 // openLimits opens what limits stand on.
 func (s *state) openLimits(ctx context.Context, c *config.Config) error {
 	var err error
-	if s.items, err = openItems(c); err != nil { // it works until the next start
-		s.log.Error("whom accounts have written to is not known after a restart", "error", err)
-	}
 	if s.budgets, err = openStore(ctx, c, s.log); err != nil {
 		return err
+	}
+	if s.items, err = openItems(c); err != nil { // it works until the next start
+		s.log.Error("whom accounts have written to is not known after a restart", "error", err)
 	}
 	s.aliases = expansionsFile(c)
 	s.expansions = trail.NewExpansions(s.items.of, s.inside)

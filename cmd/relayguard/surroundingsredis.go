@@ -139,6 +139,11 @@ func redisHealth(ctx context.Context, store *redis.Store, r *config.Redis) (all 
 		all = append(all, redisFinding("redis-evicts", postfix.Warning, where, fmt.Sprintf("maxmemory-policy is %s, maxmemory %s", p, info["maxmemory"]),
 			"when its memory is full Redis forgets budgets: who was counted there begins at zero", "maxmemory-policy noeviction in redis.conf; CONFIG SET maxmemory-policy noeviction"))
 	}
+	if r.ItemsKeyFile == "" {
+		all = append(all, redisFinding("redis-items-key", postfix.Info, where, "the key of recipients' digests is in Redis, beside the digests",
+			"who can read Redis, a replica or a copy of its file can find out whether an address is among those an account wrote to",
+			"one key on all relays, from openssl rand -hex 32, named in redis.items_key_file; restart them, then DEL the key that ends in :secret; recipients are first-time ones once more"))
+	}
 	if save, err := node.ConfigGet(ctx, "save").Result(); err == nil && save["save"] == "" && info["aof_enabled"] == "0" {
 		all = append(all, redisFinding("redis-memory", postfix.Info, where, "Redis keeps nothing on disk: appendonly is off, and there are no snapshots",
 			"after its restart everybody has a fresh budget, and shut limits are open", "appendonly yes in redis.conf, which loses a second at most"))

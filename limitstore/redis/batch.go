@@ -3,8 +3,12 @@ package redis
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"sync"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -18,8 +22,8 @@ const (
 // sender has steps that come while others are on their way sent together. A
 // step that finds the way free is sent at once, by its own goroutine.
 type sender struct {
-	client goredis.UniversalClient
-	bound  func(context.Context) (context.Context, context.CancelFunc)
+	client  goredis.UniversalClient
+	timeout time.Duration // of a call
 
 	mu      sync.Mutex
 	waiting []*request
@@ -38,6 +42,7 @@ func (s *sender) do(ctx context.Context, r *request) (done bool, err error) {
 		s.next()
 		return true, r.err
 	}
+	r.ctx = ctx
 	s.waiting = append(s.waiting, r)
 	s.mu.Unlock()
 	select {
@@ -94,12 +99,27 @@ func (s *sender) drain() {
 		batch = append(batch[:0], s.waiting[:n]...)
 		s.waiting = append(s.waiting[:0], s.waiting[n:]...)
 		s.mu.Unlock()
-		s.call(context.Background(), batch)
+		if batch = s.willing(batch); len(batch) > 0 {
+			s.call(context.Background(), batch)
+		}
 		for i, r := range batch {
 			r.wait <- struct{}{}
 			batch[i] = nil
 		}
+		runtime.Gosched() // those who have their answers may send more at once
 	}
+}
+
+// willing leaves out requests of callers who have given up just now.
+func (s *sender) willing(batch []*request) []*request {
+	return slices.DeleteFunc(batch, func(r *request) bool {
+		if r.ctx.Err() == nil {
+			return false
+		}
+		r.err = expired(r.ctx)
+		r.wait <- struct{}{}
+		return true
+	})
 }
 
 // some is how many of the waiting go into the next call.
@@ -115,40 +135,63 @@ func (s *sender) some() int {
 
 // call sends a batch, and notes in its requests what became of them.
 func (s *sender) call(ctx context.Context, batch []*request) {
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
-	err := ctx.Err()
-	if err != nil {
-		err = fmt.Errorf("send steps to Redis: %w: %w", ErrAway, err)
+	d := soon{Context: ctx, end: time.Now().Add(s.timeout)}
+	if end, ok := ctx.Deadline(); ok && end.Before(d.end) {
+		d.end = end
 	}
-	var replies []any
-	if err == nil {
-		replies, err = s.eval(ctx, batch)
-	}
-	if err == nil && len(replies) != len(batch) {
-		err = fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
-	}
-	for i, r := range batch {
-		if r.err = err; err == nil {
-			r.reply, _ = replies[i].(string)
-		}
+	err := s.eval(&d, batch)
+	for _, r := range batch {
+		r.err = err
 	}
 }
 
-// eval runs the script, which Redis is sent if it does not know it.
-func (s *sender) eval(ctx context.Context, batch []*request) ([]any, error) {
+// soon is a context whose end is a deadline for those who ask, which is all that
+// the client's connections need: no timer is set, and nobody woken.
+type soon struct {
+	context.Context
+	end time.Time
+}
+
+func (s *soon) Deadline() (time.Time, bool) { return s.end, true }
+
+// eval runs the script, which Redis is sent if it does not know it, and gives
+// the requests what it says.
+func (s *sender) eval(ctx context.Context, batch []*request) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("send steps to Redis: %w: %w", ErrAway, err)
+	}
 	args := arguments(batch)
-	cmd := goredis.NewSliceCmd(ctx, args...)
-	err := s.client.Process(ctx, cmd)
+	err := s.process(ctx, args, batch)
 	if goredis.HasErrorPrefix(err, "NOSCRIPT") {
 		args[0], args[1] = "EVAL", script
-		cmd = goredis.NewSliceCmd(ctx, args...)
-		err = s.client.Process(ctx, cmd)
+		err = s.process(ctx, args, batch)
 	}
-	if err != nil {
-		return nil, away("send steps to Redis", err)
+	if err != nil && !errors.Is(err, errAnswer) {
+		return away("send steps to Redis", err)
 	}
-	return cmd.Val(), nil
+	return err
+}
+
+// process has the script run. For one step its answer is a string, else a list.
+func (s *sender) process(ctx context.Context, args []any, batch []*request) error {
+	if len(batch) == 1 {
+		cmd := goredis.NewStringCmd(ctx, args...)
+		err := s.client.Process(ctx, cmd)
+		batch[0].reply = cmd.Val()
+		return err
+	}
+	cmd := goredis.NewSliceCmd(ctx, args...)
+	if err := s.client.Process(ctx, cmd); err != nil {
+		return err
+	}
+	replies := cmd.Val()
+	if len(replies) != len(batch) {
+		return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
+	}
+	for i, r := range batch {
+		r.reply, _ = replies[i].(string)
+	}
+	return nil
 }
 
 // arguments are those of EVALSHA. Keys that several steps name are sent once.

@@ -5,7 +5,8 @@
 // together is never more than a limit allows. Shared is what a relay uses: a
 // Store, and buckets of its own for as long as Redis is away.
 //
-// The script and what it reads and answers: script.lua and script.go. What a
+// The script and what it reads and answers: script.lua, with cold.lua inside it
+// for what is not simple, and script.go. What a
 // bucket looks like in Redis: state.go. What keys are called: store_keys.go.
 // Steps that come while others are on their way are sent together (batch.go);
 // a step that comes alone is one round trip, at once.
@@ -39,6 +40,5 @@
 // Redis's scripts may not be interrupted: a step of a thousand charges or of
 // items by the thousand holds up all relays for some milliseconds.
 //
-// go-redis prints connections that fail to standard error; redis.SetLogger of
-// that package is for the program to call.
+// Open silences what go-redis prints to standard error, in the whole program.
 package redis

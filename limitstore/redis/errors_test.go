@@ -108,8 +108,8 @@ func TestWaitingEndsWithItsContext(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if unsure == 0 || unsure == 8 {
-		t.Errorf("%d of 8 were sent, want two calls of them", unsure)
+	if unsure == 0 {
+		t.Error("nothing was sent")
 	}
 	r.Continue()
 	if out := take(t, s, charge("a", 0)); out.Uses[0].Used > 1+unsure {

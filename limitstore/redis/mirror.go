@@ -18,6 +18,7 @@ type scratch struct {
 	step    limit.Step
 	charges []limit.Charge
 	windows []limit.Window
+	out     limit.Outcome
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
@@ -100,7 +101,8 @@ func (s *Shared) spendHere(now time.Time, step *limit.Step, out *limit.Outcome, 
 		s.owed.taken(now, step, out, sent)
 	}
 	for i := range step.Charges {
-		if c := &step.Charges[i]; out.Latched[i] && !s.shut.has(c.Key) {
+		c := &step.Charges[i]
+		if out.Latched[i] && c.Kind == limit.Abuse && c.Counts != limit.FirstTime && !s.shut.has(c.Key) {
 			s.shut.add(c.Key)
 			s.owed.shut(now, c)
 		}
@@ -122,6 +124,7 @@ func (s *Shared) here(do func(context.Context, time.Time, *limit.Step, *limit.Ou
 	m := scratches.Get().(*scratch)
 	defer scratches.Put(m)
 	m.charges, m.windows = append(m.charges[:0], step.Charges...), m.windows[:0]
+	lessShuts := false // some abuse charge's share is less than its count
 	for i := range step.Charges {
 		c, from := &step.Charges[i], len(m.windows)
 		m.windows = append(m.windows, c.Windows...)
@@ -129,17 +132,45 @@ func (s *Shared) here(do func(context.Context, time.Time, *limit.Step, *limit.Ou
 			continue
 		}
 		for j := range m.windows[from:] {
-			m.windows[from+j].Count = s.part(c.Windows[j].Count)
+			w := &m.windows[from+j]
+			w.Count = s.part(w.Count)
+			lessShuts = lessShuts || c.Kind == limit.Abuse && w.Count < c.Windows[j].Count
 		}
 	}
 	rest := m.windows
 	for i := range m.charges {
-		n := len(m.charges[i].Windows)
-		m.charges[i].Windows, rest = rest[:n:n], rest[n:]
+		c := &m.charges[i]
+		n := len(c.Windows)
+		c.Windows, rest = rest[:n:n], rest[n:]
+		if c.Counts == limit.FirstTime { // stops like one of volume: what is shut stays shut
+			c.Kind = limit.Volume
+		}
+	}
+	err := error(nil)
+	if lessShuts {
+		err = s.onlyCountShuts(now, step, m)
 	}
 	m.step = limit.Step{Charges: m.charges, Known: step.Known}
-	if err := do(context.Background(), now, &m.step, out); err != nil {
+	if err == nil {
+		err = do(context.Background(), now, &m.step, out)
+	}
+	m.step = limit.Step{}
+	if err != nil {
 		return fmt.Errorf("ask this relay's own buckets, redis being away: %w", err)
+	}
+	return nil
+}
+
+// onlyCountShuts lets those abuse charges of m shut their buckets that do so
+// with their whole count, too.
+func (s *Shared) onlyCountShuts(now time.Time, step *limit.Step, m *scratch) error {
+	if err := s.local.Peek(context.Background(), now, step, &m.out); err != nil {
+		return err
+	}
+	for i := range m.charges {
+		if !m.out.Latched[i] {
+			m.charges[i].Kind = limit.Volume
+		}
 	}
 	return nil
 }
@@ -150,18 +181,31 @@ func (s *Shared) part(count int64) int64 {
 }
 
 // waitForRedis sees to it that nothing is refused for good that has no room in
-// the share of a window, but in the window: it has when Redis is back.
+// the share of a window, but in the window: it has when Redis is back. Nor for
+// first-time recipients, of whom Redis may know more.
 func (s *Shared) waitForRedis(now time.Time, step *limit.Step, out *limit.Outcome) {
 	uses := out.Uses
 	for i := range step.Charges {
-		windows := step.Charges[i].Windows
+		c := &step.Charges[i]
+		windows := c.Windows
 		for j, w := range windows {
-			if u := &uses[j]; u.Never && !out.Latched[i] && u.Amount <= w.Count {
+			if u := &uses[j]; u.Never && !out.Latched[i] && (u.Amount <= w.Count || c.Counts == limit.FirstTime) {
 				u.Window, u.Never, u.FreeAt = w, false, now.Add(probeMost)
 			}
 		}
 		uses = uses[len(windows):]
 	}
+}
+
+// findShut finds what is shut in buckets that outlived a restart. If Redis says
+// otherwise, it is opened.
+func (s *Shared) findShut() {
+	_ = s.local.Each(context.Background(), func(e limit.Entry) error { // no error of ours, nor of a context
+		if e.State != nil && !e.State.Latched.IsZero() {
+			s.shut.add(e.State.Key)
+		}
+		return nil
+	})
 }
 
 // shutKeys are the shut buckets that this relay knows of. There are few, mostly

@@ -19,9 +19,9 @@ import (
 //     a Timeout at most, and then asks Redis.
 //
 // So each step is either decided here, noted and paid before the breaker closes,
-// or decided by Redis; none is both. Only a call that was on its way when the
-// breaker opened, and fails when it is closed again already, is paid later: Run
-// sees to it.
+// or decided by Redis; none is both. Two are paid later, by Run: a call that was on
+// its way when the breaker opened, and fails when it is closed again already; and
+// one of a caller in a hurry, which the breaker has nothing to do with.
 //
 // Every payment has an id and is repeated under it until it is known what became
 // of it, and what is paid is dropped at once: Redis may go away in the middle any

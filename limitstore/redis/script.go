@@ -1,18 +1,26 @@
 package redis
 
 import (
+	"context"
 	"crypto/sha1"
 	_ "embed"
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"relayguard/policy/limit"
 )
 
 //go:embed script.lua
-var script string
+var hot string
+
+//go:embed cold.lua
+var cold string
+
+var script = strings.Replace(hot, "-- cold.lua\n", cold, 1)
 
 //go:embed resume.lua
 var resume string
@@ -21,6 +29,15 @@ var resume string
 var digest = func() string {
 	sum := sha1.Sum([]byte(script))
 	return hex.EncodeToString(sum[:])
+}()
+
+// lastOctets are those of heads of buckets with so many windows, as GETRANGE
+// counts them.
+var lastOctets = func() (texts [limit.MaxWindows + 1]string) {
+	for n := range texts {
+		texts[n] = strconv.Itoa(headSize(n) - 1)
+	}
+	return texts
 }()
 
 // What a step does.
@@ -33,13 +50,16 @@ const (
 // request is one step as the script reads it, with the keys that it needs: a
 // number of a key is its place in keys until the batch is known.
 //
-//	step:    op B, now I7, charges I2, id's key I2, twins B, account's key I2
-//	account: first seen's key I2, most I4, items I4, items
-//	charge:  windows B, abuse B, tells B, unit B, key I2, amount I7, shape,
-//	         windows times (count I7, soft B)
+//	step:    op B, may be hot B, charges I2, id's key I2, account's key I2, now I7,
+//	         size of what charges begin with I4, of the rest I4,
+//	         the charges' beginnings, twins B, known, the charges' rest
+//	begin:   key I2, amount I7, size B, head's last octet in digits, size B, limits
+//	limits:  kind B (2: counts items), windows B, windows times seconds I4,
+//	         windows times count I7
+//	known:   if there is an account: first seen's key I2, most I4, items I4, items
+//	rest:    abuse B, tells B, unit B, windows times soft B
 //	         Distinct: items' key I2, most I4, items I4, items
 //	         FirstTime: items I4, items
-//	shape:   kind B (2: counts items), windows B, windows times seconds I4
 //
 // Integers are little-endian; items 8 octets, big-endian. Key 0 is none.
 type request struct {
@@ -49,6 +69,7 @@ type request struct {
 	names []byte
 	ends  []int // of keys in names
 	twins bool
+	ctx   context.Context // of who waits
 	wait  chan struct{}
 	reply string
 	err   error
@@ -62,45 +83,60 @@ func (r *request) reset() {
 // encode makes the request for a step that is in order.
 func (s *Store) encode(r *request, op byte, now time.Time, step *limit.Step) {
 	r.reset()
-	r.step = append(r.step, op)
-	r.step = append56(r.step, micros(now))
+	r.step = append(r.step, op, 0)
 	r.step = binary.LittleEndian.AppendUint16(r.step, uint16(len(step.Charges)))
 	if step.ID != "" && op != doPeek {
 		r.key(s.idKey(r.names, step.ID))
 	} else {
 		r.step = append(r.step, 0, 0)
 	}
-	twins := len(r.step)
-	r.step = append(r.step, 0)
 	if step.Known.Account != "" {
-		s.encodeKnown(r, &step.Known)
+		r.key(s.accountKey(r.names, lastSeen, step.Known.Account))
 	} else {
 		r.step = append(r.step, 0, 0)
 	}
+	r.step = append56(r.step, micros(now))
+	sizes := len(r.step)
+	r.step = append(r.step, 0, 0, 0, 0, 0, 0, 0, 0)
 	for i := range step.Charges {
-		s.encodeCharge(r, &step.Charges[i])
+		s.encodeBegin(r, &step.Charges[i])
 	}
+	rest := len(r.step)
+	r.step = append(r.step, 0)
+	if k := &step.Known; k.Account != "" {
+		r.key(s.accountKey(r.names, firstSeen, k.Account))
+		r.step = binary.LittleEndian.AppendUint32(r.step, uint32(s.options.KnownPerAccount))
+		r.items(k.Items)
+	}
+	for i := range step.Charges {
+		s.encodeRest(r, &step.Charges[i])
+	}
+	binary.LittleEndian.PutUint32(r.step[sizes:], uint32(rest-sizes-8))
+	binary.LittleEndian.PutUint32(r.step[sizes+4:], uint32(len(r.step)-rest))
 	r.name()
-	r.findTwins(len(step.Charges))
-	if r.twins {
-		r.step[twins] = 1
-	}
+	r.findTwins()
+	r.step[rest] = flag(r.twins)
+	r.step[1] = flag(!r.twins && op != doAdd && !slices.ContainsFunc(step.Charges, func(c limit.Charge) bool { return c.Counts > limit.Bytes }))
 }
 
-func (s *Store) encodeKnown(r *request, k *limit.Known) {
-	r.key(s.accountKey(r.names, lastSeen, k.Account))
-	r.key(s.accountKey(r.names, firstSeen, k.Account))
-	r.step = binary.LittleEndian.AppendUint32(r.step, uint32(s.options.KnownPerAccount))
-	r.items(k.Items)
-}
-
-func (s *Store) encodeCharge(r *request, c *limit.Charge) {
-	r.step = append(r.step, byte(len(c.Windows)), flag(c.Kind == limit.Abuse), flag(c.Tells), byte(c.Counts))
+func (s *Store) encodeBegin(r *request, c *limit.Charge) {
 	r.key(s.bucketKey(r.names, c.Key))
 	r.step = append56(r.step, c.Amount)
-	r.step = appendShape(r.step, c.Counts == limit.Distinct, c.Windows)
+	last := lastOctets[len(c.Windows)]
+	r.step = append(append(r.step, byte(len(last))), last...)
+	r.step = append(r.step, byte(limitsSize(len(c.Windows))))
+	r.step = append(r.step, kindCells+flag(c.Counts == limit.Distinct), byte(len(c.Windows)))
+	for i := range c.Windows {
+		r.step = binary.LittleEndian.AppendUint32(r.step, uint32(c.Windows[i].Length/time.Second))
+	}
 	for i := range c.Windows {
 		r.step = append56(r.step, c.Windows[i].Count)
+	}
+}
+
+func (s *Store) encodeRest(r *request, c *limit.Charge) {
+	r.step = append(r.step, flag(c.Kind == limit.Abuse), flag(c.Tells), byte(c.Counts))
+	for i := range c.Windows {
 		r.step = append(r.step, flag(c.Windows[i].Soft))
 	}
 	switch c.Counts {
@@ -135,7 +171,7 @@ func (r *request) name() {
 }
 
 // findTwins has all references to one key say the same number.
-func (r *request) findTwins(charges int) {
+func (r *request) findTwins() {
 	if len(r.keys) > 16 {
 		seen := make(map[string]int, len(r.keys))
 		for i, key := range r.keys {
@@ -157,14 +193,6 @@ func (r *request) findTwins(charges int) {
 func (r *request) refer(ref, key int) {
 	binary.LittleEndian.PutUint16(r.step[r.refs[ref]:], uint16(key+1))
 	r.twins = true
-}
-
-func appendShape(to []byte, distinct bool, windows []limit.Window) []byte {
-	to = append(to, 1+flag(distinct), byte(len(windows)))
-	for i := range windows {
-		to = binary.LittleEndian.AppendUint32(to, uint32(windows[i].Length/time.Second))
-	}
-	return to
 }
 
 func append56(to []byte, n int64) []byte {

@@ -20,6 +20,9 @@ const (
 	blocked // and more by the last event of the cell that leaves no room
 )
 
+// hotAnswer begins the answer of a hot step.
+const hotAnswer = 3
+
 // numbers are what the script answers, 7 octets each.
 type numbers struct {
 	text string
@@ -45,6 +48,9 @@ func (n *numbers) upTo(most int64) int64 {
 
 // status reads how a step went: whether it was taken.
 func (n *numbers) status(charges []limit.Charge) (bool, error) {
+	if n.text != "" && n.text[0] == hotAnswer {
+		return true, nil
+	}
 	switch s := n.next(); {
 	case n.bad || s > 2:
 		return false, fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
@@ -61,14 +67,18 @@ func (n *numbers) status(charges []limit.Charge) (bool, error) {
 
 // decode reads the answer of Spend and Peek into out.
 func decode(text string, charges []limit.Charge, twins bool, out *limit.Outcome) error {
+	out.Uses = out.Uses[:0]
+	out.Latched = slices.Grow(out.Latched[:0], len(charges))[:len(charges)]
+	out.Attempts = slices.Grow(out.Attempts[:0], len(charges))[:len(charges)]
+	if text != "" && text[0] == hotAnswer {
+		return decodeHot(text[1:], charges, out)
+	}
 	n := numbers{text: text}
 	taken, err := n.status(charges)
 	if err != nil {
 		return err
 	}
-	out.Taken, out.Uses = taken, out.Uses[:0]
-	out.Latched = slices.Grow(out.Latched[:0], len(charges))[:len(charges)]
-	out.Attempts = slices.Grow(out.Attempts[:0], len(charges))[:len(charges)]
+	out.Taken = taken
 	for i := range charges {
 		from := len(out.Uses)
 		for j := range charges[i].Windows {
@@ -80,6 +90,34 @@ func decode(text string, charges []limit.Charge, twins bool, out *limit.Outcome)
 		}
 	}
 	if n.bad || len(n.text) > 0 {
+		return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
+	}
+	return nil
+}
+
+// decodeHot reads the answer of a hot step: the heads of its buckets, before it.
+func decodeHot(text string, charges []limit.Charge, out *limit.Outcome) error {
+	out.Taken = true
+	for i := range charges {
+		c := &charges[i]
+		sums := headSize(len(c.Windows)) - 7*(len(c.Windows)+1)
+		if len(text) < headSize(len(c.Windows)) {
+			return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
+		}
+		head, n := numbers{text: text[7:]}, numbers{text: text[sums:]}
+		since := head.next()
+		out.Latched[i], out.Attempts[i] = false, n.upTo(limit.MaxCount)
+		for j := range c.Windows {
+			used := since + n.next()
+			n.bad = n.bad || used > limit.MaxCount
+			out.Uses = append(out.Uses, limit.Use{Charge: i, Window: c.Windows[j], Used: used, Amount: c.Amount})
+		}
+		if n.bad {
+			return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
+		}
+		text = text[headSize(len(c.Windows)):]
+	}
+	if text != "" {
 		return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,14 @@ type RemoteStore interface {
 	Outcome(ctx context.Context, id string) (found, taken bool, err error)
 }
 
+// OwnBuckets are a relay's own: limit.Memory, or one that outlives a restart.
+type OwnBuckets interface {
+	limit.Store
+	limit.Keeper
+	Sweep(now time.Time) int
+	Evicted() uint64
+}
+
 // SharedOptions are what NewShared needs.
 type SharedOptions struct {
 	Store RemoteStore // its owner closes it, after Shared
@@ -38,8 +47,12 @@ type SharedOptions struct {
 	// all within one limit.
 	Share float64
 
-	Local   limit.MemoryOptions // of the buckets for that time
-	Timeout time.Duration       // how long mail waits for Redis; 0 is 50 ms
+	// Own are the buckets for that time; its owner closes it, after Shared. nil is
+	// a Memory with the bounds of Local, which a restart empties.
+	Own   OwnBuckets
+	Local limit.MemoryOptions
+
+	Timeout time.Duration // how long mail waits for Redis; 0 is 50 ms
 	Log     *slog.Logger
 }
 
@@ -52,6 +65,11 @@ type SharedOptions struct {
 // through Redis before is in them, too, and so are the shut buckets that it saw.
 // The breaker closes when Redis answers again and has been told of everything
 // that passed meanwhile; see reconcile.go.
+//
+// A caller whose own time ends before Timeout says nothing about Redis: what he
+// asked is decided here when his time is over, and the breaker stays as it is.
+// His call goes on, and like one without an answer Redis is asked later what
+// became of it. A caller who has no time at all gets context.DeadlineExceeded.
 //
 // # How much passes while Redis is away
 //
@@ -85,18 +103,32 @@ type SharedOptions struct {
 // all of its count is this relay's, and no more than count passes.
 //
 // Three things are outside of all that: a relay that is restarted meanwhile begins
-// with empty buckets, like one more relay; so does Redis if it comes back without
-// its data (a fail-over loses what the replica had not yet seen); and buckets
-// that were evicted (Local.Buckets) are forgotten.
+// with empty buckets, like one more relay, if Own does not keep them, and what it
+// owed Redis is lost in any case; Redis may come back without its data (a
+// fail-over loses what the replica had not yet seen); and buckets that were evicted
+// (Local.Buckets) are forgotten.
+//
+// # What shuts a bucket while Redis is away
+//
+// A shut bucket waits for an admin, on all relays. So this relay shuts an abuse
+// bucket only for what would have shut it with Redis there: if what it passed
+// itself, with what is asked for, is more than the whole count. At the share the
+// bucket stops, and goes on when Redis is back. What was shut before stays shut.
+//
+// First-time recipients shut nothing at all. Who is known, this relay can only
+// say of those it wrote to itself and remembers: after a restart, or if traffic is
+// spread over relays, old customers are first-time ones here. They are counted,
+// so that the share stops them, and Redis, which knows, counts anew what passed.
 //
 // # Traps
 //
-// An abuse limit shuts at Share of its count while Redis is away, and stays shut.
 // A message that is too large for the share but not for the whole count is told
 // that it is over, but not Never: it waits for Redis.
+//
+// Each is not the same while Redis is away: see there, and Whole.
 type Shared struct {
 	remote  RemoteStore
-	local   *limit.Memory
+	local   OwnBuckets
 	share   float64
 	timeout time.Duration
 	log     *slog.Logger
@@ -126,9 +158,13 @@ func NewShared(o SharedOptions) *Shared {
 		o.Timeout = 50 * time.Millisecond
 	}
 	s := &Shared{
-		remote: o.Store, local: limit.NewMemoryOf(o.Local), share: o.Share, timeout: o.Timeout, log: o.Log,
+		remote: o.Store, local: o.Own, share: o.Share, timeout: o.Timeout, log: o.Log,
 		run: strconv.FormatUint(rand.Uint64(), 36),
 	}
+	if s.local == nil {
+		s.local = limit.NewMemoryOf(o.Local)
+	}
+	s.findShut()
 	s.breaker.opened, s.breaker.why = make(chan struct{}, 1), "not asked yet"
 	s.breaker.open.Store(true)
 	s.owed.lost = &s.breaker.lost
@@ -140,10 +176,12 @@ func NewShared(o SharedOptions) *Shared {
 
 // Spend is Store's.
 func (s *Shared) Spend(ctx context.Context, now time.Time, step *limit.Step, out *limit.Outcome) error {
-	named := s.named(step)
-	sent, err := s.ask(ctx, func(ctx context.Context) error { return s.remote.Spend(ctx, s.theirs(now), named, out) })
+	hurry := s.hurries(ctx)
+	named, answer := s.apart(hurry, s.named(step), out)
+	sent, err := s.ask(ctx, hurry, func(ctx context.Context) error { return s.remote.Spend(ctx, s.theirs(now), named, answer) })
 	switch {
 	case err == nil:
+		*out = *answer
 		s.mirror(now, step, out)
 		s.ourTimes(out)
 		return nil
@@ -156,9 +194,12 @@ func (s *Shared) Spend(ctx context.Context, now time.Time, step *limit.Step, out
 
 // Peek is Store's.
 func (s *Shared) Peek(ctx context.Context, now time.Time, step *limit.Step, out *limit.Outcome) error {
-	_, err := s.ask(ctx, func(ctx context.Context) error { return s.remote.Peek(ctx, s.theirs(now), step, out) })
+	hurry := s.hurries(ctx)
+	asked, answer := s.apart(hurry, step, out)
+	_, err := s.ask(ctx, hurry, func(ctx context.Context) error { return s.remote.Peek(ctx, s.theirs(now), asked, answer) })
 	switch {
 	case err == nil:
+		*out = *answer
 		s.ourTimes(out)
 		return nil
 	case !isAway(err):
@@ -170,8 +211,9 @@ func (s *Shared) Peek(ctx context.Context, now time.Time, step *limit.Step, out 
 
 // Add is Store's.
 func (s *Shared) Add(ctx context.Context, now time.Time, step *limit.Step) error {
-	named := s.named(step)
-	sent, err := s.ask(ctx, func(ctx context.Context) error { return s.remote.Add(ctx, s.theirs(now), named) })
+	hurry := s.hurries(ctx)
+	named, _ := s.apart(hurry, s.named(step), nil)
+	sent, err := s.ask(ctx, hurry, func(ctx context.Context) error { return s.remote.Add(ctx, s.theirs(now), named) })
 	away := err != nil && isAway(err)
 	switch {
 	case away:
@@ -190,7 +232,7 @@ func (s *Shared) Add(ctx context.Context, now time.Time, step *limit.Step) error
 
 // Resume is Store's. While Redis is away it acts here at once, and there later.
 func (s *Shared) Resume(ctx context.Context, now time.Time, key limit.Key) error {
-	_, err := s.ask(ctx, func(ctx context.Context) error { return s.remote.Resume(ctx, s.theirs(now), key) })
+	_, err := s.ask(ctx, s.hurries(ctx), func(ctx context.Context) error { return s.remote.Resume(ctx, s.theirs(now), key) })
 	if err != nil && !isAway(err) {
 		return err
 	}
@@ -204,7 +246,7 @@ func (s *Shared) Resume(ctx context.Context, now time.Time, key limit.Key) error
 
 // Reset is Store's. While Redis is away it acts here at once, and there later.
 func (s *Shared) Reset(ctx context.Context, now time.Time, key limit.Key) error {
-	_, err := s.ask(ctx, func(ctx context.Context) error { return s.remote.Reset(ctx, s.theirs(now), key) })
+	_, err := s.ask(ctx, s.hurries(ctx), func(ctx context.Context) error { return s.remote.Reset(ctx, s.theirs(now), key) })
 	if err != nil && !isAway(err) {
 		return err
 	}
@@ -216,24 +258,50 @@ func (s *Shared) Reset(ctx context.Context, now time.Time, key limit.Key) error 
 	return s.local.Reset(ctx, now, key)
 }
 
-// Each is Keeper's, of what Redis keeps: an error while it is away.
+// Each is Keeper's, of what Redis keeps. While that is away it is of this relay's
+// own buckets, so that an admin can resume and reset them: what passed here,
+// what is shut as far as this relay saw it, and whom accounts wrote to by it.
+// Who needs all, or nothing, asks Whole.
 func (s *Shared) Each(ctx context.Context, fn func(limit.Entry) error) error {
-	if s.breaker.isOpen() {
-		return errOpen
+	told := false
+	err := s.Whole().Each(ctx, func(e limit.Entry) error {
+		told = true
+		return fn(e)
+	})
+	if err == nil || told || !isAway(err) || ctx.Err() != nil {
+		return err
 	}
-	return s.remote.Each(ctx, fn)
+	return s.local.Each(ctx, fn)
 }
 
-// Put is Keeper's, like Each.
-func (s *Shared) Put(ctx context.Context, e limit.Entry) error {
-	if s.breaker.isOpen() {
+// Put is Keeper's, of what Redis keeps: an error while it is away.
+func (s *Shared) Put(ctx context.Context, e limit.Entry) error { return s.Whole().Put(ctx, e) }
+
+// Whole is what Redis keeps, and that only: an error that is ErrAway or ErrUnsure
+// while it is away.
+func (s *Shared) Whole() limit.Keeper { return whole{s} }
+
+type whole struct{ s *Shared }
+
+func (w whole) Each(ctx context.Context, fn func(limit.Entry) error) error {
+	if w.s.breaker.isOpen() {
 		return errOpen
 	}
-	return s.remote.Put(ctx, e)
+	return w.s.remote.Each(ctx, fn)
+}
+
+func (w whole) Put(ctx context.Context, e limit.Entry) error {
+	if w.s.breaker.isOpen() {
+		return errOpen
+	}
+	return w.s.remote.Put(ctx, e)
 }
 
 // errOpen is what a caller gets who can only be served by Redis.
 var errOpen = fmt.Errorf("%w: the breaker is open until it answers again", ErrAway)
+
+// errHurry is what a caller gets whose time ended while Redis was asked.
+var errHurry = fmt.Errorf("%w before the caller's time was over", ErrUnsure)
 
 // isAway: the error says that Redis cannot be asked, not that a charge is wrong.
 func isAway(err error) bool { return errors.Is(err, ErrAway) || errors.Is(err, ErrUnsure) }
@@ -243,8 +311,8 @@ func isAway(err error) bool { return errors.Is(err, ErrAway) || errors.Is(err, E
 // when the call was made if it may have been done nevertheless.
 //
 // A caller who gives up does not break the call off: that would look like a
-// Redis that is away.
-func (s *Shared) ask(ctx context.Context, do func(context.Context) error) (sent time.Time, err error) {
+// Redis that is away. Of one in a hurry, do goes on after ask has returned.
+func (s *Shared) ask(ctx context.Context, hurry bool, do func(context.Context) error) (sent time.Time, err error) {
 	began := time.Now()
 	if s.breaker.isOpen() {
 		s.gate.RLock() // waits while the breaker is about to close
@@ -253,24 +321,71 @@ func (s *Shared) ask(ctx context.Context, do func(context.Context) error) (sent 
 		}
 		s.gate.RUnlock()
 	}
-	deadline := began.Add(s.timeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		if deadline = d; !began.Before(d) {
-			return time.Time{}, context.DeadlineExceeded
-		}
+	if until, ok := ctx.Deadline(); !hurry {
+		err = s.call(ctx, do)
+	} else if left := time.Until(until); ok && left > 0 {
+		err = s.callFor(ctx, left, do)
+	} else {
+		err = context.DeadlineExceeded
 	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
-	defer cancel()
-	if err = do(ctx); err == nil || !isAway(err) {
+	if err == nil || !isAway(err) {
 		return time.Time{}, err
 	}
-	s.trip(err)
 	s.gate.RLock()
 	if errors.Is(err, ErrUnsure) {
-		s.breaker.unsure.Add(1)
 		return began, err
 	}
 	return time.Time{}, err
+}
+
+// call asks Redis, and opens the breaker if it does not answer.
+func (s *Shared) call(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
+	defer cancel()
+	err := do(ctx)
+	if err != nil && isAway(err) {
+		s.trip(err)
+		if errors.Is(err, ErrUnsure) {
+			s.breaker.unsure.Add(1)
+		}
+	}
+	return err
+}
+
+// callFor is call for a caller who has less time than a call.
+func (s *Shared) callFor(ctx context.Context, left time.Duration, do func(context.Context) error) error {
+	answered := make(chan error, 1)
+	go func() { answered <- s.call(ctx, do) }()
+	over := time.NewTimer(left)
+	defer over.Stop()
+	select {
+	case err := <-answered:
+		return err
+	case <-over.C:
+		s.breaker.wake() // Run asks what became of it, not at once
+		return errHurry
+	}
+}
+
+// hurries: the caller's time may end before that of a call.
+func (s *Shared) hurries(ctx context.Context) bool {
+	until, ok := ctx.Deadline()
+	return ok && time.Until(until) < s.timeout
+}
+
+// apart is what a call is made with. One that may outlive its caller shares no
+// memory with him.
+func (s *Shared) apart(hurry bool, step *limit.Step, out *limit.Outcome) (*limit.Step, *limit.Outcome) {
+	if !hurry {
+		return step, out
+	}
+	c := *step
+	c.Known.Items, c.Charges = slices.Clone(c.Known.Items), slices.Clone(c.Charges)
+	for i := range c.Charges {
+		charge := &c.Charges[i]
+		charge.Windows, charge.Items = slices.Clone(charge.Windows), slices.Clone(charge.Items)
+	}
+	return &c, &limit.Outcome{}
 }
 
 // named is the step with an id, by which Redis can be asked about it.

@@ -169,6 +169,13 @@ func (r *remote) Reset(ctx context.Context, now time.Time, key limit.Key) error 
 	return r.call(ctx, func() { _ = r.Memory.Reset(ctx, now, key) })
 }
 
+func (r *remote) Each(ctx context.Context, fn func(limit.Entry) error) (fault error) {
+	if err := r.call(ctx, func() { fault = r.Memory.Each(ctx, fn) }); err != nil {
+		return err
+	}
+	return fault
+}
+
 func (r *remote) Time(ctx context.Context) (now time.Time, err error) {
 	err = r.call(ctx, func() { now = time.Now().Add(r.ahead).Truncate(time.Microsecond) })
 	return now, err

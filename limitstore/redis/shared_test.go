@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,8 +185,43 @@ func TestTooLargeForTheShareIsNotNever(t *testing.T) {
 			t.Errorf("amount %d of 100: %+v", c.amount, u)
 		}
 	}
-	if u := spend(t, s, now, abuse("login:taro", 60, window(100, time.Hour))).Uses[0]; !u.Never {
+	if u := spend(t, s, now, abuse("login:taro", 60, window(100, time.Hour))).Uses[0]; !u.Over || u.Never {
+		t.Errorf("abuse of less than the count: %+v", u)
+	}
+	if u := spend(t, s, now, abuse("login:taro", 101, window(100, time.Hour))).Uses[0]; !u.Never {
 		t.Errorf("a shut bucket makes no room: %+v", u)
+	}
+}
+
+// Who finds buckets by Each can reset and resume them while Redis is away: here
+// at once, there when it is back.
+func TestFoundAndResumedWhileAway(t *testing.T) {
+	r, now := newRemote(), time.Now()
+	s := live(t, r, 0.5)
+	shut, counted := abuse("site:a", 1, window(4, time.Hour)), volume("site:a", 1, window(10, time.Hour))
+	passes(t, s, now, shut)
+	spend(t, s, now, counted)
+	r.set(gone)
+	spend(t, s, now, counted) // the breaker opens
+	err := s.Each(t.Context(), func(e limit.Entry) error {
+		if !e.State.Latched.IsZero() {
+			return s.Resume(t.Context(), now, e.State.Key)
+		}
+		return s.Reset(t.Context(), now, e.State.Key)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := now.Add(2 * time.Hour)
+	for _, when := range []string{"away", "back"} {
+		if !spend(t, s, later, shut).Taken {
+			t.Errorf("%s: still shut", when)
+		}
+		if n := used(t, s, now, counted); n != 0 {
+			t.Errorf("%s: %d used, want 0", when, n)
+		}
+		r.set(fine)
+		probe(t, s)
 	}
 }
 
@@ -232,27 +268,40 @@ func TestOtherErrorsDoNotOpenTheBreaker(t *testing.T) {
 	}
 }
 
-// What only Redis has is an error while it is away.
+// Redis's buckets are told while it is there. While it is away those of this relay
+// are, and Whole is an error.
 func TestKeeperIsRedis(t *testing.T) {
 	r := newRemote()
 	s := live(t, r, 0.5)
 	now := time.Now()
 	spend(t, s, now, volume("login:taro", 1, window(9, time.Hour)))
 	var entries []limit.Entry
-	each := func() error {
+	each := func(k limit.Keeper) error {
 		entries = nil
-		return s.Each(t.Context(), func(e limit.Entry) error { entries = append(entries, e); return nil })
+		return k.Each(t.Context(), func(e limit.Entry) error { entries = append(entries, e); return nil })
 	}
-	if err := each(); err != nil || len(entries) != 1 {
-		t.Fatalf("%d entries, %v: want the one bucket and nothing of the probes", len(entries), err)
+	for _, k := range []limit.Keeper{s, s.Whole()} {
+		if err := each(k); err != nil || len(entries) != 1 {
+			t.Fatalf("%d entries, %v: want the one bucket and nothing of the probes", len(entries), err)
+		}
+		if err := k.Put(t.Context(), entries[0]); err != nil {
+			t.Error(err)
+		}
 	}
-	if err := s.Put(t.Context(), entries[0]); err != nil {
-		t.Error(err)
+	other := live(t, r.way(), 0.5)
+	spend(t, other, now, volume("login:jiro", 1, window(9, time.Hour)))
+	if err := each(s); err != nil || len(entries) != 2 {
+		t.Errorf("%d entries, %v: want those of all relays", len(entries), err)
 	}
 	r.set(gone)
-	spend(t, s, now, volume("login:taro", 1, window(9, time.Hour)))
-	if err := each(); !errors.Is(err, redis.ErrAway) {
-		t.Errorf("each: %v", err)
+	for _, when := range []string{"nobody has noticed yet", "the breaker is open"} {
+		if err := each(s); err != nil || len(entries) != 1 || entries[0].State.Key.Value != "login:taro" {
+			t.Errorf("%s: each: %+v, %v: want this relay's own", when, entries, err)
+		}
+		if err := each(s.Whole()); !errors.Is(err, redis.ErrAway) || len(entries) > 0 {
+			t.Errorf("%s: each of the whole: %+v, %v", when, entries, err)
+		}
+		spend(t, s, now, volume("login:taro", 1, window(9, time.Hour)))
 	}
 	if err := s.Put(t.Context(), limit.Entry{}); !errors.Is(err, redis.ErrAway) {
 		t.Errorf("put: %v", err)
@@ -262,6 +311,10 @@ func TestKeeperIsRedis(t *testing.T) {
 // What is noted while Redis is away is bounded: what has no room is said to be
 // lost, and mail goes on.
 func TestWhatIsNotedIsBounded(t *testing.T) {
+	synctest.Test(t, whatIsNotedIsBounded) // no time-out passes, however slow the machine
+}
+
+func whatIsNotedIsBounded(t *testing.T) {
 	r, now := newRemote(), time.Now()
 	r.set(gone)
 	s := newRelay(r, 0.5)
@@ -277,4 +330,118 @@ func TestWhatIsNotedIsBounded(t *testing.T) {
 	if n := r.Memory.Len(); n != 200_000 {
 		t.Errorf("redis has %d buckets", n)
 	}
+}
+
+// A caller whose time ends before that of a call is answered by then, here, and
+// tells nothing about Redis: other mail goes on to ask it. His step is counted
+// once, whatever became of his call.
+func TestCallerInAHurryDoesNotOpenTheBreaker(t *testing.T) {
+	const left = timeout / 2
+	c := volume("login:taro", 5, window(100, time.Hour))
+	for name, wait := range map[string]time.Duration{"answered late": left + left/2, "answered never": time.Hour, "in time": left / 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &slowly{remote: newRemote()}
+				s := live(t, r, 0.5)
+				run(t, s)
+				synctest.Wait()
+				r.wait.Store(int64(wait))
+				began := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), left)
+				defer cancel()
+				charges := []limit.Charge{c}
+				var out limit.Outcome
+				err := s.Spend(ctx, began, &limit.Step{Charges: charges}, &out)
+				if d := time.Since(began); err != nil || !out.Taken || d > left {
+					t.Fatalf("after %s: %+v, %v", d, out, err)
+				}
+				charges[0], out = limit.Charge{}, limit.Outcome{} // are the caller's again
+				if h := s.Health(); h.Away {
+					t.Errorf("one caller was in a hurry: %+v", h)
+				}
+				r.wait.Store(0)
+				spend(t, s, time.Now(), c)
+				time.Sleep(3 * time.Second)
+				if out.Taken || r.spoilt.Load() {
+					t.Errorf("what the caller has again is still in use: %+v", out)
+				}
+				if n := used(t, r.Memory, began, c); n != 10 {
+					t.Errorf("redis counts %d, want 10", n)
+				}
+				if n := used(t, s, began, c); n != 10 {
+					t.Errorf("this relay counts %d, want 10", n)
+				}
+				want := int64(1)
+				if wait < left {
+					want = 0
+				}
+				if h := s.Health(); h.Away || h.Fallbacks != want || h.Pending != 0 || h.Lost != 0 {
+					t.Errorf("%+v, want %d fallbacks", h, want)
+				}
+				if wait == time.Hour && s.Health().Unsure != 1 {
+					t.Errorf("the call that had all its time and no answer: %+v", s.Health())
+				}
+			})
+		})
+	}
+}
+
+// slowly is a Redis whose answers to Spend take a while.
+type slowly struct {
+	*remote
+	wait   atomic.Int64
+	spoilt atomic.Bool // the step was not there any more
+}
+
+func (r *slowly) Spend(ctx context.Context, now time.Time, step *limit.Step, out *limit.Outcome) error {
+	if d := time.Duration(r.wait.Load()); d > 0 {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", redis.ErrUnsure, ctx.Err())
+		}
+	}
+	if step.Charges[0].Amount == 0 {
+		r.spoilt.Store(true)
+	}
+	return r.remote.Spend(ctx, now, step, out)
+}
+
+// Everything that a caller may ask in a hurry is done by then, and Redis is not
+// away for it; without any time it is an error.
+func TestEverythingInAHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, began := newRemote(), time.Now()
+		s := live(t, r, 0.5)
+		c := volume("login:taro", 1, window(100, time.Hour))
+		step := &limit.Step{Charges: []limit.Charge{c}}
+		var out limit.Outcome
+		all := map[string]func(context.Context) error{
+			"spend":  func(ctx context.Context) error { return s.Spend(ctx, began, step, &out) },
+			"peek":   func(ctx context.Context) error { return s.Peek(ctx, began, step, &out) },
+			"add":    func(ctx context.Context) error { return s.Add(ctx, began, step) },
+			"resume": func(ctx context.Context) error { return s.Resume(ctx, began, c.Key) },
+			"reset":  func(ctx context.Context) error { return s.Reset(ctx, began, c.Key) },
+		}
+		for name, do := range all {
+			for left, want := range map[time.Duration]error{timeout / 5: nil, 0: context.DeadlineExceeded} {
+				r.set(slow)
+				ctx, cancel := context.WithTimeout(t.Context(), left)
+				began := time.Now()
+				if err := do(ctx); !errors.Is(err, want) || time.Since(began) != left {
+					t.Errorf("%s with %s: %v after %s", name, left, err, time.Since(began))
+				}
+				cancel()
+				if h := s.Health(); h.Away {
+					t.Errorf("%s with %s: %+v", name, left, h)
+				}
+				time.Sleep(timeout) // the call itself has no answer
+				if h := s.Health(); h.Away != (want == nil) {
+					t.Errorf("%s with %s, later: %+v", name, left, h)
+				}
+				r.set(fine)
+				probe(t, s)
+			}
+		}
+	})
 }

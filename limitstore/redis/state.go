@@ -12,8 +12,11 @@ import (
 
 // A bucket is one string, of integers in little-endian order:
 //
-//	kind B (1 cells, 2 items), windows B, windows times seconds I4
-//	hot until I7, last event I7, amount since I7, attempts I7, windows times sum I7
+//	head:
+//	    last event I7, amount since I7, hot until I7, room I7
+//	    kind B (1 cells, 2 items), windows B, windows times seconds I4,
+//	    windows times count I7
+//	    attempts I7, windows times sum I7
 //	windows + 1 times, the last for attempts:
 //	    sum of all cells I7, last event of the oldest I7 and of the newest I7,
 //	    count of the newest I7, number of older ones B
@@ -25,15 +28,24 @@ import (
 // sorted set by last event; a member is 8 octets, big-endian, so that members of
 // one microsecond are in the order of their numbers.
 //
-// While a bucket is hot (script.lua) only its last event and the amount since
-// are written. The amount belongs to the newest cell of every window.
+// While a bucket is hot (script.lua) its head is all that is read, and only its
+// last event and the amount since are written. The amount belongs to the newest
+// cell of every window. Attempts, sums and the room that counts leave are those
+// without it.
 const (
 	kindCells = 1
 	kindItems = 2
 	runSize   = 4*7 + 1
 	cellSize  = 2 * 7
 	extraSize = 1 + 2*7
+	kindAt    = 4 * 7
 )
+
+// limitsSize is that of kind, windows, seconds and counts, which the script is
+// given for each charge as the head has them.
+func limitsSize(windows int) int { return 2 + windows*(4+7) }
+
+func headSize(windows int) int { return kindAt + limitsSize(windows) + 7*(windows+1) }
 
 var errState = errors.New("got what is no bucket")
 
@@ -43,12 +55,12 @@ func bucketOf(s *limit.State) []byte {
 	if s.Distinct != nil {
 		kind = kindItems
 	}
-	head := append(make([]byte, 0, 256), kind, byte(n))
+	head := append(make([]byte, 4*7, 256), kind, byte(n)) // not hot
 	var body []byte
 	for _, w := range s.Windows {
 		head = binary.LittleEndian.AppendUint32(head, uint32(w.Length/time.Second))
 	}
-	head = append(head, make([]byte, 7*(n+4))...) // not hot
+	head = append(head, make([]byte, headSize(n)-len(head))...)
 	for i := range n + 1 {
 		cells := s.Attempts
 		if i < n {
@@ -112,6 +124,9 @@ func (r *reader) integer(size int) (n int64) {
 // are given apart. The state is checked.
 func stateOf(key limit.Key, text string, items []limit.DistinctItem) (*limit.State, error) {
 	r := reader{text: text}
+	last, since := r.integer(7), r.integer(7)
+	r.integer(7) // until when it is hot
+	r.integer(7) // room
 	kind, n := r.integer(1), int(r.integer(1))
 	if r.bad || kind < kindCells || kind > kindItems || n < 1 || n > limit.MaxWindows {
 		return nil, fmt.Errorf("state of bucket %q: %w", key, errState)
@@ -120,9 +135,7 @@ func stateOf(key limit.Key, text string, items []limit.DistinctItem) (*limit.Sta
 	for i := range s.Windows {
 		s.Windows[i].Length = time.Duration(r.integer(4)) * time.Second
 	}
-	r.integer(7) // until when it is hot
-	last, since := r.integer(7), r.integer(7)
-	r.text = r.text[min(len(r.text), 7*(n+1)):] // sums that follow from the cells
+	r.text = r.text[min(len(r.text), 7*n+7*(n+1)):] // counts, and sums that follow from the cells
 	runs := make([]run, n+1)
 	for i := range runs {
 		if runs[i].read(&r); since > 0 && i < n {

@@ -22,7 +22,7 @@ func FuzzState(f *testing.F) {
 	} {
 		f.Add(bucketOf(&s))
 	}
-	f.Add([]byte("\x01\x06" + strings.Repeat("\xff", 300)))
+	f.Add([]byte(strings.Repeat("\x00", kindAt) + "\x01\x06" + strings.Repeat("\xff", 400)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := stateOf(fuzzKey, string(data), nil)
 		if err != nil {
@@ -54,6 +54,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(answer(0, 1, 1, 2, 0, 0, 0, 1, 0, 0, 1, 1000, 7, 3, 4, 1, 0, 1, 2))
 	f.Add(answer(2, 1))
 	f.Add(answer(2, 3))
+	f.Add(append([]byte{hotAnswer}, make([]byte, headSize(2)+headSize(1))...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var out limit.Outcome
 		if err := decode(string(data), charges, false, &out); err != nil {

@@ -23,14 +23,22 @@ type Store struct {
 	requests sync.Pool // of *request
 }
 
+// What go-redis would print, its errors say, too.
+var quiet sync.Once
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
+
 // Open makes a Store. It does not wait for Redis: see Ping. Close it.
 func Open(_ context.Context, o Options) (*Store, error) {
 	o = o.orDefault()
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("open Redis: %w", err)
 	}
+	quiet.Do(func() { goredis.SetLogger(silence{}) })
 	s := &Store{options: o, prefix: "{" + o.Prefix + "}:", client: o.client()}
-	s.sender = sender{client: s.client, bound: s.bound}
+	s.sender = sender{client: s.client, timeout: o.Timeout}
 	s.requests.New = func() any { return &request{wait: make(chan struct{}, 1)} }
 	return s, nil
 }

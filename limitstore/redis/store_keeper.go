@@ -98,7 +98,7 @@ func (s *Store) state(ctx context.Context, client *goredis.Client, k limit.Key, 
 		return nil, away(fmt.Sprintf("read bucket %q in Redis", k), err)
 	}
 	var items []limit.DistinctItem
-	if text != "" && text[0] == kindItems {
+	if len(text) > kindAt && text[kindAt] == kindItems {
 		zs, err := client.ZRangeWithScores(ctx, string(s.itemsKey(nil, k)), 0, -1).Result()
 		if err != nil {
 			return nil, away(fmt.Sprintf("read the items of bucket %q in Redis", k), err)

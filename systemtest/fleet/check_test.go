@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +21,11 @@ func TestCheckLooksAtRedis(t *testing.T) {
 	n := &node{Relay: relay.StartTest(t, relayOptions("")), t: t}
 	password := passwordFile(t)
 	const keeps = "appendonly yes"
+	key := filepath.Join(t.TempDir(), "items.key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("k", 64)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keyed := fmt.Sprintf("items_key_file = %q\n", key)
 	withPassword := fmt.Sprintf("password_file = %q\n", password)
 	for _, c := range []struct {
 		name     string
@@ -43,6 +49,7 @@ func TestCheckLooksAtRedis(t *testing.T) {
 			more: withPassword + asUser, ids: []string{"redis-script"}, says: "NOPERM"},
 		{name: "forgets what is old", settings: []string{keeps, "maxmemory 100mb", "maxmemory-policy volatile-lru"}, ids: []string{"redis-evicts"}, says: "volatile-lru"},
 		{name: "keeps nothing", ids: []string{"redis-memory"}},
+		{name: "has the key of its digests", settings: []string{keeps}, ids: []string{"redis-items-key"}},
 		{name: "tells nothing", settings: []string{keeps, "rename-command INFO \"\""}, ids: []string{"redis-info"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -50,6 +57,9 @@ func TestCheckLooksAtRedis(t *testing.T) {
 			network := redistest.Proxy(t, server.Addr)
 			if c.spoil != nil {
 				c.spoil(server, network)
+			}
+			if !slices.Contains(c.ids, "redis-items-key") {
+				c.more += keyed
 			}
 			store := onRedis(0, c.more, network.Addr)
 			if strings.Contains(c.more, "timeout") {
@@ -63,14 +73,14 @@ func TestCheckLooksAtRedis(t *testing.T) {
 		addr := freeAddr(t)
 		_, port, _ := net.SplitHostPort(addr)
 		redistest.Server(t, keeps, "tls-port "+port, "tls-auth-clients no", "tls-cert-file "+chain, "tls-key-file "+chain, "tls-ca-cert-file "+authority)
-		n.wantFindings(t, onRedis(0, fmt.Sprintf("tls = true\nca_file = %q\n", authority), addr), "")
-		n.wantFindings(t, onRedis(0, "tls = true\n", addr), "certificate", "redis-away")
+		n.wantFindings(t, onRedis(0, fmt.Sprintf("tls = true\nca_file = %q\n", authority)+keyed, addr), "")
+		n.wantFindings(t, onRedis(0, "tls = true\n"+keyed, addr), "certificate", "redis-away")
 	})
 	t.Run("sentinels", func(t *testing.T) {
-		n.wantFindings(t, onRedis(0, onSentinels, redistest.Sentinel(t, keeps).Addresses()...), "")
+		n.wantFindings(t, onRedis(0, onSentinels+keyed, redistest.Sentinel(t, keeps).Addresses()...), "")
 	})
 	t.Run("a cluster", func(t *testing.T) {
-		n.wantFindings(t, onRedis(0, "mode = \"cluster\"\n", redistest.Cluster(t, 3).Addresses()...), "", "redis-memory")
+		n.wantFindings(t, onRedis(0, "mode = \"cluster\"\n"+keyed, redistest.Cluster(t, 3).Addresses()...), "", "redis-memory")
 	})
 }
 
@@ -102,7 +112,7 @@ func (n *node) wantFindings(t *testing.T, store, says string, want ...string) {
 		if !strings.Contains(f.What, says) || f.Where == "" || f.Why == "" || f.Remedy == "" {
 			t.Errorf("%+v; want %q", f, says)
 		}
-		if info := f.ID == "redis-memory" || f.ID == "redis-info"; info != (f.Severity == "info") {
+		if info := f.ID == "redis-memory" || f.ID == "redis-info" || f.ID == "redis-items-key"; info != (f.Severity == "info") {
 			t.Errorf("%s is of severity %s", f.ID, f.Severity)
 		}
 	}

@@ -270,6 +270,9 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 			out.Remarks = append(out.Remarks, "sendmail(1) still refuses its mail: "+err.Error())
 		}
 	}
+	if len(out.Opened) > 0 {
+		out.Remarks = append(out.Remarks, "what it has used of the limits that are open again still counts, and they are half of what they were: relayguard limits reset "+out.Account+" forgets what it used")
+	}
 	if out.Was || len(out.Opened) > 0 {
 		p, err := d.Switches.Set(policy.Switch{Kind: policy.Probation, Subject: subject, Value: about.Value, Reason: r.Cause, By: by.Name, Since: now, Until: now.Add(probation)})
 		if err != nil {

@@ -29,9 +29,10 @@ const maxLearnt = 20
 // message is one queue file: what was accepted, or a copy of it.
 type message struct {
 	*mail
-	recipients int  // charged or free, so far; or beyond what is charged
-	copy       bool // made by an alias or a .forward
-	done       bool // it left the queue: who has its id now is another
+	recipients int       // charged or free, so far; or beyond what is charged
+	copy       bool      // made by an alias or a .forward
+	left       time.Time // the queue, by the log; zero: not yet
+	done       bool      // some minutes ago: who has its id now is another
 }
 
 // mail is a message with all its copies.
@@ -47,6 +48,8 @@ type mail struct {
 	returned int // bounces charged
 
 	grown     int          // seen beyond recipients
+	ended     int          // delivered or returned, copies' among them
+	removed   bool         // all but its copies left the queue, the log says
 	forwarded bool         // it has copies
 	rcpts     []limit.Item // those that aliases are learnt of; nil: it teaches nothing
 	seen      []int32      // deliveries of each of rcpts, where the log names it; nil: none
@@ -110,15 +113,24 @@ func (m *mail) grew(now time.Time, more int, e *Expansions) {
 	}
 }
 
-// delivered learns how a recipient fared whose alias the log names. That a copy
-// was made is no delivery: those of the copy are.
+// delivered learns how recipients fared. That a copy was made is no delivery:
+// those of the copy are.
 func (m *mail) delivered(now time.Time, log *maillog.Event, n int, e *Expansions) {
-	if m.single() || len(m.rcpts) == 0 || log.OrigTo == "" || log.Kind == maillog.Forwarded || log.Status == maillog.Deferred {
+	if len(m.rcpts) == 0 || log.Kind == maillog.Forwarded || log.Status == maillog.Deferred {
 		return
 	}
+	m.ended += n
+	if !m.single() {
+		m.named(now, log, n, e)
+	}
+	m.settle(now, e)
+}
+
+// named learns of which recipient's alias they are, where the log says so.
+func (m *mail) named(now time.Time, log *maillog.Event, n int, e *Expansions) {
 	item, ok := e.item(log.OrigTo)
 	i := slices.Index(m.rcpts, item)
-	if !ok || i < 0 {
+	if log.OrigTo == "" || !ok || i < 0 {
 		return
 	}
 	if m.seen == nil {
@@ -128,16 +140,19 @@ func (m *mail) delivered(now time.Time, log *maillog.Event, n int, e *Expansions
 	e.atLeast(now, item, int(m.seen[i]))
 }
 
-// left learns that all of a message but its copies was delivered or returned: an
-// alias that had shrunk is seen now.
-func (m *mail) left(now time.Time, e *Expansions) {
-	if m.single() {
+// settle learns what is known when a message left the queue and as many
+// recipients as it has were seen delivered or returned: an alias that had shrunk
+// is seen now. That it left proves nothing by itself: the line may be forged.
+func (m *mail) settle(now time.Time, e *Expansions) {
+	switch {
+	case !m.removed || m.ended < m.recipients+m.grown:
+	case m.single():
 		e.exactly(now, m.rcpts[0], 1+m.grown)
-		return
-	}
-	for i, n := range m.seen {
-		if n > 0 && !m.forwarded {
-			e.exactly(now, m.rcpts[i], int(n))
+	case !m.forwarded:
+		for i, n := range m.seen {
+			if n > 0 {
+				e.exactly(now, m.rcpts[i], int(n))
+			}
 		}
 	}
 }

@@ -10,7 +10,8 @@
 //
 // A log that syslog writes is not proof: any local account can have a line
 // written there in the name of Postfix. So what one message can be charged
-// afterwards, or teach, is bounded. The sender on a line does not tell a forged one: who may
+// afterwards, or teach, is bounded, and one that is said to have left the queue
+// is followed for some minutes more. The sender on a line does not tell a forged one: who may
 // run mailq knows the true one, and Postfix logs it as it rewrote it (canonical
 // maps, SRS, an appended domain). To leave what differs uncharged would be worse:
 // senders could choose to be rewritten.
@@ -57,6 +58,7 @@ type Trail struct {
 	mu     sync.Mutex
 	passed recent[*message]
 	early  recent[queued] // messages that nobody has claimed yet
+	left   []leaver       // to be forgotten, about in the order in which they left
 	counts Counts
 }
 
@@ -78,9 +80,20 @@ type queued struct {
 	at         time.Time // in the log
 }
 
+// leaver is a message that left the queue, as the log has it.
+type leaver struct {
+	id string
+	*message
+}
+
 // copyWithin is how far apart in the log a copy may be from the line that says
 // whose copy it is; what is further apart had the same id by chance.
 const copyWithin = 10 * time.Minute
+
+// lingers is how long after a message left the queue, by the times in the log,
+// lines with its id are still its own; later ones are those of another that has
+// its id. A forged "removed" does not end what is charged to it.
+const lingers = copyWithin
 
 // What is remembered: accepted mail is queued within moments, and deferred for
 // days; its deliveries are counted in the journal whether it is remembered or
@@ -88,6 +101,7 @@ const copyWithin = 10 * time.Minute
 const (
 	maxPassed = 100_000
 	maxEarly  = 10_000
+	maxLeft   = 20_000
 )
 
 // New makes a trail.
@@ -132,7 +146,7 @@ func (t *Trail) Event(ctx context.Context, now time.Time, e maillog.Event) {
 			t.requeued(&e)
 		}
 	case maillog.Removed:
-		t.removed(now, e.QueueID)
+		t.removed(now, &e)
 	case maillog.AuthFailed:
 		t.count(func(c *Counts) { c.AuthFailed += int64(max(e.Count, 1)) })
 	}
@@ -141,9 +155,11 @@ func (t *Trail) Event(ctx context.Context, now time.Time, e maillog.Event) {
 // charge takes what a message has more recipients than it was charged for.
 func (t *Trail) charge(ctx context.Context, now time.Time, queueID string, q queued) {
 	t.mu.Lock()
-	m, known := t.passed.get(queueID)
-	if !known || m.done {
+	m, known := t.live(queueID, q.at)
+	if !known || !m.left.IsZero() { // perhaps another's already
 		t.early.put(strings.Clone(queueID), q)
+	}
+	if !known {
 		t.mu.Unlock()
 		return
 	}
@@ -186,9 +202,9 @@ func (t *Trail) add(ctx context.Context, now time.Time, charges []limit.Charge, 
 // was charged, has become those of the copy.
 func (t *Trail) forwarded(ctx context.Context, now time.Time, e *maillog.Event) {
 	t.mu.Lock()
-	m, known := t.passed.get(e.QueueID)
+	m, known := t.live(e.QueueID, e.Time)
 	id := strings.Clone(e.NewID)
-	if c, again := t.passed.get(id); !known || m.done || again && c.id == m.id {
+	if c, again := t.passed.get(id); !known || again && c.id == m.id {
 		t.mu.Unlock() // nobody's, or the line was read twice
 		return
 	}
@@ -201,17 +217,40 @@ func (t *Trail) forwarded(ctx context.Context, now time.Time, e *maillog.Event) 
 	}
 }
 
-// removed forgets what left the queue, as its id may come back for another. A
-// copy may have left before it is known whose it was: its recipients stay in
-// early.
-func (t *Trail) removed(now time.Time, queueID string) {
+// live is the message that has an id in the queue at that time of the log, or had
+// it moments before.
+func (t *Trail) live(queueID string, at time.Time) (*message, bool) {
+	m, known := t.passed.get(queueID)
+	if !known || m.done || !m.left.IsZero() && at.Sub(m.left) > lingers {
+		return nil, false
+	}
+	return m, true
+}
+
+// removed has what left the queue forgotten in some minutes, as its id may come
+// back for another. A copy may have left before it is known whose it was: its
+// recipients stay in early.
+func (t *Trail) removed(now time.Time, e *maillog.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m, known := t.passed.get(queueID); known && !m.done {
+	if m, known := t.live(e.QueueID, e.Time); known && m.left.IsZero() {
+		m.left = e.Time
+		t.left = append(t.left, leaver{strings.Clone(e.QueueID), m})
 		if !m.copy {
-			m.left(now, t.o.Expansions)
+			m.removed = true
+			m.settle(now, t.o.Expansions)
 		}
-		t.passed.put(strings.Clone(queueID), &message{mail: &mail{id: m.id}, done: true})
+	}
+	for len(t.left) > 0 && (len(t.left) > maxLeft || e.Time.Sub(t.left[0].left) > lingers) {
+		t.forget(t.left[0])
+		t.left = t.left[1:]
+	}
+}
+
+// forget keeps no more of a message than that its id is none of its any more.
+func (t *Trail) forget(l leaver) {
+	if m, known := t.passed.get(l.id); known && m == l.message && !m.left.IsZero() {
+		t.passed.put(l.id, &message{mail: &mail{id: m.id}, done: true})
 	}
 }
 
@@ -219,10 +258,11 @@ func (t *Trail) removed(now time.Time, queueID string) {
 func (t *Trail) requeued(e *maillog.Event) {
 	oldID, newID := strings.Clone(e.OrigID), strings.Clone(e.QueueID)
 	t.mu.Lock()
-	m, known := t.passed.get(oldID)
-	if !known || m.done {
+	m, known := t.live(oldID, e.Time)
+	if !known {
 		m = &message{mail: &mail{id: oldID}}
 	}
+	m.left, m.removed = time.Time{}, m.removed && m.copy // it is in the queue
 	if n, again := t.passed.get(newID); again && n.id == m.id {
 		t.mu.Unlock() // the line was read twice
 		return
@@ -241,7 +281,7 @@ func (t *Trail) delivery(ctx context.Context, now time.Time, e *maillog.Event) {
 	var charges []limit.Charge
 	returned := 0
 	t.mu.Lock()
-	if m, known := t.passed.get(id); known && !m.done {
+	if m, known := t.live(id, e.Time); known {
 		id = m.id
 		m.delivered(now, e, n, t.o.Expansions)
 		if status == maillog.Bounced || status == maillog.Expire {

@@ -66,6 +66,7 @@ func writeResumed(cmd *cobra.Command, r *desk.Resumed) error {
 	}
 	l.known("opened", strings.Join(r.Opened, ", "))
 	l.known("probation", r.Probation)
+	l.known("still counts", r.Note)
 	l.add("still held", "%s", counted(r.Held, "message"))
 	if err := render.PageOf(cmd.OutOrStdout()).Pairs(cmd.OutOrStdout(), l); err != nil {
 		return err

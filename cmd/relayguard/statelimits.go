@@ -11,6 +11,8 @@ import (
 	"relayguard/cmd/internal/share"
 	"relayguard/cmd/internal/trail"
 	"relayguard/policy"
+	"relayguard/policy/address"
+	"relayguard/policy/limit"
 )
 
 // openLimits opens what limits stand on.
@@ -23,7 +25,7 @@ func (s *state) openLimits(ctx context.Context, c *config.Config) error {
 		s.log.Error("whom accounts have written to is not known after a restart", "error", err)
 	}
 	s.aliases = expansionsFile(c)
-	s.expansions = trail.NewExpansions(s.items.of, s.inside)
+	s.expansions = trail.NewExpansions(func(to string) limit.Item { return s.items.of(s.aliasName(to)) }, s.teaches)
 	if err := s.expansions.Load(s.aliases, time.Now()); err != nil {
 		s.log.Warn("aliases", "error", err)
 	}
@@ -35,10 +37,43 @@ func expansionsFile(c *config.Config) string {
 	return filepath.Join(filepath.Dir(c.Journal.Directory), "aliases.json")
 }
 
-// inside reports whether an address is ours, so that aliases may be at work.
-func (s *state) inside(rcptTo string) bool {
+// teaches reports whether an address is surely ours, so that aliases may be at
+// work.
+func (s *state) teaches(rcptTo string) bool {
 	r := s.rules.Load()
 	return r != nil && r.policy.Inside.Has(rcptTo)
+}
+
+// aliasName is one name for all addresses that the MTA expands alike: of ours
+// those without a domain, and those with a tag that it does not look at. What is
+// written to the address of a machine (list@[192.0.2.1]) may be for this one, and
+// is taken so; but it teaches nothing.
+func (s *state) aliasName(rcptTo string) string {
+	r := s.rules.Load()
+	if r == nil {
+		return rcptTo
+	}
+	by := &r.policy.Addresses
+	if !strings.Contains(rcptTo, "@") && by.DefaultDomain != "" {
+		rcptTo += "@" + by.DefaultDomain
+	}
+	a, ok := address.Parse(rcptTo)
+	if literal := strings.HasPrefix(a.Domain, "["); !ok || !literal && !r.policy.Inside.Has(rcptTo) {
+		return rcptTo
+	} else if literal && by.DefaultDomain != "" {
+		a.Domain = by.DefaultDomain
+	}
+	if i := strings.IndexAny(a.Local, by.Delimiters); i > 0 && !keepsTag(a.Local, by.Delimiters) {
+		a.Local = a.Local[:i]
+	}
+	return a.String()
+}
+
+// keepsTag reports whether Postfix looks at a local part as a whole, though it
+// has a delimiter (owner_request_special).
+func keepsTag(local, delimiters string) bool {
+	local = strings.ToLower(local)
+	return strings.Contains(delimiters, "-") && (strings.HasPrefix(local, "owner-") || strings.HasSuffix(local, "-request"))
 }
 
 // keepExpansions writes what aliases stand for, if it has changed.

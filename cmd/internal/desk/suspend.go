@@ -236,6 +236,7 @@ type Resumed struct {
 	Opened    []string `json:"opened,omitempty"`
 	Probation string   `json:"probation"`
 	Held      int      `json:"held"` // messages of it that are still held
+	Note      string   `json:"note,omitempty"`
 	Remarks   []string `json:"remarks,omitempty"`
 }
 
@@ -271,7 +272,7 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 		}
 	}
 	if len(out.Opened) > 0 {
-		out.Remarks = append(out.Remarks, "what it has used of the limits that are open again still counts, and they are half of what they were: relayguard limits reset "+out.Account+" forgets what it used")
+		out.Note = "what was used of the limits that are open again, which are half now; relayguard limits reset " + out.Account + " forgets it"
 	}
 	if out.Was || len(out.Opened) > 0 {
 		p, err := d.Switches.Set(policy.Switch{Kind: policy.Probation, Subject: subject, Value: about.Value, Reason: r.Cause, By: by.Name, Since: now, Until: now.Add(probation)})

@@ -373,7 +373,7 @@ func TestResume(t *testing.T) {
 	s.shut(taro)
 	s.shut(hanako)
 	out, err := s.d.Resume(t.Context(), s.now, admin, desk.Resumption{Account: "TARO@example.jp", Cause: "password changed"})
-	if err != nil || !out.Was || out.Held != 2 || !slices.Equal(out.Opened, []string{"abuse"}) || !strings.HasPrefix(out.Probation, "half of each limit until ") || len(out.Remarks) != 1 || !strings.Contains(out.Remarks[0], "limits reset login:taro@example.jp") {
+	if err != nil || !out.Was || out.Held != 2 || !slices.Equal(out.Opened, []string{"abuse"}) || !strings.HasPrefix(out.Probation, "half of each limit until ") || len(out.Remarks) != 0 || !strings.Contains(out.Note, "limits reset login:taro@example.jp") {
 		t.Errorf("got %+v, %v", out, err)
 	}
 	if got := s.inForce(taro); !slices.Equal(got, []policy.SwitchKind{policy.Probation}) {

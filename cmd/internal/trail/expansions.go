@@ -24,6 +24,9 @@ type Expansion struct {
 
 // Expansions knows for how many recipients an address stands, as the MTA's log
 // told lately. It keeps no addresses. Safe for concurrent use.
+//
+// They are saved once a minute: kill -9 forgets what was learnt since, and the
+// next message to such an alias is charged for it afterwards again.
 type Expansions struct {
 	digest func(rcptTo string) limit.Item
 	learns func(rcptTo string) bool
@@ -34,7 +37,8 @@ type Expansions struct {
 }
 
 // NewExpansions makes expansions that know nothing. Digest names an address
-// (keyed: what is saved tells nothing); learns says of which addresses something
+// (keyed: what is saved tells nothing), and gives all spellings that the MTA
+// takes for one alias the same name; learns says of which addresses something
 // is learnt, nil: of all. It should be those whose mail this MTA may rewrite:
 // a forged line in its log must not make mail to others' mailboxes dear.
 func NewExpansions(digest func(rcptTo string) limit.Item, learns func(rcptTo string) bool) *Expansions {
@@ -77,7 +81,7 @@ func (e *Expansions) exactly(now time.Time, item limit.Item, n int) {
 func (e *Expansions) atLeast(now time.Time, item limit.Item, n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if n > e.known[item].Stands {
+	if n >= e.known[item].Stands {
 		e.learn(now, item, n)
 	}
 }

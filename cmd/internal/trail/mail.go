@@ -128,9 +128,12 @@ func (m *mail) delivered(now time.Time, log *maillog.Event, n int, e *Expansions
 
 // named learns of which recipient's alias they are, where the log says so.
 func (m *mail) named(now time.Time, log *maillog.Event, n int, e *Expansions) {
+	if log.OrigTo == "" {
+		return
+	}
 	item, ok := e.item(log.OrigTo)
 	i := slices.Index(m.rcpts, item)
-	if log.OrigTo == "" || !ok || i < 0 {
+	if !ok || i < 0 {
 		return
 	}
 	if m.seen == nil {

@@ -65,7 +65,11 @@ func TestBouncesAreChargedToTheirMessage(t *testing.T) {
 		{"by copies, more than it has", []maillog.Event{forwarded(1, "A", "C"), forwarded(1, "C", "D"), to("C", maillog.Bounced, 2), to("D", maillog.Bounced, 2)}, 3},
 		{"requeued", []maillog.Event{requeued("A", "E"), to("E", maillog.Bounced, 1)}, 1},
 		{"of somebody else's", []maillog.Event{to("Z", maillog.Bounced, 1)}, 0},
-		{"of the next with its id", []maillog.Event{removed("A"), to("A", maillog.Bounced, 1)}, 0},
+		{"after a line that says it left", []maillog.Event{removed("A"), to("A", maillog.Bounced, 1)}, 1},
+		{"after forged lines", []maillog.Event{removed("A"), removed("A"), queued(0, "A", 5), to("A", maillog.Bounced, 9)}, 5},
+		{"of the next with its id", []maillog.Event{removed("A"), later(to("A", maillog.Bounced, 1))}, 0},
+		{"of the next, when it is forgotten", []maillog.Event{removed("A"), later(removed("R")), to("A", maillog.Bounced, 1)}, 0},
+		{"requeued after a forged line", []maillog.Event{removed("A"), requeued("A", "E"), later(to("E", maillog.Bounced, 1))}, 1},
 		{"addresses that were only asked for", []maillog.Event{to("A", maillog.Undeliverable, 1)}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -177,6 +181,9 @@ func TestLatestObservationWins(t *testing.T) {
 		p.Accepted(name, m)
 		p.Event(t.Context(), now, queued(0, name, stands+len(to)-1))
 		p.Event(t.Context(), now, by(name, team, maillog.Sent, stands))
+		for range to[1:] {
+			p.Event(t.Context(), now, by(name, "", maillog.Sent, 1))
+		}
 		p.Event(t.Context(), now, removed(name))
 	}
 	for _, n := range []int{5, 9, 3, 3, 1, 4} {
@@ -226,6 +233,46 @@ func TestWhatWasChargedInAdvanceIsNotChargedAgain(t *testing.T) {
 		if got := max(p.used(t, "login:taro"), 0); got != c.expanded || p.Counts().Expanded != c.expanded || p.Counts().Foreseen != c.foreseen {
 			t.Errorf("%s: charged %d, %+v; want %d, foreseen %d", c.name, got, p.Counts(), c.expanded, c.foreseen)
 		}
+	}
+}
+
+// Any local account can have a line written that says that a message left the
+// queue. What an alias stands for is less only if all of it was seen to arrive.
+func TestForgedRemovalTeachesNothing(t *testing.T) {
+	const team, one = "team@example.jp", "hanako@example.jp"
+	for _, c := range []struct {
+		name     string
+		to       []string
+		events   []maillog.Event
+		expanded int64
+		team     int
+	}{
+		{"at once", []string{team}, []maillog.Event{removed("A"), queued(0, "A", 500)}, 499, 500},
+		{"and nothing more", []string{team}, []maillog.Event{removed("A")}, 0, 9},
+		{"behind a delivery", []string{team}, []maillog.Event{by("A", team, maillog.Sent, 1), removed("A"), queued(0, "A", 500)}, 499, 500},
+		{"while it is delivered", []string{team}, []maillog.Event{queued(0, "A", 500), by("A", team, maillog.Sent, 7), removed("A"), by("A", team, maillog.Sent, 493)}, 499, 500},
+		{"of two", []string{team, one}, []maillog.Event{queued(0, "A", 9), by("A", team, maillog.Sent, 1), removed("A")}, 7, 9},
+		{"of a message with copies", []string{team}, []maillog.Event{removed("A"), forwarded(1, "A", "C"), queued(1, "C", 50)}, 49, 50},
+		{"it had shrunk", []string{team}, []maillog.Event{queued(0, "A", 3), removed("A"), by("A", team, maillog.Sent, 2), by("A", team, maillog.Bounced, 1)}, 2, 3},
+		{"its copy had shrunk", []string{team}, []maillog.Event{forwarded(1, "A", "C"), queued(1, "C", 3), removed("A"), by("C", team, maillog.Sent, 3), removed("C")}, 2, 3},
+		{"deferred is not delivered", []string{team}, []maillog.Event{queued(0, "A", 3), by("A", team, maillog.Deferred, 3), removed("A")}, 2, 9},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, e := learning()
+			before := passed(1)
+			before.Rcpts = []string{team}
+			p.Accepted("B", before)
+			p.Event(t.Context(), now, queued(0, "B", 9))
+			m := passed(len(c.to), charge("login:taro", 1))
+			m.Rcpts = c.to
+			p.Accepted("A", m)
+			for _, event := range c.events {
+				p.Event(t.Context(), now, event)
+			}
+			if e.Of(team) != c.team || p.Counts().Expanded != c.expanded {
+				t.Errorf("stands for %d, want %d; charged %d, want %d", e.Of(team), c.team, p.Counts().Expanded, c.expanded)
+			}
+		})
 	}
 }
 

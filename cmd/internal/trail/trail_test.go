@@ -103,6 +103,12 @@ func requeued(oldID, newID string) maillog.Event {
 	return e
 }
 
+// later is a line of an hour later.
+func later(e maillog.Event) maillog.Event {
+	e.Time = e.Time.Add(time.Hour)
+	return e
+}
+
 func removed(id string) maillog.Event { return at(9, maillog.Removed, id) }
 
 func TestWhatAliasesAddIsCharged(t *testing.T) {
@@ -133,6 +139,7 @@ func TestWhatAliasesAddIsCharged(t *testing.T) {
 		{"a copy with the id of an older message", 0, []maillog.Event{queued(-3600, "C", 500), queued(0, "A", 2), forwarded(1, "A", "C"), queued(1, "C", 1)}, 0},
 		{"requeued", 0, []maillog.Event{queued(0, "A", 51), requeued("A", "E"), queued(9, "E", 51)}, 49},
 		{"requeued and more", 0, []maillog.Event{queued(0, "A", 2), requeued("A", "E"), requeued("A", "E"), queued(9, "E", 12)}, 10},
+		{"removed, a forged line says at once", 0, []maillog.Event{removed("A"), queued(0, "A", 500)}, 498},
 		{"the id comes back for another", 0, []maillog.Event{queued(0, "A", 2), removed("A"), queued(3600, "A", 500)}, 0},
 		{"a copy with the id of one that left", 0, []maillog.Event{removed("R"), queued(1, "R", 10), forwarded(1, "A", "R")}, 9},
 		{"removed twice", 0, []maillog.Event{queued(0, "A", 3), removed("A"), removed("A"), queued(0, "A", 3)}, 1},
@@ -262,15 +269,15 @@ func TestDeliveriesAreTheMessagesThatTheGuardSaw(t *testing.T) {
 	for _, e := range []maillog.Event{
 		queued(0, "A", 1), delivery("A", maillog.Deferred), forwarded(1, "A", "C"), delivery("C", maillog.Sent), forwarded(2, "C", "D"), delivery("D", maillog.Bounced),
 		twice, delivery("Z", maillog.Expire), requeued("A", "E"), delivery("E", maillog.Sent), requeued("H", "I"), delivery("I", maillog.Sent),
-		removed("D"), delivery("D", maillog.Sent), // another message by now
+		removed("D"), delivery("D", maillog.Sent), later(delivery("D", maillog.Sent)), // another message by now
 	} {
 		p.Event(t.Context(), now, e)
 	}
-	want := "A deferred 1,A sent 1,A sent 1,A sent 1,A bounced 1,A bounced 2,Z expired 1,A sent 1,H sent 1,D sent 1"
+	want := "A deferred 1,A sent 1,A sent 1,A sent 1,A bounced 1,A bounced 2,Z expired 1,A sent 1,H sent 1,A sent 1,D sent 1"
 	if got := strings.Join(p.notes, ","); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
-	if c := p.Counts(); c.Delivered != 6 || c.Deferred != 1 || c.Bounced != 4 {
+	if c := p.Counts(); c.Delivered != 7 || c.Deferred != 1 || c.Bounced != 4 {
 		t.Errorf("%+v", c)
 	}
 	if got := strings.Join(p.moved, ","); got != "A>E,H>I" {

@@ -146,6 +146,7 @@ func (d *daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.state.run(d.guard, d.config)
+	d.state.renew(nil, d.config)
 	d.serveControl()
 	d.failures = make(chan error, len(listeners))
 	for _, l := range listeners {
@@ -293,6 +294,7 @@ func (d *daemon) reload(ctx context.Context) {
 		}
 	}
 	old := d.rules
+	d.state.renew(d.config, c)
 	d.rules, d.config = next, c
 	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))
 	// Decisions under way may still ask the old maps; closed maps answer

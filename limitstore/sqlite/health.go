@@ -19,6 +19,7 @@ type health struct {
 	power   error     // the disk was not told to write
 	broken  string    // what became of a broken file
 	current time.Time // when the file last had all of memory
+	ahead   string    // which counters have seen a time that is not yet
 }
 
 // Health says whether all that changes is soon in the file, and what is or was
@@ -40,6 +41,9 @@ func (s *Store) Health() (ok bool, text string) {
 	ok = len(parts) == 0
 	if h.broken != "" {
 		parts = append(parts, h.broken)
+	}
+	if h.ahead != "" {
+		parts = append(parts, h.ahead)
 	}
 	if len(parts) == 0 {
 		return true, "fine"
@@ -93,6 +97,24 @@ func (h *health) reset(text string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.broken = text
+}
+
+// tellAhead tells of counters that a clock which was wrong has left in the future.
+func (s *Store) tellAhead() {
+	text, a := "", s.memory.Ahead()
+	if a.Buckets > 0 {
+		text = fmt.Sprintf("the clock was wrong once: %d counters do not go down before its time comes, the last on %s (%s); for each such account: relayguard limits reset ACCOUNT",
+			a.Buckets, a.Until.Format(time.DateOnly), a.Key)
+	}
+	h := &s.health
+	h.mu.Lock()
+	news := text != "" && h.ahead == ""
+	h.ahead = text
+	h.mu.Unlock()
+	if news {
+		s.log.Error("counters are in the future: a clock was wrong once, and they do not go down before that time; see relayguard limits reset ACCOUNT",
+			"counters", a.Buckets, "until", a.Until, "one", a.Key.String())
+	}
 }
 
 // oneLine is an error's text; several that were joined stand behind each other.

@@ -89,6 +89,7 @@ func Open(ctx context.Context, options Options) (*Store, error) {
 		s.failed(err)
 		s.peruse(ctx)
 	}
+	s.Sweep(options.Now())
 	var background context.Context // not ctx, which may be that of the start
 	background, s.cancel = context.WithCancel(context.Background())
 	for _, work := range []func(context.Context){s.write, s.sync, s.tidy} {
@@ -180,7 +181,11 @@ func (s *Store) Evicted() uint64 { return s.memory.Evicted() }
 
 // Sweep removes buckets that make no difference at now from memory and returns
 // their number. The file's go by themselves.
-func (s *Store) Sweep(now time.Time) int { return s.memory.Sweep(now) }
+func (s *Store) Sweep(now time.Time) int {
+	n := s.memory.Sweep(now)
+	s.tellAhead()
+	return n
+}
 
 // Flush writes all that changed before it was called: kill -9 then loses nothing
 // of it. It does not wait for the disk itself.

@@ -132,7 +132,7 @@ func (s *Store) delete(ctx context.Context, text string, args ...any) error {
 // a difference: memory forgets the oldest for want of room and tells nobody, and
 // the file must not grow for ever.
 func (s *Store) overflow(ctx context.Context, side *sql.DB) (time.Time, error) {
-	most := cmp.Or(s.options.Memory.Buckets, limit.DefaultBuckets)
+	most := max(cmp.Or(s.options.Memory.Buckets, limit.DefaultBuckets), s.memory.Len()) // which has some headroom
 	var n int
 	if err := side.QueryRowContext(ctx, "SELECT count(*) FROM bucket").Scan(&n); err != nil {
 		return time.Time{}, fmt.Errorf("count buckets: %w", err)

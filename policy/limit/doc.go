@@ -80,9 +80,9 @@
 //  3. FreeAt is the earliest later time at which Used + Amount, as of 2, is at
 //     most Count, if nothing else comes: it is one microsecond after an item's
 //     last event leaves the window, or after thrown leaves L, when k is 0.
-//  4. Take (and Add), of one item or more: if thrown < t - L, k and thrown become
-//  0. Each item in the sample of k is kept with last event t; if one is not,
-//     thrown becomes t.
+//  4. Take (and Add), of one item or more: if thrown < t - L, both k and thrown
+//     are 0 from then on. Each item in the sample of k is kept with last event t;
+//     if one is not, thrown becomes t.
 //  5. If then more than N are kept, those with a last event < t - L go, without a
 //     trace. While more than N are kept and k < 32: k rises by one, and those not
 //     in its sample go; thrown becomes the latest of their last events, if that
@@ -97,7 +97,7 @@
 //
 // Two traps. Everything that decides takes now from the caller, in integer
 // microseconds, and in a bucket time never runs backwards: a bucket that has
-// seen tomorrow stays there until tomorrow (or Reset). And a store that gives an
+// seen tomorrow stays there until tomorrow (or Reset; Memory.Ahead finds it). And a store that gives an
 // error has not said yes: what becomes of the message then is the caller's
 // decision, and "let it pass uncounted" is the wrong one.
 //

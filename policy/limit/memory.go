@@ -45,8 +45,9 @@ type Memory struct {
 	known      atomic.Int64  // items of all accounts
 	turn       atomic.Uint64 // whose shard's accounts forget next
 	evicted    atomic.Uint64
-	telling    sync.Mutex // one Dirty at a time
-	next       int        // where the next Dirty begins
+	ahead      atomic.Pointer[Ahead] // nil: never swept
+	telling    sync.Mutex            // one Dirty at a time
+	next       int                   // where the next Dirty begins
 
 	shapesLock sync.Mutex
 	shapes     []*shape // shared by all buckets of one limit; few
@@ -63,12 +64,13 @@ type MemoryOptions struct {
 // NewMemory makes an empty store with the default bounds.
 func NewMemory() *Memory { return NewMemoryOf(MemoryOptions{}) }
 
-// NewMemoryOf makes an empty store. Its buckets are spread over 64 parts that
-// fill up one by one, so that it may be full a little earlier.
+// NewMemoryOf makes an empty store. Its buckets are spread over 64 parts by
+// chance. Each part has room for five standard deviations more than its share, so
+// that all fit; at most that is how many more there are, 4 % of a million.
 func NewMemoryOf(o MemoryOptions) *Memory {
 	m := &Memory{
 		seed:       maphash.MakeSeed(),
-		most:       max(1, cmp.Or(o.Buckets, DefaultBuckets)/shards),
+		most:       roomFor(cmp.Or(o.Buckets, DefaultBuckets)),
 		exact:      cmp.Or(o.DistinctExact, DefaultDistinctExact),
 		perAccount: cmp.Or(o.KnownPerAccount, DefaultKnownPerAccount),
 		mostKnown:  int64(cmp.Or(o.Known, DefaultKnown)),
@@ -79,6 +81,12 @@ func NewMemoryOf(o MemoryOptions) *Memory {
 		s.accounts, s.changed = map[string]*account{}, map[*account]struct{}{}
 	}
 	return m
+}
+
+// roomFor is how many of so many buckets one shard may have to keep.
+func roomFor(buckets int) int {
+	share := float64(buckets) / shards
+	return max(1, int(share+5*math.Sqrt(share)))
 }
 
 // Spend is Store's. It does not look at the context: it never waits.

@@ -17,7 +17,7 @@ func open(*testing.T) limit.Store { return limit.NewMemoryOf(limittest.Options()
 
 func TestMemory(t *testing.T) { limittest.Store(t, open) }
 
-func TestMemoryAtLength(t *testing.T) { limittest.Random(t, 200, open) }
+func TestMemoryAtLength(t *testing.T) { limittest.Random(t, 100, open) }
 
 // states are the buckets of a memory.
 func states(t *testing.T, m *limit.Memory) (all []*limit.State) {
@@ -63,11 +63,50 @@ func TestBucketsAreBounded(t *testing.T) {
 	for i := range 50_000 {
 		spend(t, m, now.Add(time.Duration(i)*time.Millisecond), bucket(i, limit.Volume, 1))
 	}
-	if n := m.Len(); n > 6400 || n < 6000 {
-		t.Errorf("%d buckets, want at most 6,400 and not many less", n)
+	if n := m.Len(); n > 9600 || n < 6400 {
+		t.Errorf("%d buckets, want 6,400 and a headroom of the root of each part's 100, five times", n)
 	}
 	if m.Evicted() != uint64(50_000-m.Len()) {
 		t.Errorf("%d evicted, %d there", m.Evicted(), m.Len())
+	}
+}
+
+// Review 5, finding 5: which part a bucket comes into is chance.
+func TestAsManyBucketsFitAsAreAskedFor(t *testing.T) {
+	for _, n := range []int{1000, 64_000} {
+		m := limit.NewMemoryOf(limit.MemoryOptions{Buckets: n})
+		for i := range n {
+			spend(t, m, now, bucket(i, limit.Volume, 1))
+		}
+		if m.Evicted() != 0 || m.Len() != n {
+			t.Errorf("of %d buckets %d are there, %d were evicted", n, m.Len(), m.Evicted())
+		}
+	}
+}
+
+// Review 5, finding 3: a clock that was wrong once.
+func TestBucketsOfTheFutureAreFound(t *testing.T) {
+	m := limit.NewMemory()
+	if a := m.Ahead(); a != (limit.Ahead{}) {
+		t.Errorf("of nothing: %+v", a)
+	}
+	last := now.Add(3 * 365 * 24 * time.Hour)
+	for i, at := range []time.Time{now, now.Add(time.Hour), now.Add(time.Hour + time.Microsecond), last, last.Add(-time.Second)} {
+		spend(t, m, at, bucket(i, limit.Volume, 1))
+	}
+	stopped := bucket(9, limit.Abuse, 99) // only its attempts are
+	spend(t, m, now.Add(2*time.Hour), stopped)
+	m.Sweep(now)
+	if a := m.Ahead(); a.Buckets != 4 || a.Key != bucket(3, 0, 0).Key || !a.Until.Equal(last) {
+		t.Errorf("%+v", a)
+	}
+	for _, i := range []int{2, 3, 4, 9} {
+		if err := m.Reset(t.Context(), now, bucket(i, 0, 0).Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m.Sweep(now); m.Ahead().Buckets != 0 {
+		t.Errorf("after a reset: %+v", m.Ahead())
 	}
 }
 
@@ -103,10 +142,11 @@ func TestExpiredBucketsAreNotEvictions(t *testing.T) {
 }
 
 func TestShutBucketsAreNeverForgotten(t *testing.T) {
-	m := limit.NewMemoryOf(limit.MemoryOptions{Buckets: 64}) // one a shard
+	m := limit.NewMemoryOf(limit.MemoryOptions{Buckets: 64})
+	const most = 64 * 6 // one a part, with its headroom
 	var full error
 	shut := 0
-	for i := range 2000 {
+	for i := range 4000 {
 		switch out, err := limittest.Spend(t.Context(), m, now.Add(time.Duration(i)*time.Hour), []limit.Charge{bucket(i, limit.Abuse, 11)}); {
 		case err != nil:
 			full = err
@@ -114,10 +154,10 @@ func TestShutBucketsAreNeverForgotten(t *testing.T) {
 			shut++
 		}
 	}
-	if full == nil || shut != 64 {
+	if full == nil || shut != most {
 		t.Fatalf("%d shut, then %v", shut, full)
 	}
-	if n := m.Sweep(now.Add(1000 * 24 * time.Hour)); n != 0 || m.Len() != 64 {
+	if n := m.Sweep(now.Add(1000 * 24 * time.Hour)); n != 0 || m.Len() != most {
 		t.Errorf("swept %d shut buckets, %d left", n, m.Len())
 	}
 	for _, s := range states(t, m) {
@@ -141,8 +181,8 @@ func TestShutBucketsLeaveTheOthersBounded(t *testing.T) {
 			shut++
 		}
 	}
-	if n := m.Len(); n > 6400 || shut != 1000 {
-		t.Errorf("%d buckets, want at most 6,400; %d shut, want 1,000", n, shut)
+	if n := m.Len(); n > 9600 || shut != 1000 {
+		t.Errorf("%d buckets, want at most 9,600; %d shut, want 1,000", n, shut)
 	}
 }
 

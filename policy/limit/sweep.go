@@ -20,16 +20,39 @@ type candidate struct {
 	newest int64
 }
 
+// tooFar is how far the clocks of those who count may be apart. A bucket whose
+// last event is further ahead was charged while a clock was wrong.
+const tooFar = time.Hour
+
+// Ahead is how many buckets have an event that is more than an hour in the
+// future. None heals before that time, so it may stop mail for as long as a clock
+// was once ahead; Reset ends that.
+type Ahead struct {
+	Buckets int
+	Key     Key       // of the one that is furthest ahead
+	Until   time.Time // its last event
+}
+
+// Ahead is what the last Sweep found.
+func (m *Memory) Ahead() Ahead {
+	if a := m.ahead.Load(); a != nil {
+		return *a
+	}
+	return Ahead{}
+}
+
 // Sweep removes buckets that make no difference at now, and returns their
 // number; also items, of Distinct buckets and of what accounts know. Mail waits
 // for it some microseconds at most.
 func (m *Memory) Sweep(now time.Time) int {
 	removed, t := 0, micros(now)
+	var ahead Ahead
 	for i := range m.shards {
 		s := &m.shards[i]
-		removed += s.sweep(t)
+		removed += s.sweep(t, &ahead)
 		m.sweepKnown(s, t)
 	}
+	m.ahead.Store(&ahead)
 	return removed
 }
 
@@ -49,11 +72,15 @@ func (p *pause) after(n int) {
 	}
 }
 
-func (s *shard) sweep(now int64) (removed int) {
+func (s *shard) sweep(now int64, ahead *Ahead) (removed int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := pause{s: s}
+	p, wrong := pause{s: s}, now+tooFar.Microseconds()
 	s.all(func(hash uint64, b *bucket) bool {
+		newest := b.newest()
+		if newest > wrong {
+			ahead.add(b, newest)
+		}
 		if b.expired(now) {
 			s.remove(hash, b.key())
 			removed++
@@ -67,6 +94,13 @@ func (s *shard) sweep(now int64) (removed int) {
 		return true
 	})
 	return removed
+}
+
+func (a *Ahead) add(b *bucket, newest int64) {
+	a.Buckets++
+	if at := fromMicros(newest); at.After(a.Until) {
+		a.Key, a.Until = b.key(), at
+	}
 }
 
 // sweepKnown removes what was not written to for longer than its term.

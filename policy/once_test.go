@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"relayguard/policy"
@@ -122,5 +123,74 @@ func TestBulkOrderIsForWhatIsBeyondTheLimits(t *testing.T) {
 	}
 	if d := h.Message(t.Context(), now.Add(2*time.Hour), h.mail("taro@example.jp", to(50)...)); d.Verdict.Stops() {
 		t.Errorf("two hours later, of its own: %v (%s)", d.Verdict, d.Reason)
+	}
+}
+
+// heedful is a store that heeds its caller's time, as one over a network does.
+type heedful struct{ limit.Store }
+
+func (h heedful) Spend(ctx context.Context, now time.Time, step *limit.Step, out *limit.Outcome) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return h.Store.Spend(ctx, now, step, out)
+}
+
+// A slow address map takes none of the time that the limits have.
+func TestSlowMapLeavesTheLimitsTheirTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(policy.Enforce)
+		h.Limits = policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Store: heedful{h.buckets}, Retries: h.retries,
+			Rules: []policy.LimitRule{limited("hour", limit.Login, policy.Hold, window(5, time.Hour))}})
+		h.Addresses.Map, h.Addresses.MapTimeout, h.Addresses.Slow, h.Addresses.Envelope = slowMap{}, time.Second, policy.Tell, policy.Hold
+		m := h.mail("taro@example.jp", to(1)...)
+		m.MailFrom = "somebody@example.jp"
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		d := h.Message(ctx, now, m)
+		if d.Verdict != policy.Tell || d.Rule != policy.RuleMap || h.used(t, "hour", "login:taro@example.jp") != 1 {
+			t.Errorf("%v by %s: %s", d.Verdict, d.Rule, d.Reason)
+		}
+	})
+}
+
+// While the guard learns a smaller limit does not let more pass.
+func TestSmallerLimitWhileLearning(t *testing.T) {
+	h := newHouse(policy.Learning, limited("hour", limit.Login, policy.Hold, burst(150, 10*time.Minute), window(300, time.Hour)))
+	h.order(set(policy.SubjectLogin, "taro@example.jp", 50))
+	passed := 0
+	for i := range 400 {
+		if d := h.Message(t.Context(), now, h.mail("taro@example.jp", fmt.Sprintf("x%d@example.net", i))); !d.Verdict.Stops() {
+			passed++
+		}
+	}
+	if passed != 150 {
+		t.Errorf("%d passed at once, want the burst of 150", passed)
+	}
+}
+
+// What an override does not bound is not shown, also on probation.
+func TestUnboundedWindowsAreNotShown(t *testing.T) {
+	h := newHouse(policy.Enforce, limited("hour", limit.Login, policy.Hold, window(10, 10*time.Minute), window(300, 24*time.Hour)))
+	h.order(set(policy.SubjectLogin, "taro@example.jp", 50), order(policy.Probation, policy.SubjectLogin, "taro@example.jp"))
+	d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...))
+	if len(d.Counters) != 1 || d.Counters[0].Count != 25 {
+		t.Errorf("%+v", d.Counters)
+	}
+}
+
+// Held mail can be paid for when its limit counts first-time recipients since.
+func TestMailHeldBeforeAFirstTimeRuleCanBePaidFor(t *testing.T) {
+	h := newHouse(policy.Enforce, limited("hour", limit.Login, policy.Hold, window(1, time.Hour)))
+	h.Message(t.Context(), now, h.mail("taro@example.jp", "a@example.net"))
+	d := h.Message(t.Context(), now, h.mail("taro@example.jp", "b@example.net"))
+	if d.Waits == nil {
+		t.Fatalf("%+v", d)
+	}
+	r := limited("hour", limit.Login, policy.Hold, window(10, time.Hour))
+	r.Counts = limit.FirstTime
+	h.Limits = policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Store: limit.NewMemory(), Retries: h.retries, Rules: []policy.LimitRule{r}, Item: item})
+	if paid, err := h.Limits.Pay(t.Context(), now, h.Switches.Load(), d.Waits, "x"); err != nil || !paid.Taken {
+		t.Errorf("%+v, %v", paid, err)
 	}
 }

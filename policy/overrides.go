@@ -48,14 +48,26 @@ func (l *Limits) inForce(r *limitRule, now time.Time, s *Switches, o *origin.Ori
 // with is what the rule would charge if it had other windows.
 func (r *limitRule) with(windows []limit.Window, probation bool) *limit.Limit {
 	in := r.whole
-	in.Windows = beside(windows, r.whole.Windows)
+	in.Windows = windows
 	if r.phase == Learning && !r.tells {
+		in.Windows = withBurst(windows, r.whole.Windows)
 		in = in.Softened()
 	}
 	if probation {
 		in = in.Halved()
 	}
+	in.Windows = beside(in.Windows, r.whole.Windows)
 	return &in
+}
+
+// withBurst are windows with the rule's own burst if they have none: it is what
+// acts while the guard learns, and a smaller limit is not to let more pass.
+func withBurst(windows, own []limit.Window) []limit.Window {
+	i := slices.IndexFunc(own, func(w limit.Window) bool { return w.Burst })
+	if i < 0 || len(windows) >= limit.MaxWindows || slices.ContainsFunc(windows, func(w limit.Window) bool { return w.Burst || w.Length <= own[i].Length }) {
+		return windows
+	}
+	return append(slices.Clone(windows), own[i])
 }
 
 // beside are windows that stand in for a rule's own. Lengths that only the rule

@@ -93,7 +93,7 @@ func (in Inside) all(rcpts []string) bool {
 // verdict that no later part of the message can change refuses here. It never
 // holds; tell means that Message will say more.
 func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to string) Decision {
-	ctx, done := p.mapTime(ctx)
+	maps, done := p.mapTime(ctx) // what they take of the time is not the limits' to wait for
 	defer done()
 	d := Decision{Verdict: Accept, Origin: p.Finder.Find(&m.Evidence)}
 	if m.Local() {
@@ -111,7 +111,7 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 		return d
 	}
 	if p.Addresses.Envelope == Reject && !p.Inside.Has(to) {
-		p.judge(&d, p.envelope(ctx, m, &d.Origin))
+		p.judge(&d, p.envelope(maps, m, &d.Origin))
 	}
 	if !d.Verdict.Stops() && !exempt {
 		p.judgeAs(&d, p.full(ctx, now, m, &d, to))
@@ -124,7 +124,7 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 
 // Message decides about the whole message.
 func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decision {
-	ctx, done := p.mapTime(ctx)
+	maps, done := p.mapTime(ctx) // what they take of the time is not the limits' to wait for
 	defer done()
 	d := Decision{Verdict: Accept, Counted: len(m.RcptTo) + m.RcptMore}
 	if m.Header.Count(p.UIDHeader) > 0 {
@@ -158,8 +158,8 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		if m.RcptMore > 0 {
 			p.judge(&d, &Finding{RuleRecipient, p.unread(m, &d.Origin), "more recipients than milter.max_recipients"})
 		}
-		p.judge(&d, p.lifted(switches, now, &d.Origin, p.envelope(ctx, m, &d.Origin)))
-		p.judge(&d, p.lifted(switches, now, &d.Origin, p.headerFrom(ctx, m, &d.Origin, froms, readable)))
+		p.judge(&d, p.lifted(switches, now, &d.Origin, p.envelope(maps, m, &d.Origin)))
+		p.judge(&d, p.lifted(switches, now, &d.Origin, p.headerFrom(maps, m, &d.Origin, froms, readable)))
 	}
 	place := place{room: p.Room, size: m.Size}
 	p.stopOrSpend(ctx, now, switches, m, &d, &place)

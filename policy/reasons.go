@@ -143,7 +143,7 @@ func (t *taking) objection(m *Message, u *limit.Use) objection {
 	case r.Then == Defer && never:
 		o.Verdict = Reject
 	}
-	o.waits = o.Verdict == Hold && r.Kind == limit.Volume && !u.Never && !latched
+	o.waits = o.Verdict == Hold && !u.Never && !latched // nor is an abuse limit shut that a relay without its Redis knows only its share of
 	return o
 }
 

@@ -124,7 +124,7 @@ func (l *Limits) Pay(ctx context.Context, now time.Time, s *Switches, w *Waits, 
 	t := l.begin(now, s, &Message{}, &w.Origin)
 	defer l.end(t)
 	t.step.ID = id
-	t.step.Known.Account, t.step.Known.Items = w.Known.Account, append(t.step.Known.Items, w.Known.Items...)
+	t.step.Known.Account, t.step.Known.Items = cmp.Or(w.Known.Account, t.keys.stable()), append(t.step.Known.Items, w.Known.Items...)
 	probation := s.OnProbation(now, &w.Origin)
 	for _, c := range w.Charges {
 		r := l.names[c.Limit]

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -263,7 +264,12 @@ type watcher struct{ *state }
 
 // Stopped implements guard.Watcher.
 func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
-	for _, s := range incident.StopsOf(m, d, w.rules.Load().abuses) {
+	abuses := w.rules.Load().abuses
+	if d.Waits != nil && slices.Contains(abuses, d.Rule) { // at this relay's share, while Redis is away: nothing is shut
+		away := *d
+		away.Rule, d, abuses = policy.RuleLimits, &away, nil
+	}
+	for _, s := range incident.StopsOf(m, d, abuses) {
 		w.book.Observe(now, s)
 	}
 	switch {

@@ -91,6 +91,25 @@ func (b *Book) Abused(account string) bool {
 	})
 }
 
+// ShutBuckets are the buckets that the open incidents of abuse of the account
+// name: those that a limit of abuse may have shut for it.
+func (b *Book) ShutBuckets(account string) (buckets []string) {
+	if b.opts.Abuses == nil {
+		return nil
+	}
+	causes := b.opts.Abuses()
+	account = name(account)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, cause := range causes {
+		if e := b.entries[key{account, name(cause)}]; e != nil && e.Open() {
+			buckets = append(buckets, e.Buckets...)
+		}
+	}
+	slices.Sort(buckets)
+	return slices.Compact(buckets)
+}
+
 // Find is an incident that is open or in its grace.
 func (b *Book) Find(id string) (Incident, bool) {
 	b.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -121,5 +122,30 @@ func TestAbused(t *testing.T) {
 	b.Observe(start.Add(2*time.Hour), stop("local_user:www-data", "template-first-time"))
 	if !b.Abused("local_user:www-data") {
 		t.Error("it came back, and does not count")
+	}
+}
+
+func TestShutBuckets(t *testing.T) {
+	b, _ := newBook(incident.Options{Abuses: func() []string { return []string{"plugin-first-time", "template-first-time"} }})
+	see := func(origin, cause string, buckets ...string) {
+		s := stop(origin, cause)
+		s.Buckets = buckets
+		b.Observe(start, s)
+	}
+	see("local_user:www-data", "site-volume", "site:a.example")
+	see("local_user:www-data", "plugin-first-time", "plugin:share@b.example")
+	see("local_user:www-data", "plugin-first-time", "plugin:share@a.example")
+	see("local_user:www-data", "template-first-time", "template:t1", "plugin:share@a.example")
+	see("login:a", "plugin-first-time", "plugin:share@c.example")
+	if got, want := b.ShutBuckets("local_user:www-data"), []string{"plugin:share@a.example", "plugin:share@b.example", "template:t1"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want those of open incidents of abuse, %q", got, want)
+	}
+	b.Tick(start.Add(time.Hour))
+	if got := b.ShutBuckets("local_user:www-data"); len(got) != 0 {
+		t.Errorf("closed: %q", got)
+	}
+	none, _ := newBook(incident.Options{})
+	if got := none.ShutBuckets("local_user:www-data"); got != nil {
+		t.Errorf("without causes of abuse: %q", got)
 	}
 }

@@ -214,13 +214,14 @@ func shipped(l limit.Limit) bool {
 }
 
 // Over reports whether a bucket has no room for one more, or is shut, as far as
-// its value tells whose it is.
+// its value tells whose it is. One that cannot be asked counts as over: nobody
+// knows that it has room again.
 func (l *Limits) Over(ctx context.Context, now time.Time, s *Switches, name, value string) bool {
 	if l == nil || l.names[name] == nil || value == "" {
 		return false
 	}
 	r := l.names[name]
-	o := originOf(value, len(r.Per))
+	o := l.whose(r, value)
 	in, _ := l.inForce(r, now, s, &o, value, s.OnProbation(now, &o))
 	charge := in.Charge(value, 1, []limit.Item{1})
 	if r.Counts == limit.Bounces {
@@ -228,5 +229,15 @@ func (l *Limits) Over(ctx context.Context, now time.Time, s *Switches, name, val
 	}
 	var out limit.Outcome
 	err := l.opt.Store.Peek(ctx, now, &limit.Step{Charges: []limit.Charge{charge}, Known: limit.Known{Account: value}}, &out)
-	return err == nil && !out.Taken
+	return err != nil || !out.Taken
+}
+
+// whose is who has a bucket of a rule, and whose customer that is, as far as its
+// value tells.
+func (l *Limits) whose(r *limitRule, value string) origin.Origin {
+	o := originOf(value, len(r.Per))
+	if l.opt.Customers != nil && !o.Customer.Known() {
+		o.Customer = l.opt.Customers(&o)
+	}
+	return o
 }

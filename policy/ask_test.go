@@ -155,3 +155,34 @@ func TestAskOfNobody(t *testing.T) {
 		t.Errorf("%v, %+v", err, got)
 	}
 }
+
+// An alarm must not close because the store cannot be asked.
+func TestOverWhileTheStoreIsAway(t *testing.T) {
+	h := newHouse(policy.Enforce)
+	l := policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Rules: []policy.LimitRule{limited("hour", limit.Login, policy.Hold, window(10, time.Hour))}, Store: away{}, Retries: h.retries})
+	if !l.Over(t.Context(), now, nil, "hour", "login:taro@example.jp") {
+		t.Error("a bucket that cannot be asked counts as one with room")
+	}
+	if l.Over(t.Context(), now, nil, "day", "login:taro@example.jp") {
+		t.Error("a limit that is not there is over")
+	}
+}
+
+// A bucket's value does not name the customer, and what is set for one counts.
+func TestOverKnowsTheCustomer(t *testing.T) {
+	h := newHouse(policy.Enforce)
+	h.Finder.Customers, _ = origin.NewCustomers([]origin.Customer{{Name: "acme", Domains: []string{"example.jp"}}})
+	h.Limits = policy.NewLimits(policy.LimitsOptions{Phase: policy.Enforce, Rules: []policy.LimitRule{limited("hour", limit.Login, policy.Reject, window(10, time.Hour))}, Store: h.buckets, Retries: h.retries, Customers: h.Finder.Customers.Find})
+	h.order(set(policy.SubjectCustomer, "acme", 3))
+	h.Message(t.Context(), now, h.mail("taro@example.jp", to(3)...))
+	if d := h.Message(t.Context(), now, h.mail("taro@example.jp", to(1)...)); d.Verdict != policy.Reject {
+		t.Fatalf("%v, want the fourth refused", d.Verdict)
+	}
+	const value = "login:taro@example.jp"
+	if !h.Limits.Over(t.Context(), now, h.Switches.Load(), "hour", value) {
+		t.Error("what is full by its customer's limit is not over")
+	}
+	if in := h.Limits.InForce(now, h.Switches.Load(), "hour", value); in.Windows[0].Count != 3 {
+		t.Errorf("in force: %+v, want the customer's", in.Windows)
+	}
+}

@@ -185,7 +185,16 @@ func client(o *origin.Origin, bits4, bits6 int) string {
 }
 
 // HasPart reports whether a bucket's value is that of one key, alone or beside
-// others.
+// others. What plugin:NAME@SITE has is also of plugin:NAME and of site:SITE.
 func HasPart(value, part string) bool {
-	return value == part || slices.Contains(strings.Split(value, " "), strings.ReplaceAll(part, " ", "%20"))
+	escaped := strings.ReplaceAll(part, " ", "%20")
+	return isOf(value, part) || slices.ContainsFunc(strings.Split(value, " "), func(one string) bool { return isOf(one, escaped) })
+}
+
+func isOf(one, part string) bool {
+	at := strings.LastIndexByte(one, '@')
+	if one == part || at < 0 || !strings.HasPrefix(one, "plugin:") {
+		return one == part
+	}
+	return one[:at] == part || "site:"+one[at+1:] == part
 }

@@ -307,3 +307,29 @@ func TestTooManyCharges(t *testing.T) {
 
 // tenantIP is an address outside that one tenant alone has.
 func tenantIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}) }
+
+func TestHasPart(t *testing.T) {
+	for _, c := range []struct {
+		value, part string
+		want        bool
+	}{
+		{"login:taro", "login:taro", true},
+		{"login:taro@a.jp", "login:taro", false},
+		{"login:taro@a.jp", "site:a.jp", false},
+		{"login:taro%20yamada server", "login:taro yamada", true},
+		{"plugin:share@a.jp", "plugin:share@a.jp", true},
+		{"plugin:share@a.jp", "plugin:share", true},
+		{"plugin:share@a.jp", "plugin:shar", false},
+		{"plugin:share@a.jp", "site:a.jp", true},
+		{"plugin:share@a.jp", "site:jp", false},
+		{"plugin:share@b.a.jp", "site:a.jp", false},
+		{"plugin:share@a.jp recipient_domain:b.jp", "plugin:share", true},
+		{"server plugin:share%20it@a.jp", "plugin:share it", true},
+		{"server plugin:share@a.jp", "site:a.jp", true},
+		{"site:a.jp", "plugin:share", false},
+	} {
+		if got := policy.HasPart(c.value, c.part); got != c.want {
+			t.Errorf("%q of %q: %t", c.value, c.part, got)
+		}
+	}
+}

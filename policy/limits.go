@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"relayguard/policy/limit"
+	"relayguard/policy/origin"
 )
 
 // LimitRule is a limit, when it is asked, and what follows when a message goes
@@ -37,6 +38,10 @@ type LimitsOptions struct {
 	// Item is the keyed digest of a recipient. Needed by rules that count distinct
 	// or first-time recipients. It must give all forms of one mailbox one digest.
 	Item func(rcptTo string) limit.Item
+
+	// Customers is whose customer an origin is, for what asks about a bucket by its
+	// value alone. nil: nobody's.
+	Customers func(*origin.Origin) origin.Key
 
 	Expansions Expansions     // nil: each address is one recipient
 	Lines      Queue          // nil: nothing waits

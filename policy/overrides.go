@@ -94,7 +94,7 @@ func (l *Limits) InForce(now time.Time, s *Switches, name, value string) *limit.
 		return nil
 	}
 	r := l.names[name]
-	o := originOf(value, len(r.Per))
+	o := l.whose(r, value)
 	in, _ := l.inForce(r, now, s, &o, value, s.OnProbation(now, &o))
 	found := *in
 	if r.tells {

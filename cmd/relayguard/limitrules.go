@@ -20,13 +20,14 @@ type parts struct {
 	expansions policy.Expansions
 	lines      policy.Queue
 	uid        func(name string) (int, error)
+	customer   func(*origin.Origin) origin.Key // made by newPolicy
 }
 
 // policyLimits makes the configured limits ready for a phase. An account that
 // local.shared_users names and this machine does not have is none of its senders.
 func policyLimits(c *config.Config, phase policy.Phase, on parts) (*policy.Limits, []error) {
 	var errs []error
-	o := policy.LimitsOptions{Phase: phase, Store: on.store, Retries: on.retries, Item: on.item, Expansions: on.expansions, Lines: on.lines, Location: time.Local}
+	o := policy.LimitsOptions{Phase: phase, Store: on.store, Retries: on.retries, Item: on.item, Expansions: on.expansions, Lines: on.lines, Customers: on.customer, Location: time.Local}
 	for _, name := range c.Local.SharedUsers {
 		if uid, err := on.uid(name); err == nil {
 			o.SharedUIDs = append(o.SharedUIDs, uid)

@@ -79,6 +79,12 @@ func newPolicy(c *config.Config, phase policy.Phase, userName func(uid int) stri
 	errs = append(errs, more...)
 	book, more := readAddressBook(c)
 	errs = append(errs, more...)
+	on.customer = func(o *origin.Origin) origin.Key { // a bucket knows a Unix account by its uid alone
+		if name := userName(o.UID); o.UID != origin.NoUID && name != "" {
+			o.LocalUser.Value = name
+		}
+		return customers.Find(o)
+	}
 	limits, more := policyLimits(c, phase, on)
 	errs = append(errs, more...)
 	p := &policy.Policy{

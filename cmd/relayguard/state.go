@@ -115,6 +115,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 		},
 		Pacing: s.pacing,
 		Abused: func(account string) bool { return s.book.Abused(account) },
+		Shut:   func(account string) []string { return s.book.ShutBuckets(account) },
 		Notice: func(now time.Time, topic, text string) { s.channels.Send(incident.NewNotice(now, topic, text)) },
 	}
 	s.trail = trail.New(trail.Options{
@@ -265,7 +266,7 @@ type watcher struct{ *state }
 // Stopped implements guard.Watcher.
 func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
 	abuses := w.rules.Load().abuses
-	if d.Waits != nil && slices.Contains(abuses, d.Rule) { // at this relay's share, while Redis is away: nothing is shut
+	if d.Waits != nil && slices.ContainsFunc(d.Counters, func(c policy.Counter) bool { return c.Limit == d.Rule && c.Kind == limit.Abuse.String() }) { // at this relay's share, while Redis is away: nothing is shut
 		away := *d
 		away.Rule, d, abuses = policy.RuleLimits, &away, nil
 	}

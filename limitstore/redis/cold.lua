@@ -669,8 +669,9 @@ function cold.step(op, n, tx, account, now, at, rest)
   else
     push(n, now)
   end
+  local taken = answer[1] == 1
   text = flush()
-  if tx > 0 and not damaged then call('SET', KEYS[tx], text, 'PX', '60000') end
+  if tx > 0 and taken then call('SET', KEYS[tx], text, 'PX', '60000') end
   for i = 1, op == 2 and n or 0 do
     local c = charges[i]
     if c.b and c.b.old then buckets[c[5]] = c.b.old end

@@ -196,6 +196,20 @@ func (o *owed) reset(now time.Time, key limit.Key, owing bool) {
 	}
 }
 
+// forget has Redis not be told whom an account wrote to.
+func (o *owed) forget(account string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.items -= len(o.known[account])
+	delete(o.known, account)
+	for i := range o.steps {
+		if k := &o.steps[i].step.Known; k.Account == account {
+			o.items -= len(k.Items)
+			k.Items = nil
+		}
+	}
+}
+
 // debt is that of the bucket; nil if there is no room for one more. What an
 // admin did, and what shut a bucket, always has room.
 func (o *owed) debt(key limit.Key, always bool) *debt {

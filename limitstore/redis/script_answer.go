@@ -12,6 +12,10 @@ import (
 // errAnswer: it is not from our script, or of another step.
 var errAnswer = errors.New("the answer does not belong to the step")
 
+// errOther is the error of a step whose id another one had. That is the caller's
+// fault, and says nothing about Redis.
+var errOther = fmt.Errorf("read what Redis says: %w", errAnswer)
+
 // How a window stands, as the script says.
 const (
 	fits = iota
@@ -90,7 +94,7 @@ func decode(text string, charges []limit.Charge, twins bool, out *limit.Outcome)
 		}
 	}
 	if n.bad || len(n.text) > 0 {
-		return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
+		return errOther
 	}
 	return nil
 }
@@ -101,8 +105,8 @@ func decodeHot(text string, charges []limit.Charge, out *limit.Outcome) error {
 	for i := range charges {
 		c := &charges[i]
 		sums := headSize(len(c.Windows)) - 7*(len(c.Windows)+1)
-		if len(text) < headSize(len(c.Windows)) {
-			return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
+		if len(text) < headSize(len(c.Windows)) || int(text[kindAt+1]) != len(c.Windows) {
+			return errOther
 		}
 		head, n := numbers{text: text[7:]}, numbers{text: text[sums:]}
 		since := head.next()
@@ -113,12 +117,12 @@ func decodeHot(text string, charges []limit.Charge, out *limit.Outcome) error {
 			out.Uses = append(out.Uses, limit.Use{Charge: i, Window: c.Windows[j], Used: used, Amount: c.Amount})
 		}
 		if n.bad {
-			return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
+			return errOther
 		}
 		text = text[headSize(len(c.Windows)):]
 	}
 	if text != "" {
-		return fmt.Errorf("read what Redis says: %w: %w", ErrUnsure, errAnswer)
+		return errOther
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 // *Store. A call that failed and has certainly done nothing gives an error that
 // is ErrAway, one that may have been done ErrUnsure; all others are faults of
 // the charges. A step whose id is remembered is not done again: that is so for
-// Spend and for Add, for a minute.
+// Spend and for Add, for a minute, if it was taken.
 type RemoteStore interface {
 	limit.Store
 	limit.Keeper
@@ -66,10 +66,12 @@ type SharedOptions struct {
 // The breaker closes when Redis answers again and has been told of everything
 // that passed meanwhile; see reconcile.go.
 //
-// A caller whose own time ends before Timeout says nothing about Redis: what he
-// asked is decided here when his time is over, and the breaker stays as it is.
-// His call goes on, and like one without an answer Redis is asked later what
-// became of it. A caller who has no time at all gets context.DeadlineExceeded.
+// A caller whose own time ends before Timeout says nothing about Redis: the
+// breaker stays as it is, and his call goes on. While it is closed, Spend and Peek
+// give him context.DeadlineExceeded when his time is over, since this relay's
+// share is for a Redis that is away only: what Redis took of that stays charged,
+// and what it did not is not owed. Add, Resume and Reset are noted here, and Redis
+// is told once more later, which counts once.
 //
 // # How much passes while Redis is away
 //
@@ -189,6 +191,9 @@ func (s *Shared) Spend(ctx context.Context, now time.Time, step *limit.Step, out
 		return err
 	}
 	defer s.gate.RUnlock() // ask holds it
+	if s.tooLate(err) {
+		return errLate
+	}
 	return s.spendHere(now, named, out, sent)
 }
 
@@ -206,6 +211,9 @@ func (s *Shared) Peek(ctx context.Context, now time.Time, step *limit.Step, out 
 		return err
 	}
 	defer s.gate.RUnlock()
+	if s.tooLate(err) {
+		return errLate
+	}
 	return s.peekHere(now, step, out)
 }
 
@@ -274,8 +282,20 @@ func (s *Shared) Each(ctx context.Context, fn func(limit.Entry) error) error {
 	return s.local.Each(ctx, fn)
 }
 
-// Put is Keeper's, of what Redis keeps: an error while it is away.
-func (s *Shared) Put(ctx context.Context, e limit.Entry) error { return s.Whole().Put(ctx, e) }
+// Put is Keeper's, of what Redis keeps: an error while it is away. An account that
+// is to know nobody is forgotten by this relay, too.
+func (s *Shared) Put(ctx context.Context, e limit.Entry) error {
+	if e.Known == nil || len(e.Known.Items) > 0 || s.breaker.isOpen() {
+		return s.Whole().Put(ctx, e)
+	}
+	s.probing.Lock() // nothing of it is on its way to Redis
+	defer s.probing.Unlock()
+	if err := s.Whole().Put(ctx, e); err != nil {
+		return err
+	}
+	s.owed.forget(e.Known.Account)
+	return s.local.Put(ctx, e)
+}
 
 // Whole is what Redis keeps, and that only: an error that is ErrAway or ErrUnsure
 // while it is away.
@@ -302,6 +322,12 @@ var errOpen = fmt.Errorf("%w: the breaker is open until it answers again", ErrAw
 
 // errHurry is what a caller gets whose time ended while Redis was asked.
 var errHurry = fmt.Errorf("%w before the caller's time was over", ErrUnsure)
+
+// errLate is what Spend and Peek make of errHurry.
+var errLate = fmt.Errorf("ask Redis: %w", context.DeadlineExceeded)
+
+// tooLate: only the caller's time is over, Redis is not away. He holds gate.
+func (s *Shared) tooLate(err error) bool { return errors.Is(err, errHurry) && !s.breaker.isOpen() }
 
 // isAway: the error says that Redis cannot be asked, not that a charge is wrong.
 func isAway(err error) bool { return errors.Is(err, ErrAway) || errors.Is(err, ErrUnsure) }

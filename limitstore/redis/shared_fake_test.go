@@ -37,8 +37,8 @@ type remote struct {
 	queued sync.WaitGroup
 }
 
-// world is a Redis that several relays use: a Memory that remembers ids for a
-// minute, with a clock of its own.
+// world is a Redis that several relays use: a Memory that remembers ids of
+// what it took for a minute, with a clock of its own.
 type world struct {
 	*limit.Memory
 	mu    sync.Mutex // of its ways, too
@@ -120,7 +120,9 @@ func (r *world) once(id string, out *limit.Outcome, do func(*limit.Outcome) erro
 	if err := do(&fresh); err != nil {
 		return err
 	}
-	r.ids[id], *out = remembered{time.Now(), fresh}, fresh
+	if *out = fresh; fresh.Taken {
+		r.ids[id] = remembered{time.Now(), fresh}
+	}
 	return nil
 }
 

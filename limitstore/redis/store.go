@@ -101,8 +101,8 @@ func (s *Store) run(ctx context.Context, op byte, now time.Time, step *limit.Ste
 	return err
 }
 
-// Outcome says whether the step with this id was done within the last minute,
-// and whether it was taken; one that was added was.
+// Outcome says whether the step with this id was taken (or added) within the last
+// minute. One that was stopped is not remembered: asked again, it may be taken.
 func (s *Store) Outcome(ctx context.Context, id string) (found, taken bool, err error) {
 	ctx, cancel := s.bound(ctx)
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 //	{relayguard}:i:12:login-volumelogin:taro@example.jp  its items, if it counts them: by last event
 //	{relayguard}:l:login:taro@example.jp                 whom an account knows: by last event
 //	{relayguard}:f:login:taro@example.jp                 the same by first event
-//	{relayguard}:t:ID                                    what became of a step, for a minute
+//	{relayguard}:t:ID                                    what a step that was taken was told, for a minute
 //	{relayguard}:secret                                  what Secret keeps
 //
 // Of a bucket's or an account's that is this relay's own, the letter is a

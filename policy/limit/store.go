@@ -13,7 +13,7 @@ type Item uint64
 
 // Step is what a message takes, all or nothing.
 type Step struct {
-	// ID names the step for a store that several relays share: a repeat within a
+	// ID names the step for a store that several relays share: a repeat of a taken step within a
 	// minute is given the first outcome. Empty: the store names it.
 	ID      string
 	Charges []Charge

@@ -55,6 +55,10 @@ type Desk struct {
 	// Tell adds to the time lines of an account's incidents.
 	Tell func(now time.Time, account, text string)
 
+	// Shut are the buckets that an account's open incidents of abuse name; nil:
+	// none are known.
+	Shut func(account string) []string
+
 	// Dropped counts rows about accepted mail that the journal does not have.
 	Dropped func() int64
 

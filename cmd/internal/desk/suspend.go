@@ -241,7 +241,7 @@ type Resumed struct {
 }
 
 // Resume lets an account send again, on probation, and opens what an abuse limit
-// shut. What of its mail is held stays held: an admin looks at it first.
+// shut, also of the sites and plugins that its incidents name. What of its mail is held stays held: an admin looks at it first.
 func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (Resumed, error) {
 	if kind, _, _ := strings.Cut(r.Account, ":"); slices.Contains(onlyBuckets, kind) {
 		return d.resumeBucket(ctx, now, by, r), nil
@@ -263,7 +263,14 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 		out.Remarks = append(out.Remarks, err.Error())
 	}
 	out.Was = len(gone) > 0
-	if out.Opened, err = d.openLatched(ctx, now, about.About()); err != nil {
+	var more []string
+	if d.Shut != nil {
+		more = slices.DeleteFunc(d.Shut(out.Account), func(value string) bool { // others send under these, too
+			kind, _, _ := strings.Cut(value, ":")
+			return slices.Contains(onlyBuckets, kind)
+		})
+	}
+	if out.Opened, err = d.openLatched(ctx, now, about.About(), more...); err != nil {
 		out.Remarks = append(out.Remarks, "not all of its limits are open: "+err.Error())
 	}
 	if subject == policy.SubjectLocalUser {
@@ -275,7 +282,11 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 		out.Note = "what was used of the limits that are open again, which are half now; relayguard limits reset " + out.Account + " forgets it"
 	}
 	if out.Was || len(out.Opened) > 0 {
-		p, err := d.Switches.Set(policy.Switch{Kind: policy.Probation, Subject: subject, Value: about.Value, Reason: r.Cause, By: by.Name, Since: now, Until: now.Add(probation)})
+		p := policy.Switch{Kind: policy.Probation, Subject: subject, Value: about.Value, Reason: r.Cause, By: by.Name, Since: now, Until: now.Add(probation)}
+		if at := strings.LastIndexByte(p.Value, '@'); subject == policy.SubjectPlugin && at >= 0 { // of one site, and a switch knows plugins of all
+			p.Subject, p.Value = policy.SubjectSite, p.Value[at+1:]
+		}
+		p, err := d.Switches.Set(p)
 		if err != nil {
 			out.Remarks = append(out.Remarks, err.Error())
 		}
@@ -320,15 +331,15 @@ func (d *Desk) Bucket(account string) (string, error) {
 }
 
 // openLatched opens every shut bucket of an account, alone or with other parts in
-// its key, and names those limits.
-func (d *Desk) openLatched(ctx context.Context, now time.Time, value string) (opened []string, err error) {
+// its key, and those of more values. It names those limits.
+func (d *Desk) openLatched(ctx context.Context, now time.Time, value string, more ...string) (opened []string, err error) {
 	all, ok := d.Buckets.(limit.Keeper)
 	if !ok {
 		return nil, nil
 	}
 	var shut []limit.Key
 	err = all.Each(ctx, func(e limit.Entry) error {
-		if e.State != nil && !e.State.Latched.IsZero() && policy.HasPart(e.State.Key.Value, value) {
+		if e.State != nil && !e.State.Latched.IsZero() && (policy.HasPart(e.State.Key.Value, value) || slices.Contains(more, e.State.Key.Value)) {
 			shut = append(shut, e.State.Key)
 		}
 		return nil

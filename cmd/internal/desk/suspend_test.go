@@ -13,6 +13,7 @@ import (
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/limit/limittest"
+	"relayguard/policy/origin"
 )
 
 // inForce are the kinds of switches in force about an account.
@@ -428,5 +429,40 @@ func TestResumeLocalUser(t *testing.T) {
 	s.mta.before = nil
 	if _, err = s.d.Resume(t.Context(), s.now, admin, desk.Resumption{Account: "local_user:deploy"}); err != nil || s.mta.forbidden["deploy"] {
 		t.Errorf("again: %v, forbidden %v", err, s.mta.forbidden)
+	}
+}
+
+// The shipped plugin-first-time has buckets of a plugin on one site, and a mail's
+// account is the web server's.
+func TestResumeOfWhatAPluginDidOnASite(t *testing.T) {
+	const share, other = "plugin:share@shop.example.jp", "plugin:form@blog.example.jp"
+	shop := origin.Origin{UID: 33, LocalUser: origin.Key{Value: "www-data", Confidence: origin.Kernel}, Site: origin.Key{Value: "shop.example.jp", Confidence: origin.Signed}, Plugin: origin.Key{Value: "share", Confidence: origin.Signed}}
+	for _, c := range []struct {
+		account   string
+		probation string
+	}{
+		{"plugin:share", "plugin:share"},
+		{"plugin:Share@shop.example.jp", "site:shop.example.jp"},
+		{"site:shop.example.jp", "site:shop.example.jp"},
+		{"local_user:www-data", "local_user:33"},
+	} {
+		t.Run(c.account, func(t *testing.T) {
+			s := open(t)
+			s.d.Shut = func(account string) []string {
+				return map[string][]string{"local_user:www-data": {share}}[account]
+			}
+			s.shut(share)
+			s.shut(other)
+			out, err := s.d.Resume(t.Context(), s.now, admin, desk.Resumption{Account: c.account, Cause: "plugin updated"})
+			if err != nil || !slices.Equal(out.Opened, []string{"abuse"}) || out.Probation == "" || len(out.Remarks) != 0 {
+				t.Errorf("%+v, %v, want it opened, on probation", out, err)
+			}
+			if s.isShut(share) || !s.isShut(other) {
+				t.Errorf("shut: %t, another site's %t, want the other's alone", s.isShut(share), s.isShut(other))
+			}
+			if got := s.inForce(c.probation); !slices.Equal(got, []policy.SwitchKind{policy.Probation}) || !s.board.Load().OnProbation(s.now, &shop) {
+				t.Errorf("%s: %v, in force: %+v; want probation that the site's mail has", c.probation, got, s.board.Load().All())
+			}
+		})
 	}
 }

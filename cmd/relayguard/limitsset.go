@@ -37,7 +37,7 @@ func newLimitsSet() *cobra.Command {
 Puts other windows in place of all that the configuration gives LIMIT, its burst
 too, for one WHO. It acts at once and outlives a restart; what was used stays used.
 What was set before is replaced. Where relays share limits it is for all of them. In
-the phase learning windows only tell: give a --burst that acts.
+the phase learning windows only tell, and a burst acts: the limit's own without --burst.
 
 ` + whoHelp + `
 With a domain or a customer each login and site of theirs has these windows by

@@ -51,14 +51,18 @@ func openItems(c *config.Config) (*items, error) {
 		i.use(key)
 		return i, nil
 	}
+	unread := err != nil && !errors.Is(err, fs.ErrNotExist) // and cannot be read: the next start may be able to
 	if err == nil {
 		err = fmt.Errorf("%s: found %d octets, want %d", i.path, len(key), itemKeySize)
-	} else if errors.Is(err, fs.ErrNotExist) {
+	} else if !unread {
 		err = nil
 	}
 	key = make([]byte, itemKeySize)
 	rand.Read(key) // never an error
 	i.use(key)
+	if unread {
+		return i, err
+	}
 	return i, errors.Join(err, i.save(key))
 }
 

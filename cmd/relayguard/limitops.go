@@ -304,17 +304,29 @@ func inUnit(c *config.Config, o *limitOrder) error {
 
 // unsetLimit takes other windows back.
 func (s *state) unsetLimit(now time.Time, by desk.By, o limitOrder) ([]policy.Switch, error) {
-	subject, value, err := subjectFor(o.For, s.desk.UID)
-	if err != nil {
-		return nil, control.Errorf(http.StatusBadRequest, "%v", err)
+	id, err := s.orderAbout(now, policy.Set, o.For, o.Limit)
+	if err != nil || id == "" {
+		return nil, cmp.Or(err, control.Errorf(http.StatusNotFound, "nothing is set of %s for %s; see: relayguard limits show", o.Limit, o.For))
 	}
-	want := policy.Switch{Kind: policy.Set, Subject: subject, Value: value}
+	return asked(s.desk.Lift(now, by, policy.Set, id, o.Reason))
+}
+
+// orderAbout is the id of the order of a kind that is in force for WHO and a rule;
+// empty if there is none.
+func (s *state) orderAbout(now time.Time, kind policy.SwitchKind, who, rule string) (id string, err error) {
+	want := policy.Switch{Kind: kind, Rule: rule}
+	if want.Subject, want.Value, err = subjectFor(who, s.desk.UID); err == nil {
+		err = want.CheckSubject()
+	}
+	if err != nil {
+		return "", control.Errorf(http.StatusBadRequest, "%v", err)
+	}
 	for _, sw := range s.switches.All(now) {
-		if sw.Kind == policy.Set && sw.Rule == o.Limit && strings.EqualFold(sw.About(), want.About()) {
-			return asked(s.desk.Lift(now, by, policy.Set, sw.ID, o.Reason))
+		if sw.Kind == kind && sw.Rule == rule && sw.About() == want.About() {
+			return sw.ID, nil
 		}
 	}
-	return nil, control.Errorf(http.StatusNotFound, "nothing is set of %s for %s; see: relayguard limits show %s", o.Limit, o.For, o.For)
+	return "", nil
 }
 
 // resetLimits empties somebody's budgets.
@@ -356,21 +368,20 @@ func (s *state) allowBulk(now time.Time, by desk.By, o bulkOrder) (policy.Switch
 
 // pace stops paced release for an account, or has it go on.
 func (s *state) pace(now time.Time, by desk.By, o paceOrder) ([]policy.Switch, error) {
-	sw := policy.Switch{Kind: policy.Pause, Reason: o.Reason}
-	var err error
-	if sw.Subject, sw.Value, err = subjectFor(o.Account, s.desk.UID); err != nil {
-		return nil, control.Errorf(http.StatusBadRequest, "%v", err)
-	}
 	if o.Stop {
+		sw := policy.Switch{Kind: policy.Pause, Reason: o.Reason}
+		var err error
+		if sw.Subject, sw.Value, err = subjectFor(o.Account, s.desk.UID); err != nil {
+			return nil, control.Errorf(http.StatusBadRequest, "%v", err)
+		}
 		set, err := s.desk.Set(now, by, sw)
 		return asked([]policy.Switch{set}, err)
 	}
-	for _, one := range s.switches.All(now) {
-		if one.Kind == policy.Pause && strings.EqualFold(one.About(), sw.About()) {
-			return asked(s.desk.Lift(now, by, policy.Pause, one.ID, o.Reason))
-		}
+	id, err := s.orderAbout(now, policy.Pause, o.Account, "")
+	if err != nil || id == "" {
+		return nil, cmp.Or(err, control.Errorf(http.StatusNotFound, "paced release of %s was not stopped", o.Account))
 	}
-	return nil, control.Errorf(http.StatusNotFound, "paced release of %s was not stopped", o.Account)
+	return asked(s.desk.Lift(now, by, policy.Pause, id, o.Reason))
 }
 
 // importEntries puts budgets in place of what there is of them.
@@ -378,8 +389,11 @@ func (s *state) importEntries(ctx context.Context, now time.Time, by desk.By, al
 	var done imported
 	s.desk.Action(now, by, "limits import", counted(len(all), "record"), "", "")
 	for _, e := range all {
-		if err := s.budgets.Put(ctx, e); err != nil {
+		if err := e.Check(); err != nil {
 			return done, control.Errorf(http.StatusBadRequest, "%v", err)
+		}
+		if err := s.budgets.Put(ctx, e); err != nil { // Redis is away, say
+			return done, control.Errorf(http.StatusServiceUnavailable, "%v", err)
 		}
 		done.Entries++
 	}

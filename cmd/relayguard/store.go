@@ -13,7 +13,6 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/logging"
 
 	"relayguard/cmd/internal/config"
 	"relayguard/limitstore/redis"
@@ -140,7 +139,6 @@ func openRedis(ctx context.Context, c *config.Config, log *slog.Logger) (*redis.
 	if err != nil {
 		return nil, err
 	}
-	logging.Disable() // go-redis prints each connection that fails; its errors say so, too
 	s, err := redis.Open(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)

@@ -23,24 +23,26 @@ const module = "relayguard"
 // the longest entry that its path begins with; one without an entry has no
 // floor yet, which is a fault.
 var floors = map[string][]string{
-	"policy":         {"policy/origin", "policy/limit", "policy/address"},
-	"policy/origin":  {},
-	"policy/limit":   {},
-	"policy/address": {},
-	"limitstore":     {"policy/limit"},
-	"milter":         {"policy"},
-	"rbl":            {"policy"},
-	"mta":            {"policy"},
-	"journal":        {"policy"},
-	"incident":       {"policy"},
-	"replay":         {"policy"},
-	"forward":        {"policy", "mta"},
-	"cmd":            {"*"},
-	"demo":           {"*"},
-	"bench":          {"*"},
-	"tools":          {},
-	"systemtest":     {"*"},
-	".":              {}, // this test
+	"policy":          {"policy/origin", "policy/limit", "policy/address", "policy/template"},
+	"policy/template": {},
+	"wordpress":       {},
+	"policy/origin":   {},
+	"policy/limit":    {},
+	"policy/address":  {},
+	"limitstore":      {"policy/limit"},
+	"milter":          {"policy"},
+	"rbl":             {"policy"},
+	"mta":             {"policy"},
+	"journal":         {"policy"},
+	"incident":        {"policy"},
+	"replay":          {"policy"},
+	"forward":         {"policy", "mta"},
+	"cmd":             {"*"},
+	"demo":            {"*"},
+	"bench":           {"*"},
+	"tools":           {},
+	"systemtest":      {"*"},
+	".":               {}, // this test
 }
 
 // wires are the rooms that nobody imports: they put the others together.

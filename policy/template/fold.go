@@ -1,0 +1,129 @@
+package template
+
+import (
+	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// fold appends a line in NFKC and lower case.
+func fold(to, b []byte) []byte {
+	start := len(to)
+	for rest := b; ; {
+		n := steady(rest)
+		to = append(to, rest[:n]...)
+		if rest = rest[n:]; len(rest) == 0 {
+			lower(to[start:])
+			return to
+		}
+		r, size := utf8.DecodeRune(rest)
+		folded := &foldPageOf(r)[r&0xff]
+		if *folded == interacts || r > 0xffff || r == utf8.RuneError {
+			return foldWide(to[:start], b)
+		}
+		to = append(to, *folded...)
+		rest = rest[size:]
+	}
+}
+
+// lower makes ASCII letters small, in place.
+func lower(b []byte) []byte {
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return b
+}
+
+// steady is how many octets b begins with that NFKC does not change: ASCII, kana
+// and Han only, without marks that join what is before them. It is the quick way
+// for nearly everything.
+func steady(b []byte) int {
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		if c < utf8.RuneSelf {
+			continue
+		}
+		if i+2 >= len(b) || b[i+1]&0xc0 != 0x80 || b[i+2]&0xc0 != 0x80 {
+			return i
+		}
+		second, third := b[i+1], b[i+2]
+		switch {
+		case c >= 0xe4 && c <= 0xe9: // U+4000 to U+9FFF
+		case c == 0xe3 && second == 0x80 && third >= 0x81 && third <= 0x8f: // U+3001 to U+300F
+		case c == 0xe3 && second == 0x81 && third >= 0x81: // U+3041 to U+307F
+		case c == 0xe3 && second == 0x82 && (third <= 0x96 || third >= 0xa1): // U+3080 to U+3096, U+30A1 to U+30BF
+		case c == 0xe3 && second == 0x83 && third <= 0xbe: // U+30C0 to U+30FE
+		default:
+			return i
+		}
+		i += 2
+	}
+	return len(b)
+}
+
+// foldPage is what 256 neighbouring characters are folded to.
+type foldPage [256]string
+
+// interacts stands for a character of which NFKC makes something with those
+// beside it.
+const interacts = ""
+
+// foldPages are those of the first 65,536 characters, each made when it is needed.
+var foldPages [256]atomic.Pointer[foldPage]
+
+func foldPageOf(r rune) *foldPage {
+	at := &foldPages[r>>8&0xff]
+	if page := at.Load(); page != nil {
+		return page
+	}
+	page := &foldPage{}
+	for i := range page {
+		page[i] = foldAlone(r&0xff00 | rune(i))
+	}
+	at.Store(page) // another may have made the same
+	return page
+}
+
+// foldAlone is what a character is folded to, whatever is beside it.
+func foldAlone(r rune) string {
+	alone := func(s string) bool { return norm.NFKC.PropertiesString(s).BoundaryBefore() } // joins nothing before it
+	s := string(r)
+	if !alone(s) {
+		return interacts
+	}
+	for _, c := range norm.NFKC.String(s) {
+		if !alone(string(c)) {
+			return interacts
+		}
+	}
+	return string(foldWide(nil, []byte(s)))
+}
+
+// foldWide is fold of any text.
+func foldWide(to, b []byte) []byte {
+	start := len(to)
+	to = norm.NFKC.Append(to, b...)
+	for i := start; i < len(to); {
+		c := to[i]
+		if c < utf8.RuneSelf {
+			if c >= 'A' && c <= 'Z' {
+				to[i] = c + 'a' - 'A'
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(to[i:])
+		// A letter whose lower case is of another length stays: there are few.
+		if r < 0x2000 {
+			if low := unicode.ToLower(r); low != r && utf8.RuneLen(low) == n {
+				utf8.EncodeRune(to[i:], low)
+			}
+		}
+		i += n
+	}
+	return to
+}

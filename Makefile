@@ -39,7 +39,9 @@ CONFDIR = $(DESTDIR)/etc/relayguard
 # Packages that need real servers or their tools.
 SYSTEM_PACKAGES = ./systemtest/... ./mta/postfix/... ./mta/maillog/... ./cmd/internal/queue/...
 # Those of them that also need Redis.
-REDIS_PACKAGES = ./limitstore/redis/... ./cmd/internal/share/... ./systemtest/fleet/...
+REDIS_PACKAGES = ./limitstore/redis/... ./cmd/internal/share/... ./systemtest/fleet/... ./systemtest/nodes/...
+# Those that need PHP, and of them one that needs WordPress.
+WORDPRESS_PACKAGES = ./wordpress/... ./cmd/internal/call/... ./systemtest/wordpress/...
 
 .PHONY: help
 help: ## list the targets
@@ -59,6 +61,7 @@ bin/relayguard:
 install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, units, configuration, man pages, completion (DESTDIR, PREFIX)
 	install -d $(SBINDIR) $(MANDIR)/man8 $(MANDIR)/man5 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(UNITDIR) $(SYSUSERSDIR) $(TMPFILESDIR) $(CONFDIR)
 	install -m 755 bin/relayguard $(SBINDIR)/relayguard
+	ln -sf relayguard $(SBINDIR)/relayguard-sendmail
 	umask 022; for unit in relayguard relayguard-queue; do \
 		sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/$$unit.service >$(UNITDIR)/$$unit.service || exit 1; \
 	done
@@ -91,7 +94,7 @@ install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, units, 
 
 .PHONY: uninstall
 uninstall: ## what install put there; configuration, journal, backups and account stay
-	rm -f $(SBINDIR)/relayguard $(MANDIR)/man8/relayguard.8 $(MANDIR)/man8/relayguard-*.8 $(MANDIR)/man5/relayguard.toml.5 \
+	rm -f $(SBINDIR)/relayguard $(SBINDIR)/relayguard-sendmail $(MANDIR)/man8/relayguard.8 $(MANDIR)/man8/relayguard-*.8 $(MANDIR)/man5/relayguard.toml.5 \
 		$(BASHDIR)/relayguard $(ZSHDIR)/_relayguard $(FISHDIR)/relayguard.fish \
 		$(UNITDIR)/relayguard.service $(UNITDIR)/relayguard-queue.service $(UNITDIR)/relayguard-queue.socket \
 		$(SYSUSERSDIR)/relayguard.conf $(TMPFILESDIR)/relayguard.conf
@@ -113,18 +116,17 @@ bench: build ## the load generator; writes bench.json
 ## Testing
 
 # What make test has no subject for yet, each with the issue that brings it.
-LATER = sendmail:Sendmail wordpress:plugins forward:forwarding rbl:blocklists
+LATER = sendmail:Sendmail forward:forwarding rbl:blocklists
 LATER_TARGETS = $(foreach later,$(LATER),test-$(firstword $(subst :, ,$(later))))
 
 .PHONY: test
 test: ## everything that can be tested here
-	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-postfix faults
+	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-postfix test-wordpress faults
 	@echo
-	@echo 'Passed: lint, unit tests, real Redis, real Postfix with Dovecot, faults.'
+	@echo 'Passed: lint, unit tests, real Redis, real Postfix with Dovecot, real WordPress with MariaDB and PHP, faults.'
 	@echo 'Skipped, nothing to test yet:'
 	@for later in $(LATER); do echo "  test-$${later%%:*}: comes with $${later#*:}"; done
-	@echo '  soak: comes with plugins'
-	@echo 'Not part of test: fuzz, bench, demo.'
+	@echo 'Not part of test: soak (test-wordpress at full size), fuzz, bench, demo.'
 
 .PHONY: lint
 lint: ## gofmt, go vet, go.mod
@@ -134,13 +136,13 @@ lint: ## gofmt, go vet, go.mod
 
 .PHONY: test-unit
 test-unit: ## all packages but those that need real servers
-	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$'); \
+	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$' -e '^relayguard/wordpress$$' -e '/cmd/internal/call$$'); \
 	test -n "$$packages" || { echo 'no unit test packages found'; exit 1; }; \
 	$(GOTEST) -json $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-postfix
 test-postfix: ## the whole over a private real Postfix and Dovecot
-	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$'); \
+	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$'); \
 	$(GOTEST) -json -timeout 20m $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-redis
@@ -150,6 +152,14 @@ test-redis: ## limits that relays share, over real Redis servers (single, Sentin
 .PHONY: faults
 faults: ## kill -9 at any point, full and broken disks, floods, over a real Postfix
 	@$(GOTEST) -json -timeout 40m ./systemtest/faults | $(GO) run ./tools/testreport
+
+.PHONY: test-wordpress
+test-wordpress: ## the end of share-by-mail abuse: real WordPress, MariaDB, PHP and Postfix
+	@$(GOTEST) -json -timeout 20m $(WORDPRESS_PACKAGES) | $(GO) run ./tools/testreport
+
+.PHONY: soak
+soak: ## the same at full size: 2,000 share mails a variant
+	@RELAYGUARD_SOAK=1 RELAYGUARD_REQUIRE=1 $(GOTEST) -json -timeout 90m ./systemtest/wordpress/... ./systemtest/nodes/... | $(GO) run ./tools/testreport
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
@@ -164,9 +174,6 @@ fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	test $$found -gt 0 || { echo 'no fuzz targets found'; exit 1; }; \
 	echo "$$found fuzz targets ran"
 
-.PHONY: $(LATER_TARGETS) soak
+.PHONY: $(LATER_TARGETS)
 $(LATER_TARGETS):
 	@for later in $(LATER); do test "test-$${later%%:*}" != $@ || echo "$@: nothing to test yet: comes with $${later#*:}"; done
-
-soak:
-	@echo '$@: nothing to test yet: comes with plugins'

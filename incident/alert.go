@@ -1,6 +1,7 @@
 package incident
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -33,6 +34,9 @@ const maxText = 700
 // newAlert makes an alert about i as it is now.
 func newAlert(i Incident, e Event, now time.Time) Alert {
 	i.Notes, i.Buckets = nil, nil // an admin's words, and limits by recipients' domains, may name third parties
+	if i.Details = i.Details.copy(); i.Details != nil {
+		i.Details.WebClients = nil // so are these
+	}
 	return Alert{Incident: i, Event: e, Text: line(&i, e), Time: now.UTC()}
 }
 
@@ -59,12 +63,39 @@ func line(i *Incident, e Event) string {
 	if e == Updated && i.Reopened > 0 {
 		s += fmt.Sprintf(" (back %s)", times(i.Reopened))
 	}
+	const form = "2006-01-02 15:04Z"
 	s += fmt.Sprintf(": %s, %s: %d stops, %d recipients since %s",
-		escape(i.Origin, maxName), escape(i.Cause, 100), i.Stops, i.Recipients, i.Opened.UTC().Format("2006-01-02 15:04Z"))
-	if id := i.Last; id != "" {
-		s += "; relayguard explain " + escape(id, maxID)
+		escape(i.Origin, maxName), escape(i.Cause, 100), i.Stops, i.Recipients, i.Opened.UTC().Format(form))
+	if d := i.Details; d != nil {
+		s += fmt.Sprintf(", last %s", i.Updated.UTC().Format(form))
+		for _, part := range [...]struct{ label, value string }{{"site", d.Site}, {"plugin", d.plugin()}, {"entry", first(d.Entries)}, {"file", first(d.Scripts)}} {
+			if part.value != "" {
+				s += "; " + part.label + " " + escape(part.value, maxPart)
+			}
+		}
 	}
-	return bound(s, maxText)
+	command := ""
+	if id := i.Last; id != "" {
+		command = "; relayguard explain " + escape(id, maxID)
+	}
+	return bound(s, maxText-len(command)) + command
+}
+
+// maxPart bounds one value of the details in a text.
+const maxPart = 100
+
+// plugin is the one whose trouble it is, or else the most frequent.
+func (d *Details) plugin() string { return cmp.Or(d.Plugin, first(d.Plugins)) }
+
+// first is the most frequent value.
+func first(all []Count) (value string) {
+	most := int64(0)
+	for _, c := range all {
+		if c.Count > most {
+			value, most = c.Value, c.Count
+		}
+	}
+	return value
 }
 
 func times(n int) string {
@@ -78,6 +109,10 @@ func times(n int) string {
 // Text: who reads this may print it.
 func (a Alert) MarshalJSON() ([]byte, error) {
 	i := a.Incident
+	var d Details
+	if i.Details != nil {
+		d = *i.Details
+	}
 	return json.Marshal(struct {
 		Event      Event     `json:"event"`
 		Time       time.Time `json:"time"`
@@ -85,6 +120,11 @@ func (a Alert) MarshalJSON() ([]byte, error) {
 		Topic      string    `json:"topic,omitempty"`
 		ID         string    `json:"id,omitempty"`
 		Origin     string    `json:"origin,omitempty"`
+		Account    string    `json:"account,omitempty"`
+		Site       string    `json:"site,omitempty"`
+		Plugin     string    `json:"plugin,omitempty"`
+		Entry      string    `json:"entry,omitempty"`
+		Script     string    `json:"script,omitempty"`
 		Cause      string    `json:"cause,omitempty"`
 		Noticed    string    `json:"noticed,omitempty"`
 		Opened     time.Time `json:"opened,omitzero"`
@@ -95,6 +135,7 @@ func (a Alert) MarshalJSON() ([]byte, error) {
 		Reopened   int       `json:"reopened,omitempty"`
 		First      string    `json:"first,omitempty"`
 		Last       string    `json:"last,omitempty"`
-	}{a.Event, a.Time, a.Text, a.Topic, i.ID, escape(i.Origin, maxName), escape(i.Cause, maxName), escape(i.Noticed, maxNote),
+	}{a.Event, a.Time, a.Text, a.Topic, i.ID, escape(i.Origin, maxName), escape(i.Account, maxName),
+		escape(d.Site, maxName), escape(d.plugin(), maxName), escape(first(d.Entries), maxName), escape(first(d.Scripts), maxName), escape(i.Cause, maxName), escape(i.Noticed, maxNote),
 		i.Opened, i.Updated, i.Closed, i.Stops, i.Recipients, i.Reopened, escape(i.First, maxID), escape(i.Last, maxID)})
 }

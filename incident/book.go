@@ -23,11 +23,11 @@ type Options struct {
 	Grace       time.Duration   // how long a closed one is taken up again; default 24 h
 	SaveEvery   time.Duration   // at most, while an incident changes; default 1 min
 
-	// StillOver reports that a bucket that stopped an origin's mail has no room
+	// StillOver reports that a bucket that stopped an account's mail has no room
 	// yet, or is shut: the incident stays open however quiet it is. Of an incident
 	// that knows none, bucket is empty. It is asked at most once a minute for each
-	// bucket.
-	StillOver func(origin, cause, bucket string, now time.Time) bool
+	// bucket and account.
+	StillOver func(account, cause, bucket string, now time.Time) bool
 
 	// Abuses are the causes that are abuse, for Abused: the limits of that kind.
 	// nil: none.
@@ -65,10 +65,12 @@ type Book struct {
 	ids     idSource
 	entries map[key]*entry
 	open    int
-	pending map[key]*count // below the threshold of their rule
-	due     []*entry       // opened or come back; to be saved and told
-	lost    int64          // stops below a threshold that could not be remembered by origin
+	pending map[key]*seen // below the threshold of their rule
+	due     []*entry      // opened or come back; to be saved and told
+	lost    int64         // stops below a threshold that could not be remembered by origin
 	near    near
+
+	accounts map[string]map[*entry]bool // whose mail each is of, in entries
 }
 
 type key struct{ origin, cause string }
@@ -86,8 +88,8 @@ type entry struct {
 	asked          time.Time // StillOver
 }
 
-// count is what was seen of an origin that has no incident yet.
-type count struct {
+// seen is what was seen of an origin that has no incident yet.
+type seen struct {
 	began             time.Time
 	stops, recipients int64
 	first             string
@@ -111,7 +113,9 @@ func NewBook(o Options) *Book {
 		changed: make(chan struct{}, 1),
 		ids:     newIDSource(),
 		entries: map[key]*entry{},
-		pending: map[key]*count{},
+		pending: map[key]*seen{},
+
+		accounts: map[string]map[*entry]bool{},
 	}
 }
 
@@ -149,9 +153,9 @@ func (b *Book) observe(now time.Time, k key, rule *Rule, s *Stop) bool {
 	if e != nil && e.Open() {
 		return b.add(e, now, 1, int64(s.Recipients), s)
 	}
-	seen := count{began: now}
+	before := seen{began: now}
 	if rule.After > 1 {
-		var c *count
+		var c *seen
 		c, k = b.below(now, k, rule)
 		e = b.entries[k]
 		c.stops++
@@ -162,33 +166,33 @@ func (b *Book) observe(now time.Time, k key, rule *Rule, s *Stop) bool {
 		if c.stops < int64(rule.After) {
 			return false
 		}
-		seen = *c
-		seen.stops--
-		seen.recipients -= int64(s.Recipients)
-		*c = count{began: now}
+		before = *c
+		before.stops--
+		before.recipients -= int64(s.Recipients)
+		*c = seen{began: now}
 	}
 	switch {
 	case e != nil && e.Open():
 	case b.open >= b.opts.MaxOpen && k.origin != OriginOthers:
 		k = key{OriginOthers, CauseOverflow}
 		if e = b.entries[k]; e == nil {
-			e = b.begin(now, k, &seen, s)
+			e = b.begin(now, k, &before, s)
 		} else if !e.Open() {
 			b.reopen(now, e)
 		}
 	case e != nil:
 		b.reopen(now, e)
 	default:
-		e = b.begin(now, k, &seen, s)
+		e = b.begin(now, k, &before, s)
 	}
-	b.add(e, now, 1+seen.stops, int64(s.Recipients)+seen.recipients, s)
+	b.add(e, now, 1+before.stops, int64(s.Recipients)+before.recipients, s)
 	return e.isDue
 }
 
 // below is the count of an origin that has no incident yet, and what it counts
 // for: if too many are remembered, newcomers share one, since so many origins
 // are an incident themselves.
-func (b *Book) below(now time.Time, k key, rule *Rule) (*count, key) {
+func (b *Book) below(now time.Time, k key, rule *Rule) (*seen, key) {
 	c := b.pending[k]
 	if c == nil && len(b.pending) >= pendingPerOpen*b.opts.MaxOpen {
 		b.lost++
@@ -197,18 +201,18 @@ func (b *Book) below(now time.Time, k key, rule *Rule) (*count, key) {
 	}
 	if c == nil {
 		k = key{strings.Clone(k.origin), strings.Clone(k.cause)}
-		c = &count{began: now}
+		c = &seen{began: now}
 		b.pending[k] = c
 	}
 	if now.Sub(c.began) >= rule.Within {
-		*c = count{began: now}
+		*c = seen{began: now}
 	}
 	return c, k
 }
 
-func (b *Book) begin(now time.Time, k key, seen *count, s *Stop) *entry {
+func (b *Book) begin(now time.Time, k key, before *seen, s *Stop) *entry {
 	k = key{strings.Clone(k.origin), strings.Clone(k.cause)}
-	first := seen.first
+	first := before.first
 	if first == "" {
 		first = strings.Clone(bound(s.ID, maxID))
 	}
@@ -219,7 +223,7 @@ func (b *Book) begin(now time.Time, k key, seen *count, s *Stop) *entry {
 	e := &entry{
 		Incident: Incident{
 			ID: b.ids.next(now), Origin: k.origin, Cause: k.cause, Noticed: noticed,
-			Opened: seen.began.UTC(), Updated: now.UTC(), First: first,
+			Opened: before.began.UTC(), Updated: now.UTC(), First: first,
 		},
 		quiet: b.opts.Quiet,
 	}
@@ -265,6 +269,16 @@ func (b *Book) add(e *entry, now time.Time, stops, recipients int64, s *Stop) bo
 	}
 	if id := bound(s.ID, maxID); id != e.Last {
 		e.Last = strings.Clone(id)
+	}
+	if e.Origin != OriginOthers && e.Origin != OriginServer {
+		account := name(cmp.Or(s.Account, s.Origin))
+		if account == "" {
+			account = "unknown"
+		}
+		if e.join(account) {
+			b.index(account, e)
+		}
+		e.see(now, &s.Where)
 	}
 	if e.Origin != OriginOthers {
 		for _, bucket := range s.Buckets {
@@ -325,19 +339,21 @@ func (b *Book) Tick(now time.Time) {
 	if b.opts.StillOver != nil {
 		for _, a := range b.toAsk(now) {
 			over[a.entry] = slices.ContainsFunc(a.buckets, func(bucket string) bool {
-				return b.opts.StillOver(a.Origin, a.Cause, bucket, now) // of an entry these never change
+				return slices.ContainsFunc(a.accounts, func(account string) bool {
+					return b.opts.StillOver(account, a.Cause, bucket, now) // of an entry the cause never changes
+				})
 			})
 		}
 	}
 	b.mu.Lock()
 	for k, e := range b.entries {
+		e.dirty = e.Details.forget(now) || e.dirty
+		still, asked := over[e]
 		switch {
-		case e.Open() && b.isQuiet(e, now):
-			if still, asked := over[e]; b.opts.StillOver == nil || asked && !still {
-				b.shut(e, now)
-			}
+		case e.Open() && b.isQuiet(e, now) && (b.opts.StillOver == nil || asked && !still):
+			b.shut(e, now)
 		case !e.Open() && !e.isDue && now.Sub(e.Closed) >= b.opts.Grace:
-			delete(b.entries, k)
+			b.drop(k, e)
 		case e.dirty && now.Sub(e.saved) >= b.opts.SaveEvery, e.Open() && e.grown() && now.Sub(e.Alerted) >= b.opts.UpdateEvery:
 			b.mark(e)
 		}
@@ -356,7 +372,7 @@ func (b *Book) Tick(now time.Time) {
 // asking is an incident of which it is to be asked whether it goes on.
 type asking struct {
 	*entry
-	buckets []string
+	buckets, accounts []string
 }
 
 // toAsk are those that are quiet.
@@ -372,7 +388,7 @@ func (b *Book) toAsk(now time.Time) []asking {
 			if len(buckets) == 0 {
 				buckets = []string{""}
 			}
-			ask = append(ask, asking{e, buckets})
+			ask = append(ask, asking{e, buckets, e.Accounts()})
 		}
 	}
 	return ask
@@ -404,7 +420,29 @@ func (b *Book) trim() {
 	}
 	slices.SortFunc(closed, func(x, y *entry) int { return x.Closed.Compare(y.Closed) })
 	for _, e := range closed[:min(spare, len(closed))] {
-		delete(b.entries, key{e.Origin, e.Cause})
+		b.drop(key{e.Origin, e.Cause}, e)
+	}
+}
+
+// index finds an incident by an account, until it is dropped.
+func (b *Book) index(account string, e *entry) {
+	of := b.accounts[account]
+	if of == nil {
+		of = map[*entry]bool{}
+		b.accounts[account] = of
+	}
+	of[e] = true
+}
+
+// drop forgets an incident.
+func (b *Book) drop(k key, e *entry) {
+	delete(b.entries, k)
+	for _, account := range e.Accounts() {
+		if of := b.accounts[account]; of != nil {
+			if delete(of, e); len(of) == 0 {
+				delete(b.accounts, account)
+			}
+		}
 	}
 }
 
@@ -463,7 +501,7 @@ func (b *Book) news(e *entry, now time.Time) Event {
 // are never changed, and who appends to them gets his own.
 func (e *entry) copy() Incident {
 	i := e.Incident
-	i.Notes, i.Buckets = slices.Clip(i.Notes), slices.Clone(i.Buckets)
+	i.Notes, i.Buckets, i.Others, i.Details = slices.Clip(i.Notes), slices.Clone(i.Buckets), slices.Clone(i.Others), i.Details.copy()
 	return i
 }
 

@@ -33,7 +33,8 @@ const (
 // an Origin or Cause that is not UTF-8 or longer than an address may be, the
 // incident has a form that is.
 type Stop struct {
-	Origin     string         // the account: "login:taro@example.jp"; empty is "unknown"
+	Origin     string         // the account: "login:taro@example.jp", or what is less than one: "site:shop.example.jp"; empty is "unknown"
+	Account    string         // whose mail it is; empty: Origin
 	Cause      string         // the rule, or what else stopped it: "suspended", "hold-cap"
 	Verdict    policy.Verdict // those that do not stop mail are no stops and ignored
 	Recipients int
@@ -41,13 +42,17 @@ type Stop struct {
 	QueueID    string   // the MTA's, empty until it told one
 	Noticed    string   // how it was noticed, if not by the verdict on mail
 	Buckets    []string // values of those of the limit that is the cause, see StillOver
+	Where      Where    // of mail from web sites
 }
 
-// StopOf is the stop that a decision is.
+// StopOf is the stop that a decision is. What a limit per plugin, template or site
+// stopped is of that: one site's trouble is not another's, whoever sends for both.
 func StopOf(m *policy.Message, d *policy.Decision) Stop {
-	s := Stop{Origin: d.Origin.Name(), Cause: d.Rule, Verdict: d.Verdict, Recipients: max(len(m.RcptTo)+m.RcptMore, 1), ID: d.ID, QueueID: m.QueueID}
+	account := d.Origin.Name()
+	s := Stop{Origin: account, Account: account, Where: whereOf(&d.Origin), Cause: d.Rule, Verdict: d.Verdict, Recipients: max(len(m.RcptTo)+m.RcptMore, 1), ID: d.ID, QueueID: m.QueueID}
 	if d.Verdict.Stops() {
 		s.Buckets = d.Buckets()
+		s.Origin = originOf(account, s.Buckets)
 	}
 	return s
 }
@@ -70,6 +75,8 @@ func StopsOf(m *policy.Message, d *policy.Decision, abuses []string) []Stop {
 type Incident struct {
 	ID         string    `json:"id"` // "i-" and 10 characters of Crockford's base 32; sorts by time
 	Origin     string    `json:"origin"`
+	Account    string    `json:"account,omitempty"`        // whose mail it is, the first of them; empty in those of an earlier version: Origin
+	Others     []string  `json:"other_accounts,omitempty"` // further ones, at most 16
 	Cause      string    `json:"cause"`
 	Noticed    string    `json:"noticed"` // how
 	Opened     time.Time `json:"opened"`
@@ -84,6 +91,7 @@ type Incident struct {
 	LastQueue  string    `json:"last_queue_id,omitempty"`
 	Buckets    []string  `json:"buckets,omitempty"` // of the limit that is the cause; the newest 8
 	Notes      []Note    `json:"notes,omitempty"`   // the time line, oldest first
+	Details    *Details  `json:"details,omitempty"` // nil: nothing is known
 }
 
 // Bounds of the buckets of an incident: who writes to a thousand domains may fill

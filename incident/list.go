@@ -18,6 +18,7 @@ func (b *Book) Load(saved []Incident) {
 	for _, i := range saved {
 		i.Notes = slices.Clone(i.Notes[:min(len(i.Notes), maxNotes)])
 		i.Buckets = slices.Clone(i.Buckets[:min(len(i.Buckets), maxBuckets)])
+		i.Others, i.Details = slices.Clone(i.Others[:min(len(i.Others), maxAccounts)]), i.Details.loaded()
 		e := &entry{Incident: i, quiet: b.opts.Quiet, saved: i.Updated}
 		for range min(i.Reopened, 32) {
 			e.quiet = min(2*e.quiet, max(b.opts.Grace, b.opts.Quiet))
@@ -42,6 +43,9 @@ func (b *Book) Load(saved []Incident) {
 			b.open++
 		}
 		b.entries[k] = e
+		for _, account := range e.Accounts() {
+			b.index(account, e)
+		}
 		if i.Open() && e.told == "" {
 			b.mark(e) // it was saved, but nobody was told
 		}
@@ -75,20 +79,26 @@ func (b *Book) list(wanted func(*entry) bool) []Incident {
 	return all
 }
 
-// Abused reports whether an incident of abuse of the account is open: of one of
-// the causes that Options.Abuses names.
+// Abused reports whether an incident of abuse of the account is open, or of a site
+// or plugin that sends as it: of one of the causes that Options.Abuses names.
 func (b *Book) Abused(account string) bool {
 	if b.opts.Abuses == nil {
 		return false
 	}
 	causes := b.opts.Abuses()
-	account = name(account)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.ContainsFunc(causes, func(cause string) bool {
-		e := b.entries[key{account, name(cause)}]
-		return e != nil && e.Open()
-	})
+	for e := range b.accounts[name(account)] {
+		if e.abuse(causes) {
+			return true
+		}
+	}
+	return false
+}
+
+// abuse reports whether it is open and of one of these causes.
+func (e *entry) abuse(causes []string) bool {
+	return e.Open() && slices.ContainsFunc(causes, func(cause string) bool { return e.Cause == name(cause) })
 }
 
 // ShutBuckets are the buckets that the open incidents of abuse of the account
@@ -98,11 +108,10 @@ func (b *Book) ShutBuckets(account string) (buckets []string) {
 		return nil
 	}
 	causes := b.opts.Abuses()
-	account = name(account)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, cause := range causes {
-		if e := b.entries[key{account, name(cause)}]; e != nil && e.Open() {
+	for e := range b.accounts[name(account)] {
+		if e.abuse(causes) {
 			buckets = append(buckets, e.Buckets...)
 		}
 	}
@@ -128,12 +137,12 @@ func (b *Book) Note(now time.Time, id, text string) bool {
 	return b.noteAll(now, text, func(e *entry) bool { return e.ID == id }) > 0
 }
 
-// NoteOrigin writes into the time lines of all open incidents of an origin, what
-// an admin did about it: "suspended by root: password stolen". It reports how
-// many there are.
+// NoteOrigin writes into the time lines of all open incidents that concern an
+// account, a site or a plugin, what an admin did about it: "suspended by root:
+// password stolen". It reports how many there are.
 func (b *Book) NoteOrigin(now time.Time, origin, text string) int {
 	origin = name(origin)
-	return b.noteAll(now, text, func(e *entry) bool { return e.Open() && e.Origin == origin })
+	return b.noteAll(now, text, func(e *entry) bool { return e.Open() && e.Concerns(origin) })
 }
 
 func (b *Book) noteAll(now time.Time, text string, of func(*entry) bool) int {

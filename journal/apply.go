@@ -13,20 +13,26 @@ import (
 var statements = [...]string{
 	insertDecision: `INSERT INTO decision (id, time, stage, verdict, rule, reason, reply, phase, listener, role,
 		account, confidence, login, login_by, local_user, network, client_ip, client_name, helo, uid,
-		mail_from, header_from, message_id, queue_id, size, recipients, domains, findings, counters, repeats, last_repeat, late)
-		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING`,
+		mail_from, header_from, message_id, queue_id, size, recipients, domains, findings, counters, repeats, last_repeat, late,
+		site, site_by, plugin, plugin_by, node, template, entry, script, web_client, pool, software)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING`,
 	addTotal: `INSERT INTO total (day, account, verdict, messages, recipients) VALUES (?,?,?,?,?)
 		ON CONFLICT DO UPDATE SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients`,
+	addLabelTotal: `INSERT INTO label_total (day, site, plugin, plugin_by, account, verdict, messages, recipients, first, last)
+		VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9) ON CONFLICT DO UPDATE SET messages = messages + excluded.messages,
+		recipients = recipients + excluded.recipients, first = min(first, excluded.first), last = max(last, excluded.last)`,
 	addRepeat: `UPDATE decision SET repeats = repeats + ?, last_repeat = max(last_repeat, ?) WHERE id = ?
-		RETURNING time, account, verdict, stage, recipients`,
+		RETURNING time, account, verdict, stage, recipients, site, site_by, plugin, plugin_by`,
 	findHold: `SELECT n, state, queue_id FROM hold WHERE queue_id = ? AND decision_id = ? ORDER BY n DESC LIMIT 1`,
 	findHoldOfDecision: `SELECT n, state, queue_id FROM hold WHERE decision_id = ? AND decision_id <> '' AND queue_id = ''
 		ORDER BY n DESC LIMIT 1`,
 	insertHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
-		domains, state, changed) VALUES (?,?,?,?,?,?,?,?,?,?,?,'held',?)`,
+		domains, state, changed, site, plugin) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,
+		coalesce((SELECT site FROM decision WHERE id = ?2), ''), coalesce((SELECT plugin FROM decision WHERE id = ?2), '')`,
 	// A hold that was saved from a broken database is there before its decision.
 	openHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
-		domains, state, changed, waits) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,?13
+		domains, state, changed, waits, site, plugin) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,?13,
+		iif(?14 <> '', ?14, coalesce((SELECT site FROM decision WHERE id = ?2), '')), iif(?15 <> '', ?15, coalesce((SELECT plugin FROM decision WHERE id = ?2), ''))
 		WHERE NOT EXISTS (SELECT 1 FROM hold WHERE decision_id = ?2 AND decision_id <> '')`,
 	updateHold: `UPDATE hold SET queue_id = ?, account = ?, rule = ?, reason = ?, mail_from = ?, arrival = ?, held_at = ?,
 		size = ?, recipients = ?, domains = ?, state = 'held' WHERE n = ?`,
@@ -41,10 +47,11 @@ var statements = [...]string{
 		SELECT max(1, coalesce((SELECT max(n) FROM admin_action), 0) + 1),?1,?2,?3,?4,?5,?6,?7,?8
 		WHERE NOT EXISTS (SELECT 1 FROM admin_action WHERE time = ?1 AND n < 1 AND by = ?2 AND uid = ?3 AND login_uid = ?4
 			AND verb = ?5 AND target = ?6 AND reason = ?7 AND outcome = ?8)`,
-	putIncident: `INSERT INTO incident (id, origin, cause, noticed, opened, updated, closed, stops, recipients, state)
-		VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET origin = excluded.origin, cause = excluded.cause,
+	putIncident: `INSERT INTO incident (id, origin, cause, noticed, opened, updated, closed, stops, recipients, state, account, addresses)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET origin = excluded.origin, cause = excluded.cause,
 		noticed = excluded.noticed, opened = excluded.opened, updated = excluded.updated, closed = excluded.closed,
-		stops = excluded.stops, recipients = excluded.recipients, state = excluded.state`,
+		stops = excluded.stops, recipients = excluded.recipients, state = excluded.state,
+		account = excluded.account, addresses = excluded.addresses`,
 	putValue: `INSERT INTO value (name, value) VALUES (?,?) ON CONFLICT DO UPDATE SET value = excluded.value`,
 	// A queue id belongs to the newest decision that had it, or whose hold was
 	// requeued under it.
@@ -59,6 +66,7 @@ var statements = [...]string{
 const (
 	insertDecision = iota
 	addTotal
+	addLabelTotal
 	addRepeat
 	findHold
 	findHoldOfDecision
@@ -130,7 +138,7 @@ func (a *applier) apply(r Record) error {
 		return err
 	case Incident:
 		_, err := a.exec(putIncident, r.ID, r.Origin, r.Cause, r.Noticed, micros(r.Opened), micros(r.Updated), micros(r.Closed),
-			r.Stops, r.Recipients, string(r.State))
+			r.Stops, r.Recipients, string(r.State), r.Account, string(r.Addresses))
 		return err
 	case Delivery:
 		return a.delivery(r)
@@ -159,11 +167,12 @@ func (a *applier) decision(d *Decision) error {
 	added, err := a.exec(insertDecision, d.ID, at, d.Stage, verdict, d.Rule, d.Reason, d.Reply,
 		phaseName(d.Phase), d.Listener, roleName(d.Role), d.Account, d.Confidence, d.Login, d.LoginBy, d.LocalUser, d.Network,
 		d.ClientIP, d.ClientName, d.Helo, d.UID, d.MailFrom, d.HeaderFrom, d.MessageID, d.QueueID, d.Size, d.Recipients,
-		domains, findings, counters, d.Repeats, micros(d.LastRepeat), d.Late)
+		domains, findings, counters, d.Repeats, micros(d.LastRepeat), d.Late,
+		d.Site, d.SiteBy, d.Plugin, d.PluginBy, d.Node, d.Template, d.Entry, d.Script, d.WebClient, d.Pool, d.Software)
 	if err != nil || added == 0 { // known already
 		return err
 	}
-	if err := a.total(at, d.Account, verdict, d.Stage, int64(d.Recipients), 1+d.Repeats); err != nil {
+	if err := a.total(at, d.Account, verdict, d.Stage, labelOf(d), int64(d.Recipients), 1+d.Repeats); err != nil {
 		return err
 	}
 	if !d.opensHold() {
@@ -171,18 +180,21 @@ func (a *applier) decision(d *Decision) error {
 	}
 	const notSeen = 0 // its arrival, before somebody looks into the queue
 	_, err = a.exec(openHold, d.QueueID, d.ID, d.Account, d.Rule, d.Reason, d.MailFrom, notSeen, at, d.Size, d.Recipients,
-		domains, at, string(d.Waits))
+		domains, at, string(d.Waits), d.Site, d.Plugin)
 	return err
 }
 
 // total counts times answers: a message with its recipients, or one recipient
 // at RCPT.
-func (a *applier) total(at int64, account, verdict, stage string, recipients, times int64) error {
+func (a *applier) total(at int64, account, verdict, stage string, of label, recipients, times int64) error {
 	messages := times
 	if stage == StageRecipient {
 		messages, recipients = 0, 1
 	}
 	_, err := a.exec(addTotal, day(at), account, verdict, messages, recipients*times)
+	if err == nil && of != (label{}) {
+		_, err = a.exec(addLabelTotal, day(at), of.site, of.plugin, of.pluginBy, account, verdict, messages, recipients*times, at)
+	}
 	return err
 }
 
@@ -192,10 +204,11 @@ func (a *applier) repeat(r Repeat) error {
 		return err
 	}
 	var account, verdict, stage string
+	var d Decision
 	var at, recipients int64
 	known := rows.Next()
 	if known {
-		err = rows.Scan(&at, &account, &verdict, &stage, &recipients)
+		err = rows.Scan(&at, &account, &verdict, &stage, &recipients, &d.Site, &d.SiteBy, &d.Plugin, &d.PluginBy)
 	}
 	for rows.Next() { // RETURNING is done when its rows are read
 	}
@@ -205,7 +218,7 @@ func (a *applier) repeat(r Repeat) error {
 	if !r.Last.IsZero() {
 		at = micros(r.Last)
 	}
-	return a.total(at, account, verdict, stage, recipients, r.N)
+	return a.total(at, account, verdict, stage, labelOf(&d), recipients, r.N)
 }
 
 func (a *applier) held(h *Held) error {

@@ -419,7 +419,7 @@ func TestDecisionQueries(t *testing.T) {
 	}
 	passed, err := j.AcceptedQueueIDs(t.Context(), one.Account, start)
 	must(t, err)
-	same(t, "accepted", passed, []journal.Passed{{QueueID: one.QueueID, DecisionID: one.ID, Time: one.Time, MailFrom: one.MailFrom, Size: one.Size, Recipients: 2}})
+	same(t, "accepted", passed, []journal.Passed{{Account: one.Account, QueueID: one.QueueID, DecisionID: one.ID, Time: one.Time, MailFrom: one.MailFrom, Size: one.Size, Recipients: 2}})
 }
 
 func TestHostileTexts(t *testing.T) {

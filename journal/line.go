@@ -320,6 +320,17 @@ func (d Decision) encode(l *line) {
 	l.text("from", d.HeaderFrom)
 	l.text("message_id", d.MessageID)
 	l.text("queue_id", d.QueueID)
+	l.text("site", d.Site)
+	l.text("site_by", d.SiteBy)
+	l.text("plugin", d.Plugin)
+	l.text("plugin_by", d.PluginBy)
+	l.text("node", d.Node)
+	l.text("template", d.Template)
+	l.text("entry", d.Entry)
+	l.text("script", d.Script)
+	l.text("web_client", d.WebClient)
+	l.text("pool", d.Pool)
+	l.text("software", d.Software)
 	l.number("size", d.Size)
 	l.number("recipients", int64(d.Recipients))
 	l.domains("domains", d.Domains)
@@ -397,6 +408,7 @@ func (i Incident) encode(l *line) {
 	l.open("incident")
 	l.text("id", i.ID)
 	l.text("origin", i.Origin)
+	l.text("account", i.Account)
 	l.prose("cause", i.Cause)
 	l.prose("noticed", i.Noticed)
 	l.time("opened", i.Opened)
@@ -405,6 +417,7 @@ func (i Incident) encode(l *line) {
 	l.number("stops", i.Stops)
 	l.number("recipients", i.Recipients)
 	l.raw("state", i.State)
+	l.raw("addresses", i.Addresses)
 	l.close()
 }
 
@@ -521,6 +534,18 @@ type wire struct {
 	Value      string          `json:"value"`
 	Waits      json.RawMessage `json:"waits"`
 	ChargeID   string          `json:"charge_id"`
+	Site       string          `json:"site"`
+	SiteBy     string          `json:"site_by"`
+	Plugin     string          `json:"plugin"`
+	PluginBy   string          `json:"plugin_by"`
+	Node       string          `json:"node"`
+	Template   string          `json:"template"`
+	Entry      string          `json:"entry"`
+	Script     string          `json:"script"`
+	WebClient  string          `json:"web_client"`
+	Pool       string          `json:"pool"`
+	Software   string          `json:"software"`
+	Addresses  json.RawMessage `json:"addresses"`
 }
 
 type wireFinding struct {
@@ -573,7 +598,7 @@ func (w *wire) record() Record {
 	case "incident":
 		return Incident{
 			ID: w.ID, Origin: w.Origin, Cause: w.Cause, Noticed: w.Noticed, Opened: moment(w.Opened), Updated: moment(w.Updated),
-			Closed: moment(w.Closed), Stops: w.Stops, Recipients: w.Recipients, State: w.State,
+			Closed: moment(w.Closed), Stops: w.Stops, Recipients: w.Recipients, State: w.State, Account: w.Account, Addresses: w.Addresses,
 		}
 	case "delivery":
 		return Delivery{QueueID: w.QueueID, Time: moment(w.Time), Status: w.Status, N: int(w.N)}
@@ -593,7 +618,8 @@ func (w *wire) decision() Decision {
 		MailFrom: w.MailFrom, HeaderFrom: w.HeaderFrom, MessageID: w.MessageID, QueueID: w.QueueID,
 		Size: w.Size, Recipients: int(w.Recipients), Domains: w.Domains,
 		Findings: findingsOf(w.Findings), Counters: countersOf(w.Counters), Repeats: w.Repeats, LastRepeat: moment(w.Last), Late: w.Late,
-		Waits: w.Waits,
+		Waits: w.Waits, Site: w.Site, SiteBy: w.SiteBy, Plugin: w.Plugin, PluginBy: w.PluginBy, Node: w.Node, Template: w.Template,
+		Entry: w.Entry, Script: w.Script, WebClient: w.WebClient, Pool: w.Pool, Software: w.Software,
 	}
 	// A name that this version does not know leaves the zero value.
 	d.Verdict, _ = policy.ParseVerdict(w.Verdict)

@@ -71,6 +71,7 @@ func FuzzRecord(f *testing.F) {
 			Findings: []policy.Finding{{Rule: a, Verdict: policy.Verdict(small & 7), Reason: b}},
 			Counters: []policy.Counter{{Limit: a, Key: b, Unit: c, Kind: a, Window: time.Duration(small) * time.Microsecond, Count: number, Over: yes, FreeAt: moment(number)}},
 			Repeats:  number, LastRepeat: moment(number), Waits: json.RawMessage(a),
+			Site: a, SiteBy: b, Plugin: c, PluginBy: a, Node: b, Template: c, Entry: a, Script: b, WebClient: c, Pool: a, Software: b,
 		}
 		first := roundTrip(t, d)
 		if again := roundTrip(t, first); !reflect.DeepEqual(first, again) {
@@ -191,7 +192,7 @@ func TestLineOfEveryRecordComesBack(t *testing.T) {
 		Held{QueueID: "Q", DecisionID: "d", Account: "a", Rule: "r", Reason: "x", MailFrom: "m", Arrival: at, HeldAt: at, Size: 1, Recipients: 2, Domains: map[string]int{"d": 1}},
 		HoldChange{QueueID: "Q", DecisionID: "d", Time: at, State: StateReleasing, By: "b", Reason: "r", NewQueueID: "N", Arrival: at, ChargeID: "release:d"},
 		AdminAction{Time: at, By: "b", UID: 0, LoginUID: -1, Verb: "v", Target: "t", Reason: "r", Outcome: "o"},
-		Incident{ID: "i", Origin: "o", Cause: "c", Noticed: "n", Opened: at, Updated: at, Closed: at, Stops: 1, Recipients: 2, State: json.RawMessage(`{"a":[1]}`)},
+		Incident{ID: "i", Origin: "o", Account: "a", Addresses: json.RawMessage(`[1]`), Cause: "c", Noticed: "n", Opened: at, Updated: at, Closed: at, Stops: 1, Recipients: 2, State: json.RawMessage(`{"a":[1]}`)},
 		Delivery{QueueID: "Q", Time: at, Status: "sent", N: 3},
 		Value{Name: "n", Value: "v"},
 		purge{Account: "a", Time: at},

@@ -2,26 +2,39 @@ package journal_test
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"relayguard/journal"
 )
 
+// before4 leads a database of today back to version 3.
+var before4 = func() string {
+	text := "DROP TABLE label_total; DROP INDEX decision_site; DROP INDEX decision_plugin; DROP INDEX decision_node; DROP INDEX decision_template;"
+	for _, column := range []string{"site", "site_by", "plugin", "plugin_by", "node", "template", "entry", "script", "web_client", "pool", "software"} {
+		text += "ALTER TABLE decision DROP COLUMN " + column + ";"
+	}
+	return text + `ALTER TABLE hold DROP COLUMN site; ALTER TABLE hold DROP COLUMN plugin;
+		ALTER TABLE incident DROP COLUMN account; ALTER TABLE incident DROP COLUMN addresses;`
+}()
+
 // olderVersions are what leads a database of today back to each version.
 var olderVersions = map[int]string{
-	1: `ALTER TABLE hold DROP COLUMN waits; ALTER TABLE hold DROP COLUMN charge_id;
+	1: before4 + `ALTER TABLE hold DROP COLUMN waits; ALTER TABLE hold DROP COLUMN charge_id;
 		CREATE TABLE bucket (name TEXT NOT NULL, value TEXT NOT NULL, state TEXT NOT NULL, PRIMARY KEY (name, value)) STRICT, WITHOUT ROWID;
 		INSERT INTO bucket VALUES ('login-hour', 'login:hanako@example.jp', '{}')`,
-	2: `ALTER TABLE hold DROP COLUMN waits; ALTER TABLE hold DROP COLUMN charge_id;
+	2: before4 + `ALTER TABLE hold DROP COLUMN waits; ALTER TABLE hold DROP COLUMN charge_id;
 		CREATE TABLE bucket (name TEXT NOT NULL, value TEXT NOT NULL, state TEXT NOT NULL, expires INTEGER NOT NULL DEFAULT 0,
 			PRIMARY KEY (name, value)) STRICT, WITHOUT ROWID;
 		CREATE INDEX bucket_expires ON bucket (expires) WHERE expires <> 0;
 		INSERT INTO bucket VALUES ('login-hour', 'login:hanako@example.jp', '{}', 1)`,
+	3: before4,
 }
 
 // older makes a journal whose database is of that version, and has all there is.
@@ -115,5 +128,99 @@ func TestCountersInAnOlderLogArePassedOver(t *testing.T) {
 		if bytes.Contains(text, []byte(`"t":"bucket"`)) {
 			t.Errorf("%s has a counter after a purge", name)
 		}
+	}
+}
+
+// version3 makes a journal as version 3 left it, without a log.
+func version3(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	text, err := os.ReadFile("testdata/version3.sql")
+	must(t, err)
+	db, err := sql.Open("sqlite3", filepath.Join(dir, "journal.db"))
+	must(t, err)
+	_, err = db.Exec(strings.ReplaceAll(string(text), "@now", fmt.Sprint(start.UnixMicro())))
+	must(t, err)
+	must(t, db.Close())
+	return dir
+}
+
+// journalRead is what both a journal and its reader answer.
+type journalRead interface {
+	Decisions(context.Context, journal.Query) ([]journal.Decision, error)
+	Holds(context.Context, journal.HoldQuery) ([]journal.Hold, error)
+	Incidents(context.Context, bool) ([]journal.Incident, error)
+	Ranks(context.Context, journal.RankQuery) ([]journal.Rank, error)
+}
+
+func TestVersion3IsReadAndMigrated(t *testing.T) {
+	dir := version3(t)
+	check := func(what string, j journalRead) {
+		t.Helper()
+		want := held(0)
+		want.ID, want.Time, want.MessageID, want.QueueID, want.Findings, want.Counters = newID(3), start, "<3@example.jp>", "A0000003", nil, nil
+		decisions, err := j.Decisions(t.Context(), journal.Query{Login: "taro@example.jp"})
+		must(t, err)
+		same(t, what+": decisions", decisions, []journal.Decision{want})
+		for _, q := range []journal.Query{{Site: "shop.example.jp"}, {Plugin: "share"}, {Template: "a"}, {Node: "web3"}} {
+			if found, err := j.Decisions(t.Context(), q); err != nil || len(found) > 0 {
+				t.Errorf("%s: %+v: %+v, %v", what, q, found, err)
+			}
+		}
+		holds, err := j.Holds(t.Context(), journal.HoldQuery{})
+		must(t, err)
+		incidents, err := j.Incidents(t.Context(), true)
+		must(t, err)
+		if len(holds) != 1 || holds[0].Site != "" || len(incidents) != 1 || incidents[0].Account != "" || incidents[0].Addresses != nil {
+			t.Errorf("%s: holds %+v, incidents %+v", what, holds, incidents)
+		}
+		ranks, err := j.Ranks(t.Context(), journal.RankQuery{})
+		must(t, err)
+		same(t, what+": ranks", ranks, []journal.Rank{{Account: "login:taro@example.jp", Accounts: 1, Stops: 1, StoppedRecipients: 2}})
+		ranks, err = j.Ranks(t.Context(), journal.RankQuery{By: journal.BySite})
+		must(t, err)
+		same(t, what+": sites", ranks, nil)
+	}
+	check("reader", reader(t, dir))
+	j := open(t, journal.Options{Dir: dir})
+	check("journal", j)
+	if h := j.Health(); !h.OK() || h.Reset != "" {
+		t.Errorf("health: %v", h)
+	}
+	d := shared(4)
+	must(t, j.Append(d))
+	if got := explain(t, j, d.ID); len(got) != 1 || got[0].Decision.Plugin != "share-by-mail" {
+		t.Errorf("after the migration: %+v", got)
+	}
+}
+
+// Lines of version 3 have no labels.
+func TestOlderLogLinesAreRead(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, "log"), 0o700))
+	j := open(t, journal.Options{Dir: dir})
+	must(t, j.Append(held(1)))
+	must(t, j.Close())
+	must(t, os.Remove(filepath.Join(dir, "journal.db")))
+	log, err := os.OpenFile(segments(t, dir)[0], os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	for _, text := range []string{
+		fmt.Sprintf(`{"t":"decision","id":"0000000000005","time":%d,"stage":"message","verdict":"hold","account":"local_user:site12","uid":1001,"local_user":"site12","queue_id":"Q5","recipients":3}`, start.UnixMicro()),
+		fmt.Sprintf(`{"t":"incident","id":"i-5","origin":"local_user:site12","cause":"day","opened":%d,"updated":%d,"stops":1,"state":{"id":"i-5"}}`, start.UnixMicro(), start.UnixMicro()),
+	} {
+		_, err := fmt.Fprintf(log, "%08x %s\n", crc32.Checksum([]byte(text), crc32.MakeTable(crc32.Castagnoli)), text)
+		must(t, err)
+	}
+	must(t, log.Close())
+	j = open(t, journal.Options{Dir: dir})
+	must(t, j.Sync(t.Context()))
+	got := explain(t, j, "0000000000005")
+	if len(got) != 1 || got[0].Decision.UID != 1001 || got[0].Decision.Site != "" || len(got[0].Holds) != 1 {
+		t.Errorf("the decision: %+v", got)
+	}
+	incidents, err := j.Incidents(t.Context(), true)
+	must(t, err)
+	if len(incidents) != 1 || incidents[0].ID != "i-5" || j.Stats().Damaged != 0 {
+		t.Errorf("incidents %+v, %+v", incidents, j.Stats())
 	}
 }

@@ -28,6 +28,10 @@ var retentions = [...]struct {
 		(SELECT n FROM hold WHERE changed < ?1 AND state NOT IN ('held', 'releasing', 'deleting') ORDER BY changed LIMIT ?2)`},
 	{ofTotals, `DELETE FROM total WHERE (day, account, verdict) IN
 		(SELECT day, account, verdict FROM total WHERE day < ?1 / 86400000000 LIMIT ?2)`},
+	{ofTotals, `DELETE FROM label_total WHERE (day, site, plugin, plugin_by, account, verdict) IN
+		(SELECT day, site, plugin, plugin_by, account, verdict FROM label_total WHERE day < ?1 / 86400000000 LIMIT ?2)`},
+	{ofAddresses, `UPDATE incident SET addresses = '' WHERE id IN
+		(SELECT id FROM incident WHERE addresses <> '' AND updated < ?1 LIMIT ?2)`},
 	{ofTotals, `DELETE FROM incident WHERE id IN (SELECT id FROM incident WHERE closed <> 0 AND closed < ?1 LIMIT ?2)`},
 	{ofActions, `DELETE FROM admin_action WHERE n IN (SELECT n FROM admin_action WHERE time < ?1 LIMIT ?2)`},
 }
@@ -43,7 +47,8 @@ var purgeAccountStatements = [...]string{
 		(SELECT 1 FROM hold WHERE hold.decision_id = decision.id AND hold.decision_id <> '' AND ` + openStates + `)`,
 	`DELETE FROM hold WHERE account = ?1 AND held_at <= ?2 AND state NOT IN ('held', 'releasing', 'deleting')`,
 	`DELETE FROM total WHERE account = ?1 AND day <= ?2 / 86400000000`,
-	`DELETE FROM incident WHERE origin = ?1 AND closed <> 0 AND closed <= ?2`,
+	`DELETE FROM label_total WHERE account = ?1 AND day <= ?2 / 86400000000`,
+	`DELETE FROM incident WHERE (origin = ?1 OR account = ?1) AND closed <> 0 AND closed <= ?2`,
 }
 
 // PurgeNow deletes what is beyond retention at now. The journal does so by
@@ -179,7 +184,7 @@ func (j *Journal) PurgeAccount(ctx context.Context, account string) error {
 func (f *filler) purgeLog(d *database, account string) error {
 	open := make(map[string]bool) // decisions that opened holds, and incidents
 	rows, err := d.conn.QueryContext(context.Background(), `SELECT decision_id FROM hold WHERE account = ?1 AND `+openStates+`
-		UNION SELECT id FROM incident WHERE origin = ?1 AND closed = 0`, account)
+		UNION SELECT id FROM incident WHERE (origin = ?1 OR account = ?1) AND closed = 0`, account)
 	if err != nil {
 		return err
 	}
@@ -200,7 +205,7 @@ func (f *filler) purgeLog(d *database, account string) error {
 		case Held:
 			return r.Account == account && !open[r.DecisionID]
 		case Incident:
-			return r.Origin == account && !open[r.ID] // all of a closed one: its first lines alone would open it again
+			return (r.Origin == account || r.Account == account) && !open[r.ID] // all of a closed one: its first lines alone would open it again
 		case purge:
 			return false // forgets it again when a database is filled anew
 		}

@@ -35,6 +35,10 @@ type Query struct {
 	MessageID string
 	ClientIP  string
 	Stage     string
+	Site      string
+	Plugin    string // of any site, unless Site says of which
+	Template  string
+	Node      string
 	Before    string // the id of a decision: only older ones, to turn the page
 	Limit     int    // 0 is DefaultLimit, at most MaxLimit
 }
@@ -45,6 +49,8 @@ type HoldQuery struct {
 	Login      string
 	LocalUser  string
 	Rule       string
+	Site       string
+	Plugin     string
 	HeldBefore time.Time // exclusive
 	HeldAfter  time.Time // inclusive
 	States     []State   // empty: the open ones
@@ -72,6 +78,8 @@ type Hold struct {
 	NewQueueID   string
 	Waits        json.RawMessage // of the decision that opened it, until it is released or deleted; nil: it is not released paced
 	ChargeID     string          // of the step that paid for its release
+	Site         string
+	Plugin       string
 }
 
 // Delivered counts the log lines about a message's recipients by their outcome.
@@ -91,6 +99,7 @@ type Explanation struct {
 
 // Passed is an accepted message that may still be in the queue.
 type Passed struct {
+	Account    string
 	QueueID    string
 	DecisionID string
 	Time       time.Time // when it was let pass
@@ -112,7 +121,8 @@ type Total struct {
 
 // store answers queries from one database. Safe for concurrent use.
 type store struct {
-	db *sql.DB
+	db  *sql.DB
+	old bool // of a version before 4: decisions have no labels, and nothing is counted by them
 }
 
 // condition collects the parts of a WHERE.
@@ -178,7 +188,14 @@ func bounded(limit, standard int) int {
 
 const decisionColumns = `id, time, stage, verdict, rule, reason, reply, phase, listener, role, account, confidence, login, login_by,
 	local_user, network, client_ip, client_name, helo, uid, mail_from, header_from, message_id, queue_id, size, recipients,
-	domains, findings, counters, repeats, last_repeat, late, sent, deferred, bounced, expired`
+	domains, findings, counters, repeats, last_repeat, late, sent, deferred, bounced, expired, `
+
+// labelColumns are what decisionColumns goes on with; oldLabels stand for them in
+// a database that does not have them.
+const (
+	labelColumns = `site, site_by, plugin, plugin_by, node, template, entry, script, web_client, pool, software`
+	oldLabels    = `'', '', '', '', '', '', '', '', '', '', ''`
+)
 
 func scanDecision(rows *sql.Rows) (d Decision, out Delivered, err error) {
 	var at, last int64
@@ -186,7 +203,8 @@ func scanDecision(rows *sql.Rows) (d Decision, out Delivered, err error) {
 	err = rows.Scan(&d.ID, &at, &d.Stage, &verdict, &d.Rule, &d.Reason, &d.Reply, &phase, &d.Listener, &role, &d.Account,
 		&d.Confidence, &d.Login, &d.LoginBy, &d.LocalUser, &d.Network, &d.ClientIP, &d.ClientName, &d.Helo, &d.UID, &d.MailFrom,
 		&d.HeaderFrom, &d.MessageID, &d.QueueID, &d.Size, &d.Recipients, &domains, &findings, &counters, &d.Repeats, &last, &d.Late,
-		&out.Sent, &out.Deferred, &out.Bounced, &out.Expired)
+		&out.Sent, &out.Deferred, &out.Bounced, &out.Expired, &d.Site, &d.SiteBy, &d.Plugin, &d.PluginBy, &d.Node, &d.Template, &d.Entry,
+		&d.Script, &d.WebClient, &d.Pool, &d.Software)
 	if err != nil {
 		return d, out, err
 	}
@@ -221,6 +239,9 @@ type place struct {
 
 // decisions gives them newest first, from before on.
 func (s store) decisions(ctx context.Context, q Query, before place) ([]Decision, error) {
+	if s.old && (q.Site != "" || q.Plugin != "" || q.Template != "" || q.Node != "") {
+		return nil, nil
+	}
 	var c condition
 	c.equal("account", q.Account)
 	if q.Login != "" { // whoever logged in is the account: that has an index
@@ -232,6 +253,10 @@ func (s store) decisions(ctx context.Context, q Query, before place) ([]Decision
 	c.partial("rule", q.Rule)
 	c.partial("queue_id", q.QueueID)
 	c.partial("message_id", q.MessageID)
+	c.partial("site", q.Site)
+	c.partial("plugin", q.Plugin)
+	c.partial("template", q.Template)
+	c.partial("node", q.Node)
 	c.since("time", q.Since)
 	c.until("time", q.Until)
 	switch {
@@ -265,7 +290,11 @@ func (s store) decisions(ctx context.Context, q Query, before place) ([]Decision
 // explanations selects decisions by the rest of a statement.
 func (s store) explanations(ctx context.Context, rest string, args ...any) ([]Explanation, error) {
 	var found []Explanation
-	err := s.each(ctx, "SELECT "+decisionColumns+" FROM decision"+rest, args, func(rows *sql.Rows) error {
+	labels := labelColumns
+	if s.old {
+		labels = oldLabels
+	}
+	err := s.each(ctx, "SELECT "+decisionColumns+labels+" FROM decision"+rest, args, func(rows *sql.Rows) error {
 		d, delivered, err := scanDecision(rows)
 		found = append(found, Explanation{Decision: d, Delivered: delivered})
 		return err
@@ -349,14 +378,14 @@ func (s store) holdsOf(ctx context.Context, id string, found []Explanation) ([]H
 var allStates = []State{StateHeld, StateReleasing, StateDeleting, StateReleased, StateDeleted, StateGone}
 
 const holdColumns = `queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients, domains, state,
-	changed, changed_by, change_reason, new_queue_id, waits, charge_id`
+	changed, changed_by, change_reason, new_queue_id, waits, charge_id, site, plugin`
 
 func scanHold(rows *sql.Rows) (h Hold, err error) {
 	var arrival, heldAt, changed int64
 	var domains, waits string
 	err = rows.Scan(&h.QueueID, &h.DecisionID, &h.Account, &h.Rule, &h.Reason, &h.MailFrom, &arrival, &heldAt, &h.Size,
 		&h.Recipients, &domains, &h.State, &changed, &h.ChangedBy, &h.ChangeReason, &h.NewQueueID,
-		&waits, &h.ChargeID)
+		&waits, &h.ChargeID, &h.Site, &h.Plugin)
 	if err != nil {
 		return h, err
 	}
@@ -380,6 +409,8 @@ func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 		c.equal("account", string(origin.KindLocalUser)+":"+q.LocalUser)
 	}
 	c.equal("rule", q.Rule)
+	c.equal("site", q.Site)
+	c.equal("plugin", q.Plugin)
 	c.until("held_at", q.HeldBefore)
 	c.since("held_at", q.HeldAfter)
 	if len(q.States) == 0 {
@@ -410,21 +441,39 @@ func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	return found, nil
 }
 
+// whose is a condition on decisions and holds, with its arguments from the third
+// on: of an account, or of a site ("site:shop.example.jp") or plugin as switches
+// name them.
+func (s store) whose(account string) (condition string, args []any) {
+	kind, value, _ := strings.Cut(account, ":")
+	switch {
+	case s.old || kind != "site" && kind != "plugin":
+		return "account = ?3", []any{account}
+	case kind == "site":
+		return "site = ?3 AND site <> ''", []any{value}
+	}
+	if at := strings.LastIndexByte(value, '@'); at >= 0 {
+		return "plugin = ?3 AND plugin <> '' AND site = ?4", []any{value[:at], value[at+1:]}
+	}
+	return "plugin = ?3 AND plugin <> ''", []any{value}
+}
+
 func (s store) passed(ctx context.Context, account string, since time.Time) ([]Passed, error) {
 	var found []Passed
+	whose, args := s.whose(account)
 	// Beside what passed at once: what was held and let go, under its old id or the
 	// one that it got.
 	err := s.each(ctx, `SELECT * FROM (
-		SELECT queue_id, id, time AS at, 0, mail_from, size, recipients FROM decision WHERE account = ?1 AND time >= ?2
+		SELECT account, queue_id, id, time AS at, 0, mail_from, size, recipients FROM decision WHERE `+whose+` AND time >= ?1
 			AND stage = 'message' AND verdict IN ('accept', 'tell') AND queue_id <> ''
 		UNION ALL
-		SELECT iif(new_queue_id <> '', new_queue_id, queue_id), decision_id, changed, arrival, mail_from, size, recipients FROM hold
-			WHERE account = ?1 AND changed >= ?2 AND state = 'released'
-		) ORDER BY at DESC, id DESC LIMIT ?3`,
-		[]any{account, micros(since), MaxLimit}, func(rows *sql.Rows) error {
+		SELECT account, iif(new_queue_id <> '', new_queue_id, queue_id), decision_id, changed, arrival, mail_from, size, recipients FROM hold
+			WHERE `+whose+` AND changed >= ?1 AND state = 'released'
+		) ORDER BY at DESC, id DESC LIMIT ?2`,
+		append([]any{micros(since), MaxLimit}, args...), func(rows *sql.Rows) error {
 			var p Passed
 			var at, arrival int64
-			err := rows.Scan(&p.QueueID, &p.DecisionID, &at, &arrival, &p.MailFrom, &p.Size, &p.Recipients)
+			err := rows.Scan(&p.Account, &p.QueueID, &p.DecisionID, &at, &arrival, &p.MailFrom, &p.Size, &p.Recipients)
 			p.Time, p.Arrival = moment(at), moment(arrival)
 			found = append(found, p)
 			return err
@@ -454,17 +503,20 @@ func (s store) actions(ctx context.Context, limit int) ([]AdminAction, error) {
 
 func (s store) incidents(ctx context.Context, openOnly bool) ([]Incident, error) {
 	var found []Incident
-	err := s.each(ctx, `SELECT id, origin, cause, noticed, opened, updated, closed, stops, recipients, state FROM incident
+	err := s.each(ctx, `SELECT id, origin, cause, noticed, opened, updated, closed, stops, recipients, state, account, addresses FROM incident
 		WHERE NOT ? OR closed = 0 ORDER BY closed <> 0, opened DESC, id DESC LIMIT ?`, []any{openOnly, MaxLimit}, func(rows *sql.Rows) error {
 		var i Incident
 		var opened, updated, closed int64
-		var state string
-		if err := rows.Scan(&i.ID, &i.Origin, &i.Cause, &i.Noticed, &opened, &updated, &closed, &i.Stops, &i.Recipients, &state); err != nil {
+		var state, addresses string
+		if err := rows.Scan(&i.ID, &i.Origin, &i.Cause, &i.Noticed, &opened, &updated, &closed, &i.Stops, &i.Recipients, &state, &i.Account, &addresses); err != nil {
 			return err
 		}
 		i.Opened, i.Updated, i.Closed = moment(opened), moment(updated), moment(closed)
 		if state != "" {
 			i.State = json.RawMessage(state)
+		}
+		if addresses != "" {
+			i.Addresses = json.RawMessage(addresses)
 		}
 		found = append(found, i)
 		return nil

@@ -23,6 +23,7 @@ import (
 type Reader struct {
 	memory store
 	file   *sql.DB // nil: it cannot be read
+	old    bool    // file is of a version before 4
 
 	// Remarks say what is missing or damaged, for an admin.
 	Remarks []string
@@ -53,7 +54,7 @@ func (r *Reader) open(ctx context.Context, dir string) error {
 		return err
 	}
 	memory.SetMaxOpenConns(1)
-	r.memory = store{memory}
+	r.memory = store{db: memory}
 	if _, err := memory.ExecContext(ctx, schema); err != nil {
 		return err
 	}
@@ -63,6 +64,7 @@ func (r *Reader) open(ctx context.Context, dir string) error {
 	}
 	var at position
 	if r.file != nil {
+		r.old = !hasColumn(ctx, r.file, "decision", "site")
 		if at, err = r.copySmall(ctx); err != nil {
 			r.Remarks = append(r.Remarks, fmt.Sprintf("database not read, only the log: %v", err))
 			r.file.Close()
@@ -213,6 +215,8 @@ func (r *Reader) readLog(ctx context.Context, dir string, at position) error {
 	return nil
 }
 
+func (r *Reader) inFile() store { return store{r.file, r.old} }
+
 // Close ends it.
 func (r *Reader) Close() error {
 	var errs []error
@@ -235,7 +239,7 @@ func (r *Reader) Explain(ctx context.Context, id string) ([]Explanation, error) 
 		return nil, err
 	}
 	if r.file != nil {
-		older, err := store{r.file}.explain(ctx, id)
+		older, err := r.inFile().explain(ctx, id)
 		if err != nil {
 			return nil, err
 		}
@@ -252,7 +256,7 @@ func (r *Reader) Explain(ctx context.Context, id string) ([]Explanation, error) 
 func (r *Reader) Decisions(ctx context.Context, q Query) ([]Decision, error) {
 	stores := []store{r.memory}
 	if r.file != nil {
-		stores = append(stores, store{r.file})
+		stores = append(stores, r.inFile())
 	}
 	before := place{id: q.Before}
 	for _, s := range stores {
@@ -303,6 +307,16 @@ func (r *Reader) Holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	return r.memory.holds(ctx, q)
 }
 
+// Ranks is Journal.Ranks.
+func (r *Reader) Ranks(ctx context.Context, q RankQuery) ([]Rank, error) {
+	found, err := r.memory.ranks(ctx, q)
+	if err != nil || r.file == nil {
+		return ranked(found, q), err
+	}
+	older, err := r.inFile().ranks(ctx, q) // each decision is in one of them
+	return ranked(joinRanks(q.by(), found, older), q), err
+}
+
 // AdminActions is Journal.AdminActions.
 func (r *Reader) AdminActions(ctx context.Context, limit int) ([]AdminAction, error) {
 	return r.memory.actions(ctx, limit)
@@ -324,7 +338,7 @@ func (r *Reader) AcceptedQueueIDs(ctx context.Context, account string, since tim
 	if err != nil || r.file == nil {
 		return found, err
 	}
-	older, err := store{r.file}.passed(ctx, account, since)
+	older, err := r.inFile().passed(ctx, account, since)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ type Record interface {
 const (
 	StageRecipient = "rcpt"
 	StageMessage   = "message"
+	StageCall      = "call" // before the MTA had it
 )
 
 // A Decision is one answer of the guard: to a recipient or to a message.
@@ -29,7 +30,7 @@ const (
 type Decision struct {
 	ID        string
 	Time      time.Time
-	Stage     string // "rcpt" or "message"
+	Stage     string // "rcpt", "message" or "call"
 	Verdict   policy.Verdict
 	Rule      string // that decided; empty for a plain accept
 	Reason    string
@@ -53,6 +54,23 @@ type Decision struct {
 	MessageID  string
 	QueueID    string
 	Size       int64 // octets
+
+	// What is known of the web site and the program that the message is from; all of
+	// it may be empty. SiteBy and PluginBy are how surely: names of
+	// origin.Confidence. Totals by site and plugin have proven sites only, and
+	// plugins that are proven or recognised by their form.
+	Site      string
+	SiteBy    string
+	Plugin    string // of the site; origin.OwnSoftware for the site's own
+	PluginBy  string
+	Node      string // web node that sent it
+	Template  string // what the text looks like
+	Entry     string // how the site was called: "ajax", "cron", "page"
+	Script    string // file:line
+	WebClient string // address of the client of the web request
+	Pool      string // of php-fpm
+	Software  string // what its form looks like
+
 	Recipients int
 	Domains    map[string]int // recipients by domain; "" counts the domains beyond the first MaxDomains
 	Findings   []policy.Finding
@@ -145,6 +163,7 @@ type AdminAction struct {
 type Incident struct {
 	ID         string
 	Origin     string
+	Account    string // whose mail it is, where Origin is less than an account
 	Cause      string
 	Noticed    string // how
 	Opened     time.Time
@@ -156,6 +175,10 @@ type Incident struct {
 	// State is all there is to know of it, for who opens it again. The journal
 	// does not look into it; it must be JSON.
 	State json.RawMessage
+
+	// Addresses is what of it is addresses, and kept no longer than these are. JSON,
+	// or nothing.
+	Addresses json.RawMessage
 }
 
 // Delivery adds N to what is known of the fate of a message: of the newest

@@ -22,12 +22,12 @@ const salvageTime = 10 * time.Second
 var salvages = [...]struct{ table, columns, from, where, order string }{
 	{
 		"hold", `n, queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients, domains, state,
-			changed, changed_by, change_reason, new_queue_id, waits, charge_id`,
+			changed, changed_by, change_reason, new_queue_id, waits, charge_id, site, plugin`,
 		"hold NOT INDEXED", openStates, "n",
 	},
 	{"value", "name, value", "value", "true", "name"},
 	{
-		"incident", "id, origin, cause, noticed, opened, updated, closed, stops, recipients, state",
+		"incident", "id, origin, cause, noticed, opened, updated, closed, stops, recipients, state, account, addresses",
 		"incident", "state = '' OR json_valid(state)", "id",
 	},
 	{"admin_action", "n, time, by, uid, login_uid, verb, target, reason, outcome", "admin_action NOT INDEXED", "true", "n"},
@@ -47,17 +47,7 @@ func (d *database) salvage(ctx context.Context, old string) (report []any, err e
 	defer from.Close()
 	var broken []string
 	for _, s := range salvages {
-		columns := s.columns
-		if s.table == "admin_action" {
-			columns = strings.Replace(columns, "n", "n - 1099511627776", 1) // see insertAction; 2^40 is above any n
-		}
-		if s.table == "hold" {
-			waits := "iif(json_valid(waits), waits, ''), charge_id"
-			if !hasColumn(ctx, from, s.table, "waits") {
-				waits = "'', ''" // as before version 3
-			}
-			columns = strings.Replace(columns, "waits, charge_id", waits, 1)
-		}
+		columns := readable(ctx, from, s.table, s.columns)
 		insert, err := d.conn.PrepareContext(context.Background(),
 			"INSERT OR IGNORE INTO "+s.table+" ("+s.columns+") VALUES ("+placeholders(strings.Count(s.columns, ",")+1)+")")
 		if err != nil {
@@ -108,6 +98,27 @@ func openBroken(ctx context.Context, path string) *sql.DB {
 	}
 	return nil
 }
+
+// readable are the columns as they are read from a broken database: those that an
+// older version does not have are empty, and what is to be JSON is.
+func readable(ctx context.Context, db *sql.DB, table, columns string) string {
+	names := strings.Split(columns, ",")
+	for i := range names {
+		name := strings.TrimSpace(names[i])
+		switch {
+		case table == "admin_action" && name == "n":
+			names[i] = "n - 1099511627776" // see insertAction; 2^40 is above any n
+		case slices.Contains(lateColumns[table], name) && !hasColumn(ctx, db, table, name):
+			names[i] = "''"
+		case name == "waits" || name == "addresses":
+			names[i] = "iif(json_valid(" + name + "), " + name + ", '')"
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// lateColumns are those that not every version has.
+var lateColumns = map[string][]string{"hold": {"waits", "charge_id", "site", "plugin"}, "incident": {"account", "addresses"}}
 
 func hasColumn(ctx context.Context, db *sql.DB, table, column string) bool {
 	var n int

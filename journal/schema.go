@@ -3,7 +3,7 @@ package journal
 // schemaVersion is the database's PRAGMA user_version. An older database is
 // brought up to it in place; one of a later version is put aside as a broken
 // one is.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // migrations lead from the version that is their index to the next.
 var migrations = [schemaVersion]string{
@@ -11,7 +11,47 @@ var migrations = [schemaVersion]string{
 	2: `ALTER TABLE hold ADD COLUMN waits TEXT NOT NULL DEFAULT '';
 		ALTER TABLE hold ADD COLUMN charge_id TEXT NOT NULL DEFAULT '';
 		DROP TABLE bucket;`,
+	3: `ALTER TABLE decision ADD COLUMN site TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN site_by TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN plugin TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN plugin_by TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN node TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN template TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN entry TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN script TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN web_client TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN pool TEXT NOT NULL DEFAULT '';
+		ALTER TABLE decision ADD COLUMN software TEXT NOT NULL DEFAULT '';
+		ALTER TABLE hold ADD COLUMN site TEXT NOT NULL DEFAULT '';
+		ALTER TABLE hold ADD COLUMN plugin TEXT NOT NULL DEFAULT '';
+		ALTER TABLE incident ADD COLUMN account TEXT NOT NULL DEFAULT '';
+		ALTER TABLE incident ADD COLUMN addresses TEXT NOT NULL DEFAULT '';` + ofOrigins,
 }
+
+// ofOrigins are the tables and indexes by site, plugin and template. A label
+// total counts what total counts, of mail whose site or plugin is known.
+const ofOrigins = `
+CREATE INDEX decision_site ON decision (site, time) WHERE site <> '';
+CREATE INDEX decision_plugin ON decision (plugin, time) WHERE plugin <> '';
+CREATE INDEX decision_node ON decision (node, time) WHERE node <> '';
+CREATE INDEX decision_template ON decision (template, time, verdict, stage, recipients, repeats, account) WHERE template <> ''; -- all that a rank reads
+
+CREATE TABLE label_total (
+	day INTEGER NOT NULL, -- since the epoch, UTC
+	site TEXT NOT NULL, -- proven, or nothing
+	plugin TEXT NOT NULL,
+	plugin_by TEXT NOT NULL,
+	account TEXT NOT NULL,
+	verdict TEXT NOT NULL,
+	messages INTEGER NOT NULL,
+	recipients INTEGER NOT NULL,
+	first INTEGER NOT NULL,
+	last INTEGER NOT NULL,
+	PRIMARY KEY (day, site, plugin, plugin_by, account, verdict)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX label_total_plugin ON label_total (plugin, day) WHERE plugin <> '';
+CREATE INDEX label_total_account ON label_total (account, day);
+`
 
 // Times are microseconds since the epoch, 0 for none. Addresses compare without
 // regard to the case of ASCII letters.
@@ -57,6 +97,17 @@ CREATE TABLE decision (
 	repeats INTEGER NOT NULL,
 	last_repeat INTEGER NOT NULL,
 	late INTEGER NOT NULL,
+	site TEXT NOT NULL DEFAULT '',
+	site_by TEXT NOT NULL DEFAULT '', -- names of confidences
+	plugin TEXT NOT NULL DEFAULT '',
+	plugin_by TEXT NOT NULL DEFAULT '',
+	node TEXT NOT NULL DEFAULT '',
+	template TEXT NOT NULL DEFAULT '',
+	entry TEXT NOT NULL DEFAULT '',
+	script TEXT NOT NULL DEFAULT '',
+	web_client TEXT NOT NULL DEFAULT '',
+	pool TEXT NOT NULL DEFAULT '',
+	software TEXT NOT NULL DEFAULT '',
 	sent INTEGER NOT NULL DEFAULT 0,
 	deferred INTEGER NOT NULL DEFAULT 0,
 	bounced INTEGER NOT NULL DEFAULT 0,
@@ -88,7 +139,9 @@ CREATE TABLE hold (
 	change_reason TEXT NOT NULL DEFAULT '',
 	new_queue_id TEXT NOT NULL DEFAULT '',
 	waits TEXT NOT NULL DEFAULT '', -- JSON, or nothing
-	charge_id TEXT NOT NULL DEFAULT ''
+	charge_id TEXT NOT NULL DEFAULT '',
+	site TEXT NOT NULL DEFAULT '',
+	plugin TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX hold_queue_id ON hold (queue_id);
 CREATE INDEX hold_decision_id ON hold (decision_id) WHERE decision_id <> '';
@@ -128,14 +181,16 @@ CREATE TABLE incident (
 	closed INTEGER NOT NULL,
 	stops INTEGER NOT NULL,
 	recipients INTEGER NOT NULL,
-	state TEXT NOT NULL
+	state TEXT NOT NULL,
+	account TEXT NOT NULL DEFAULT '',
+	addresses TEXT NOT NULL DEFAULT '' -- JSON, or nothing
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE value (
 	name TEXT PRIMARY KEY,
 	value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-`
+` + ofOrigins
 
 // openStates is the condition of the index hold_open, word for word.
 const openStates = `state IN ('held', 'releasing', 'deleting')`

@@ -22,7 +22,7 @@ func search[T any](ctx context.Context, j *Journal, query func(store) (T, error)
 	if pool == nil {
 		return none, errors.Join(errNoDatabase, j.databaseError())
 	}
-	answer, err := query(store{pool})
+	answer, err := query(store{db: pool})
 	if err != nil && isBroken(err) {
 		j.filler.suspect.Store(true)
 		j.filler.kick()
@@ -67,7 +67,8 @@ func (j *Journal) Holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	return search(ctx, j, func(s store) ([]Hold, error) { return s.holds(ctx, q) })
 }
 
-// AcceptedQueueIDs gives an account's accepted messages since then, newest
+// AcceptedQueueIDs gives an account's accepted messages since then, or those of
+// what is named "site:NAME", "plugin:NAME" or "plugin:NAME@SITE", newest
 // first, at most MaxLimit.
 func (j *Journal) AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]Passed, error) {
 	return search(ctx, j, func(s store) ([]Passed, error) { return s.passed(ctx, account, since) })
@@ -96,4 +97,13 @@ func (j *Journal) Value(ctx context.Context, name string) (value string, found b
 // zero times have no bound. Both days are included.
 func (j *Journal) Totals(ctx context.Context, account string, since, until time.Time) ([]Total, error) {
 	return search(ctx, j, func(s store) ([]Total, error) { return s.totals(ctx, account, since, until) })
+}
+
+// Ranks counts what accounts, sites, plugins or templates sent, who sent most
+// first.
+func (j *Journal) Ranks(ctx context.Context, q RankQuery) ([]Rank, error) {
+	return search(ctx, j, func(s store) ([]Rank, error) {
+		found, err := s.ranks(ctx, q)
+		return ranked(found, q), err
+	})
 }

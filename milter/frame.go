@@ -33,6 +33,7 @@ const (
 	ansReplyCode    = 'y'
 	ansQuarantine   = 'q'
 	ansChangeHeader = 'm'
+	ansInsertHeader = 'i'
 	ansProgress     = 'p'
 	ansOptNeg       = 'O'
 )

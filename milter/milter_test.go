@@ -106,6 +106,11 @@ func (b *lockedBuffer) String() string {
 
 func start(t *testing.T, role policy.Role, change func(*milter.Server)) *rig {
 	t.Helper()
+	return startListener(t, &milter.Listener{Name: "test", Role: role}, change)
+}
+
+func startListener(t *testing.T, listener *milter.Listener, change func(*milter.Server)) *rig {
+	t.Helper()
 	r := &rig{guard: &guard{}, log: &lockedBuffer{}, path: filepath.Join(t.TempDir(), "m.sock")}
 	r.Server = &milter.Server{Guard: r.guard, Limits: defaultLimits(), Log: slog.New(slog.NewTextHandler(r.log, nil))}
 	if change != nil {
@@ -116,7 +121,8 @@ func start(t *testing.T, role policy.Role, change func(*milter.Server)) *rig {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- r.Serve(&milter.Listener{Name: "test", Role: role, Listener: l}) }()
+	listener.Listener = l
+	go func() { done <- r.Serve(listener) }()
 	t.Cleanup(func() {
 		r.Close()
 		if err := <-done; !errors.Is(err, milter.ErrClosed) {
@@ -474,6 +480,69 @@ func TestStripsEveryOccurrenceLastFirst(t *testing.T) {
 	}
 	if !bytes.Equal(deleted, []byte{2, 1}) || !res.Held() {
 		t.Errorf("deleted %v, held %v; want 2 then 1, held", deleted, res.Held())
+	}
+}
+
+func TestInsertsFieldsBeforeAllOthers(t *testing.T) {
+	r := start(t, policy.Local, nil)
+	r.guard.message = func(context.Context, *policy.Message) policy.Decision {
+		return policy.Decision{Verdict: policy.Accept, Strip: []string{"Subject"}, Add: []policy.Field{{Name: "X-Origin", Value: "v1 a\r\nBcc: all"}}}
+	}
+	for _, offer := range []miltertest.Offer{miltertest.Postfix37, {Version: 6, Actions: 0x3e, Protocol: 0x1fffff}} { // the second cannot add fields
+		p := r.dial(t, offer)
+		ask(t)(p.Connect("localhost", "127.0.0.1", 0))
+		res, _ := send(t, p, letter)
+		var added []string
+		for _, c := range res.Changes {
+			if c.Code == 'i' {
+				added = append(added, string(c.Data))
+			}
+		}
+		want := []string{"\x00\x00\x00\x00X-Origin\x00v1 aBcc: all\x00"}
+		if offer.Actions&1 == 0 {
+			want = nil
+		}
+		if !slices.Equal(added, want) || res.Final.Code != 'c' {
+			t.Errorf("added %q, answer %q; want %q", added, res.Final.Code, want)
+		}
+	}
+}
+
+func TestBeginningOfTheBodyIsKept(t *testing.T) {
+	for name, c := range map[string]struct {
+		room   int
+		memory int64
+		kept   int
+	}{
+		"whole":            {100, 1 << 20, 50},
+		"just whole":       {50, 1 << 20, 50},
+		"cut":              {30, 1 << 20, 30},
+		"not asked for":    {0, 1 << 20, 0},
+		"no memory at all": {1 << 20, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startListener(t, &milter.Listener{Name: "test", Role: policy.Local, BodyBytes: c.room}, func(s *milter.Server) { s.Limits.Memory = c.memory })
+			var body string
+			var more bool
+			r.guard.message = func(_ context.Context, m *policy.Message) policy.Decision {
+				body, more = string(m.Body), m.BodyMore
+				return policy.Decision{Verdict: policy.Accept}
+			}
+			p := r.dial(t, miltertest.Postfix37)
+			ask(t)(p.Connect("localhost", "127.0.0.1", 0))
+			m := letter
+			text := strings.Repeat("0123456789", 5)
+			if c.memory == 0 {
+				text = strings.Repeat("x", 20<<10) // more than each connection may keep by itself
+			}
+			m.Body = text
+			for range 2 { // the second begins with an empty one
+				send(t, p, m)
+				if body != text[:c.kept] || more != (c.kept < len(text)) {
+					t.Errorf("kept %d octets, more %v; want %d", len(body), more, c.kept)
+				}
+			}
+		})
 	}
 }
 

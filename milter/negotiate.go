@@ -10,8 +10,9 @@ import (
 // that spare replies. go-milter's own answer says 2.
 const protocolVersion = 6
 
-// What we do to a message: quarantine it, take header fields of ours off it.
-const wantActions = gomilter.OptQuarantine | gomilter.OptChangeHeader | gomilter.OptSetSymList
+// What we do to a message: quarantine it, take header fields of ours off it, put
+// those on it that another guard is to read.
+const wantActions = gomilter.OptQuarantine | gomilter.OptChangeHeader | gomilter.OptAddHeader | gomilter.OptSetSymList
 
 // What we do not need to hear, and where nobody waits for an answer: we answer
 // at RCPT and at end of message alone.

@@ -66,6 +66,11 @@ func appendDelete(b []byte, name string, n int) []byte {
 	return b
 }
 
+// appendInsert puts a header field before all others.
+func appendInsert(b []byte, f policy.Field) []byte {
+	return appendFrame(b, ansInsertHeader, make([]byte, 4), []byte(f.Name), nul, []byte(oneLine(f.Value)), nul)
+}
+
 // oneLine takes control characters out of a text for the wire.
 func oneLine(s string) string {
 	return strings.Map(func(c rune) rune {

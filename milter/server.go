@@ -63,6 +63,9 @@ type Listener struct {
 	Role policy.Role
 	net.Listener
 
+	// BodyBytes is how much of a body the guard gets to read. 0: nothing.
+	BodyBytes int
+
 	// Admit judges a peer that has just connected; nil admits everybody who
 	// reaches the socket.
 	Admit func(net.Conn) error

@@ -10,12 +10,14 @@ import (
 	"net/textproto"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	gomilter "github.com/emersion/go-milter"
 
 	"relayguard/policy"
 	"relayguard/policy/origin"
+	"relayguard/policy/origin/stamp"
 )
 
 // UIDHeader is the field by which Postfix can be made to tell the Unix account
@@ -42,6 +44,7 @@ type session struct {
 	message       policy.Message
 	digest        hash.Hash // of header and body, in place of what is not kept
 	rcptBytes     int
+	kept          *[]byte  // where message.Body is, nil without one
 	held          int64    // of the server's memory budget
 	args          []string // ESMTP arguments of the command at hand
 	out           []byte   // frames of an answer
@@ -64,7 +67,7 @@ func newSession(c *conn, l *Listener) *session {
 	s := &session{conn: c, listener: l, client: client{uid: origin.NoUID}, digest: sha256.New()}
 	s.message.Header.MaxBytes = c.server.Limits.HeaderBytes
 	s.message.Header.MaxFields = c.server.Limits.HeaderFields
-	s.message.Header.Tally = UIDHeader
+	s.message.Header.Tally = []string{UIDHeader, stamp.Header, stamp.NodeHeader, stamp.CallHeader}
 	return s
 }
 
@@ -315,7 +318,7 @@ const (
 // keepBytes of each connection are always there; what goes beyond comes out of
 // a budget of all connections.
 func (s *session) hold(n int) bool {
-	want := int64(s.rcptBytes+len(s.message.RcptTo)*rcptCost+s.message.Header.Bytes()+s.message.Header.Len()*fieldCost+n) - keepBytes
+	want := int64(s.rcptBytes+len(s.message.RcptTo)*rcptCost+s.message.Header.Bytes()+s.message.Header.Len()*fieldCost+len(s.message.Body)+n) - keepBytes
 	if want <= s.held {
 		return true
 	}
@@ -352,6 +355,46 @@ func (s *session) oversizedHeader(n int) {
 func (s *session) body(piece []byte) {
 	s.message.Size += int64(len(piece))
 	s.digest.Write(piece)
+	s.keepBody(piece)
+}
+
+// bodies are buffers that connections share: an idle one needs none.
+var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// keepBody keeps the beginning of a body, as far as there is memory for it.
+func (s *session) keepBody(piece []byte) {
+	m := &s.message
+	if m.BodyMore { // there would be a gap
+		return
+	}
+	if room := s.listener.BodyBytes - len(m.Body); len(piece) > room {
+		m.BodyMore = true
+		piece = piece[:room]
+	}
+	if len(piece) == 0 {
+		return
+	}
+	if !s.hold(len(piece)) {
+		m.BodyMore = true
+		return
+	}
+	if s.kept == nil {
+		s.kept = bodies.Get().(*[]byte)
+		m.Body = (*s.kept)[:0]
+	}
+	m.Body = append(m.Body, piece...)
+}
+
+// dropBody gives the buffer back.
+func (s *session) dropBody() {
+	if s.kept == nil {
+		return
+	}
+	if cap(s.message.Body) <= keepBytes {
+		*s.kept = s.message.Body[:0]
+		bodies.Put(s.kept)
+	}
+	s.kept = nil
 }
 
 // Body implements gomilter.Milter: end of message, the guard decides.
@@ -400,6 +443,11 @@ func (s *session) appendAnswer(b []byte, d *policy.Decision) []byte {
 	if s.agreed.may(gomilter.OptChangeHeader) {
 		for _, name := range d.Strip {
 			b = appendDelete(b, name, min(s.message.Header.Count(name), maxStrip))
+		}
+	}
+	if s.agreed.may(gomilter.OptAddHeader) {
+		for _, f := range d.Add {
+			b = appendInsert(b, f)
 		}
 	}
 	return appendFrame(b, ansContinue)
@@ -453,6 +501,7 @@ func (s *session) endTransaction() {
 }
 
 func (s *session) resetMessage() {
+	s.dropBody()
 	m := &s.message
 	m.Header.Reset(keepBytes)
 	rcpt := m.RcptTo[:0]

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"strconv"
 	"time"
 
 	"relayguard/policy/address"
@@ -19,7 +18,7 @@ func (s *Switches) ofAccount(now time.Time, k SwitchKind, o *origin.Origin) *Swi
 			return sw
 		}
 	}
-	if sw := s.ofUID(now, k, o.UID, ""); sw != nil {
+	if sw := s.ofLocal(now, k, o, ""); sw != nil {
 		return sw
 	}
 	if kind, _ := o.Account(); kind == origin.KindNetwork {
@@ -28,23 +27,32 @@ func (s *Switches) ofAccount(now time.Time, k SwitchKind, o *origin.Origin) *Swi
 	return nil
 }
 
-// ofUID finds a switch on a Unix account.
-func (s *Switches) ofUID(now time.Time, k SwitchKind, uid int, rule string) *Switch {
-	if uid == origin.NoUID || s.abouts[about{k, SubjectLocalUser}] == 0 {
+// ofLocal finds a switch on a Unix account, of this machine or of a web node.
+func (s *Switches) ofLocal(now time.Time, k SwitchKind, o *origin.Origin, rule string) *Switch {
+	if s.abouts[about{k, SubjectLocalUser}] == 0 {
 		return nil
 	}
-	return s.find(now, k, SubjectLocalUser, strconv.Itoa(uid), rule)
+	if id := o.LocalID(); id != "" {
+		return s.find(now, k, SubjectLocalUser, id, rule)
+	}
+	return nil
 }
 
-// ofPlace finds a switch on the plugin or the site that a message came from. Sure:
-// it has proven so; else its own word is enough.
+// ofPlace finds a switch on the plugin that a message came from, on its site or on
+// all, or on the site. Sure: it has proven so; else its own word is enough.
 func (s *Switches) ofPlace(now time.Time, k SwitchKind, o *origin.Origin, rule string, sure bool) *Switch {
-	if o.Plugin.Known() && (o.Plugin.Proven() || !sure) {
+	site := o.Site.Known() && (o.Site.Proven() || !sure)
+	if o.Plugin.Known() && (o.Plugin.Proven() || !sure) && s.abouts[about{k, SubjectPlugin}] > 0 {
+		if site {
+			if sw := s.find(now, k, SubjectPlugin, o.Plugin.Value+"@"+o.Site.Value, rule); sw != nil {
+				return sw
+			}
+		}
 		if sw := s.find(now, k, SubjectPlugin, o.Plugin.Value, rule); sw != nil {
 			return sw
 		}
 	}
-	if o.Site.Known() && (o.Site.Proven() || !sure) {
+	if site {
 		return s.find(now, k, SubjectSite, o.Site.Value, rule)
 	}
 	return nil
@@ -89,7 +97,7 @@ func (s *Switches) ofAnswering(now time.Time, k SwitchKind, o *origin.Origin, ru
 	case origin.KindLogin:
 		return s.find(now, k, SubjectLogin, key.Value, rule)
 	case origin.KindLocalUser:
-		return s.ofUID(now, k, o.UID, rule)
+		return s.ofLocal(now, k, o, rule)
 	case origin.KindNetwork:
 		return s.find(now, k, SubjectTrusted, key.Value, rule)
 	}

@@ -187,6 +187,9 @@ func (l *Limits) tellSource(r *limitRule, from source) string {
 	default:
 		b.WriteString("file")
 	}
+	if from.adapted {
+		fmt.Fprintf(&b, "; adapted: %d times its largest day", r.Adapt.Times)
+	}
 	if from.halved {
 		b.WriteString("; halved: probation")
 	}
@@ -209,8 +212,10 @@ func ordered(sw *Switch) string {
 }
 
 // shipped reports whether a limit is one of a fresh install, as it was shipped.
-func shipped(l limit.Limit) bool {
-	return slices.ContainsFunc(limit.Defaults(), func(d limit.Limit) bool { return reflect.DeepEqual(l, d) })
+func shipped(r *LimitRule) bool {
+	return slices.ContainsFunc(limit.Defaults(), func(d limit.Default) bool {
+		return reflect.DeepEqual(r.Limit, d.Limit) && r.Adapt == d.Adapt && (r.Scope == OutsideOnly || !d.Outside) && slices.Equal(r.When.Origins, d.Origins)
+	})
 }
 
 // Over reports whether a bucket has no room for one more, or is shut, as far as

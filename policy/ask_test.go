@@ -116,7 +116,7 @@ func TestAskSaysWhereWindowsComeFrom(t *testing.T) {
 	var all []policy.LimitRule
 	for _, l := range limit.Defaults() {
 		if l.Name == "login-volume" {
-			all = append(all, policy.LimitRule{Limit: l, Then: policy.Hold})
+			all = append(all, policy.LimitRule{Limit: l.Limit, Then: policy.Hold})
 		}
 	}
 	h := newHouse(policy.Enforce)

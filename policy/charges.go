@@ -103,6 +103,7 @@ func (l *Limits) prepare(t *taking) {
 // first-time recipients, now or as soon as more is known of it.
 func (l *Limits) remembers(o *origin.Origin) bool {
 	kind, _ := o.Account()
+	web := kind == origin.KindLocalUser || kind == origin.KindNode || o.Site.Known()
 	return slices.ContainsFunc(l.rules, func(r limitRule) bool {
 		return r.Counts == limit.FirstTime && !slices.ContainsFunc(r.Per, func(p limit.Per) bool {
 			switch p {
@@ -110,8 +111,10 @@ func (l *Limits) remembers(o *origin.Origin) bool {
 				return kind != origin.KindLogin
 			case limit.LocalUser, limit.SharedUser:
 				return kind != origin.KindLocalUser
-			case limit.Site, limit.Plugin, limit.Template:
-				return kind != origin.KindLocalUser && !o.Site.Known()
+			case limit.Site, limit.Plugin:
+				return !web
+			case limit.Template:
+				return !web && !o.Template.Known()
 			case limit.Network, limit.Machine:
 				return kind != origin.KindNetwork
 			}
@@ -131,8 +134,12 @@ func unique(items []limit.Item) []limit.Item {
 func (l *Limits) charges(t *taking, atRCPT bool) {
 	o := &t.keys.o
 	probation := t.s.OnProbation(t.now, o)
+	kind, _ := o.Account()
 	for i := range l.rules {
 		r := &l.rules[i]
+		if kind == origin.KindUnknown && !r.template { // strangers share no bucket
+			continue
+		}
 		if atRCPT && (r.tells || r.when.atEnd) || !r.when.from(o) || !r.when.at(t.now, l.opt.Location) || !r.when.message(t.keys.m) || t.s.Lifted(t.now, o, r.Name) {
 			continue
 		}
@@ -169,6 +176,7 @@ func (l *Limits) charge(t *taking, r *limitRule, probation bool, domain string, 
 	}
 	in, _ := l.inForce(r, t.now, t.s, &t.keys.o, value, probation)
 	amount, items := t.amount(r, sum)
+	in = t.keys.squeezed(r, value, in)
 	t.add(r, in.Charge(value, amount, items), sum.messages == 0)
 }
 

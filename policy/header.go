@@ -13,10 +13,10 @@ type Header struct {
 	MaxBytes  int // of names and values together; 0 = unlimited
 	MaxFields int // 0 = unlimited
 
-	// Tally names a field that Count knows of even where it was not kept.
-	Tally string
+	// Tally names fields that Count knows of even where they were not kept.
+	Tally []string
 
-	unkept int // fields of the name Tally that were not kept
+	unkept [4]int // fields of each name of Tally that were not kept; of the first four
 	buf    []byte
 	fields []field
 	over   bool
@@ -29,8 +29,10 @@ type field struct{ start, colon, end int }
 func (h *Header) Add(name, value []byte) {
 	if h.over || h.MaxFields > 0 && len(h.fields) >= h.MaxFields || h.MaxBytes > 0 && len(h.buf)+len(name)+len(value) > h.MaxBytes {
 		h.over = true
-		if h.Tally != "" && len(name) == len(h.Tally) && strings.EqualFold(string(name), h.Tally) {
-			h.unkept++
+		for i, tally := range h.Tally {
+			if i < len(h.unkept) && len(name) == len(tally) && strings.EqualFold(string(name), tally) {
+				h.unkept[i]++
+			}
 		}
 		return
 	}
@@ -53,7 +55,7 @@ func (h *Header) Reset(keep int) {
 	if cap(h.fields) > 256 {
 		h.fields = nil
 	}
-	h.buf, h.fields, h.over, h.unkept = h.buf[:0], h.fields[:0], false, 0
+	h.buf, h.fields, h.over, h.unkept = h.buf[:0], h.fields[:0], false, [4]int{}
 }
 
 // Len is the number of fields kept.
@@ -72,11 +74,13 @@ func (h *Header) Field(i int) (name, value string) {
 }
 
 // Count is the number of fields of that name, in any case, among those kept; of
-// the name Tally, among all.
+// the names of Tally, among all.
 func (h *Header) Count(name string) int {
 	n := 0
-	if h.Tally != "" && strings.EqualFold(name, h.Tally) {
-		n = h.unkept
+	for i, tally := range h.Tally {
+		if i < len(h.unkept) && strings.EqualFold(name, tally) {
+			n = h.unkept[i]
+		}
 	}
 	for _, f := range h.fields {
 		if h.is(f, name) {

@@ -20,14 +20,24 @@ type keys struct {
 	found  [limit.Server + 1]bool
 	parts  [limit.Server + 1]string
 	buf    []byte
+
+	account    string // its stable name; empty: not asked for yet
+	unlabelled string // the bucket of mail of a site that tells no plugin; empty: none
+	rooms      []room // what there is for it
 }
 
 func (k *keys) reset(l *Limits, m *Message, o *origin.Origin) {
 	*k = keys{limits: l, m: m, o: *o, buf: k.buf[:0]}
 }
 
-// stable is the account's name.
-func (k *keys) stable() string { return k.part(nil, limit.Account, "") }
+// stable is the name of the account, also of one that has no bucket: "unknown",
+// "node:web3".
+func (k *keys) stable() string {
+	if k.account == "" {
+		k.account = k.o.Stable()
+	}
+	return k.account
+}
 
 // of is the bucket of the message under a rule: its parts in order, between them
 // one blank; blanks inside a part are %20 then. Domain is that of the recipients
@@ -59,6 +69,9 @@ func (k *keys) of(r *limitRule, domain string) string {
 func (k *keys) part(r *limitRule, per limit.Per, domain string) string {
 	switch per {
 	case limit.Client:
+		if k.o.Node.Known() { // behind it are many that have nothing to do with each other
+			return ""
+		}
 		return client(&k.o, r.ClientBits4, r.ClientBits6)
 	case limit.RecipientDomain:
 		return named("recipient_domain:", domain)
@@ -75,15 +88,15 @@ func (k *keys) find(per limit.Per) string {
 	case limit.Server:
 		return "server"
 	case limit.Account:
-		if kind != origin.KindUnknown {
-			return k.o.Stable()
+		if kind != origin.KindUnknown && kind != origin.KindNode {
+			return k.stable()
 		}
 	case limit.Login:
 		if kind == origin.KindLogin {
 			return k.stable()
 		}
 	case limit.LocalUser, limit.SharedUser:
-		if kind == origin.KindLocalUser && k.limits.shared[k.o.UID] == (per == limit.SharedUser) {
+		if kind == origin.KindLocalUser && k.limits.isShared(&k.o) == (per == limit.SharedUser) {
 			return k.stable()
 		}
 	case limit.Network:
@@ -102,6 +115,18 @@ func (k *keys) find(per limit.Per) string {
 	return ""
 }
 
+// isShared reports whether many sites send as the Unix account.
+func (l *Limits) isShared(o *origin.Origin) bool {
+	if o.UID != origin.NoUID {
+		return l.sharedUID(o.UID)
+	}
+	name, _, _ := strings.Cut(o.LocalUser.Value, "@")
+	return l.sharedBy[name]
+}
+
+// sharedUID is isShared of an account of this machine.
+func (l *Limits) sharedUID(uid int) bool { return l != nil && l.shared[uid] }
+
 // label is a part that attribution found, or that the sender wrote. Those of a
 // site count only if they are proven: else the sender chooses them. So is a claim
 // (sender, From), on which a limit may only be one more.
@@ -114,6 +139,10 @@ func (k *keys) label(per limit.Per) string {
 		return "site:" + k.o.Site.Value
 	case per == limit.Plugin && site && k.o.Plugin.Proven(): // of this site: another's has a budget of its own
 		return "plugin:" + k.o.Plugin.Value + "@" + k.o.Site.Value
+	case per == limit.Plugin && site:
+		return k.unlabelled
+	case per == limit.Template && site && k.o.Plugin.Proven(): // that says more
+		return ""
 	case per == limit.Template && k.o.Template.Confidence >= origin.Fingerprint:
 		return named("template:", k.o.Template.Value)
 	case per == limit.MailFrom:

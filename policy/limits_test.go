@@ -35,6 +35,7 @@ type house struct {
 	buckets *limit.Memory
 	retries *limit.Retries
 	n       int // messages sent
+	people  int // made up
 }
 
 func newHouse(phase policy.Phase, all ...policy.LimitRule) *house {

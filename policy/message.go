@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"relayguard/policy/origin"
+	"relayguard/policy/template"
 )
 
 // Message is one mail transaction as the MTA described it. It is filled by one
@@ -29,6 +30,15 @@ type Message struct {
 
 	Header Header // empty before end of message
 	Size   int64  // octets of header and body seen so far
+
+	// Body is the beginning of the body as it arrived, valid during the call: what
+	// milter.max_body_bytes and the memory for it allow. BodyMore: there is more.
+	Body     []byte
+	BodyMore bool
+
+	// Text is what is known of the text where there is no body to read: a trace has
+	// it. nil: it is read from Header and Body.
+	Text *template.Text
 
 	// Digest stands for header and body, to tell a retry from another message
 	// with the same Message-ID. Zero: not known.

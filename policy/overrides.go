@@ -21,15 +21,17 @@ func levelOf(s Subject) int {
 
 // source says where the windows of a limit come from.
 type source struct {
-	set    *Switch // nil: the rule itself
-	byHand bool    // ordered while the guard runs, not configured
-	halved bool
-	lifted bool // it does not count at all
+	set     *Switch // nil: the rule itself
+	byHand  bool    // ordered while the guard runs, not configured
+	halved  bool
+	lifted  bool // it does not count at all
+	adapted bool // it has grown with what is usual
 }
 
 // inForce is what a rule charges to a bucket of an origin: its own windows or
 // those set in their place, half of them on probation. Of what is set, that about
-// the least counts; of two that are about the same, what was ordered by hand.
+// the least counts; of two that are about the same, what was ordered by hand. Where
+// nothing is set its own windows may have grown.
 func (l *Limits) inForce(r *limitRule, now time.Time, s *Switches, o *origin.Origin, value string, probation bool) (*limit.Limit, source) {
 	from := source{set: s.Override(now, o, r.Name, value), halved: probation}
 	from.byHand = from.set != nil
@@ -39,6 +41,10 @@ func (l *Limits) inForce(r *limitRule, now time.Time, s *Switches, o *origin.Ori
 	switch {
 	case from.set != nil:
 		return r.with(from.set.Windows, probation), from
+	case r.Adapt.On() && l.opt.Peaks != nil:
+		in, adapted := l.adapted(r, now, o, value, probation)
+		from.adapted = adapted
+		return in, from
 	case probation:
 		return &r.half, from
 	}
@@ -107,7 +113,7 @@ func (l *Limits) InForce(now time.Time, s *Switches, name, value string) *limit.
 
 // originOf is who has a bucket of so many parts, as far as its value tells.
 func originOf(value string, parts int) origin.Origin {
-	o := origin.Origin{UID: origin.NoUID}
+	o := origin.Origin{UID: origin.NoUID, NodeUID: origin.NoUID}
 	all := []string{value}
 	if parts > 1 {
 		all = strings.Split(value, " ")
@@ -122,11 +128,23 @@ func originOf(value string, parts int) origin.Origin {
 		case "login":
 			o.Login = key
 		case "local_user":
-			if uid, ok := parseUID(v); ok {
-				o.LocalUser, o.UID = key, uid
+			account, node, on := strings.Cut(v, "@")
+			o.LocalUser = key
+			switch uid, ok := parseUID(account); {
+			case ok && on:
+				o.NodeUID = uid
+			case ok:
+				o.UID = uid
 			}
+			if on {
+				o.Node = origin.Key{Value: node, Confidence: origin.Kernel}
+			}
+		case "node":
+			o.Node = key
 		case "network":
 			o.Network = key
+		case "template":
+			o.Template = key
 		case "customer":
 			o.Customer = key
 		case "site", "domain":

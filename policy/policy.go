@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,6 +49,8 @@ type Policy struct {
 	OwnUID int
 
 	Addresses Addresses
+
+	Attribution *Attribution // nil: sites and plugins are not found out
 
 	Switches *Board  // nil: none
 	Limits   *Limits // nil: none
@@ -95,6 +98,7 @@ func (in Inside) all(rcpts []string) bool {
 func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to string) Decision {
 	maps, done := p.mapTime(ctx) // what they take of the time is not the limits' to wait for
 	defer done()
+	p.findNode(m)
 	d := Decision{Verdict: Accept, Origin: p.Finder.Find(&m.Evidence)}
 	if m.Local() {
 		return d // Postfix answers a refusal at RCPT of local mail by keeping it for ever
@@ -113,7 +117,7 @@ func (p *Policy) Recipient(ctx context.Context, now time.Time, m *Message, to st
 	if p.Addresses.Envelope == Reject && !p.Inside.Has(to) {
 		p.judge(&d, p.envelope(maps, m, &d.Origin))
 	}
-	if !d.Verdict.Stops() && !exempt {
+	if !d.Verdict.Stops() && !exempt && p.signer() == nil {
 		p.judgeAs(&d, p.full(ctx, now, m, &d, to))
 	}
 	if d.Verdict == Hold { // said at the end of the message
@@ -127,19 +131,21 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	maps, done := p.mapTime(ctx) // what they take of the time is not the limits' to wait for
 	defer done()
 	d := Decision{Verdict: Accept, Counted: len(m.RcptTo) + m.RcptMore}
-	if m.Header.Count(p.UIDHeader) > 0 {
-		d.Strip = []string{p.UIDHeader}
+	if d.Strip = p.strip(&m.Header); len(d.Strip) > 0 && d.Strip[0] == p.UIDHeader {
 		p.readUID(m)
 	}
+	p.attribute(now, m)
 	m.MessageID, _ = m.Header.Get("Message-ID")
 	froms, readable := fromAddresses(&m.Header)
 	if len(froms) > 0 {
 		m.HeaderFrom = froms[0].String()
 	}
 	d.Origin = p.Finder.Find(&m.Evidence)
+	p.admit(now, &d.Origin)
+	sent := p.recognise(now, m, &d.Origin)
 
 	switches := p.Switches.Load()
-	if s := switches.Suspended(now, &d.Origin); s != nil && !p.exempt(m) {
+	if s := p.suspension(switches, now, &d.Origin); s != nil && !p.exempt(m) {
 		p.judge(&d, suspended(s, p.suspendedMail(m)))
 	}
 	for _, to := range m.RcptTo {
@@ -161,6 +167,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		p.judge(&d, p.lifted(switches, now, &d.Origin, p.envelope(maps, m, &d.Origin)))
 		p.judge(&d, p.lifted(switches, now, &d.Origin, p.headerFrom(maps, m, &d.Origin, froms, readable)))
 	}
+	p.judgeOrder(&d, p.shut(switches, now, m, &d.Origin))
 	place := place{room: p.Room, size: m.Size}
 	p.stopOrSpend(ctx, now, switches, m, &d, &place)
 	if d.Verdict == Reject && m.MailFrom == "" { // Sendmail loses a null sender's mail that is refused
@@ -181,6 +188,10 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	if d.Verdict != Hold {
 		d.Waits = nil
 	}
+	if sent != nil && !d.Verdict.Stops() {
+		sent()
+	}
+	p.sign(now, m, &d)
 	return d
 }
 
@@ -191,7 +202,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 func (p *Policy) stopOrSpend(ctx context.Context, now time.Time, s *Switches, m *Message, d *Decision, place *place) {
 	stop := p.stopped(s.Stopped(now), m)
 	if !p.stops(d) && m.Role != Egress && !p.own(m) && (stop == nil || place.take(d)) {
-		p.spend(ctx, now, s, m, d, stop != nil)
+		p.spend(ctx, now, s, m, d, stop != nil) // nothing on a web node: the relay does
 	}
 	p.judge(d, stop)
 }
@@ -212,10 +223,23 @@ func suspended(s *Switch, v Verdict) *Finding {
 	return &Finding{RuleSuspended, v, "suspended: " + s.Reason}
 }
 
+// suspension is that of one of the origin's accounts, of its site or its plugin;
+// on a web node also that of an account of this node, as the relay names it.
+func (p *Policy) suspension(s *Switches, now time.Time, o *origin.Origin) *Switch {
+	if sw := s.Suspended(now, o); sw != nil {
+		return sw
+	}
+	if signer := p.signer(); signer != nil && o.UID != origin.NoUID {
+		return s.find(now, Suspend, SubjectLocalUser, strconv.Itoa(o.UID)+"@"+signer.Node, "")
+	}
+	return nil
+}
+
 // suspendedMail is what becomes of a suspended account's message that came this
-// far. Local mail waits, as long as there is room: nobody hears an answer.
+// far. Local mail waits, as long as there is room: nobody hears an answer. So does
+// what a web node sends: a refusal would come back to it as a bounce.
 func (p *Policy) suspendedMail(m *Message) Verdict {
-	if m.Local() {
+	if m.Local() || m.Node != "" {
 		return Hold
 	}
 	return Reject
@@ -316,11 +340,24 @@ func (p *Policy) judge(d *Decision, f *Finding) {
 	if f == nil {
 		return
 	}
-	d.Findings = append(d.Findings, *f)
 	v := f.Verdict
 	if v.Stops() && !p.acts(f.Rule) {
 		v = Tell
 	}
+	p.settle(d, f, v)
+}
+
+// judgeOrder is judge of what somebody ordered, which acts in every phase whatever
+// its rule is.
+func (p *Policy) judgeOrder(d *Decision, f *Finding) {
+	if f != nil {
+		p.settle(d, f, f.Verdict)
+	}
+}
+
+// settle adds a finding that asks for this verdict.
+func (p *Policy) settle(d *Decision, f *Finding, v Verdict) {
+	d.Findings = append(d.Findings, *f)
 	if v > d.Verdict {
 		d.Verdict, d.Rule, d.Reason = v, f.Rule, f.Reason
 		d.Reply = p.replyTo(f.Rule, v)
@@ -363,6 +400,8 @@ func replyTo(rule string, v Verdict) Reply {
 		return Reply{550, "5.7.1", "The envelope sender is not an address of the account you are logged in with"}
 	case rule == RuleFrom && v == Reject:
 		return Reply{550, "5.7.1", "The From address is not an address of the account you are logged in with"}
+	case rule == RuleSuspended && v == Defer:
+		return Reply{450, "4.7.1", "Sending from this account is suspended, ask the postmaster"}
 	case rule == RuleSuspended:
 		return Reply{550, "5.7.1", "Sending from this account is suspended, ask the postmaster"}
 	case rule == RuleDenied && v == Defer:

@@ -86,6 +86,12 @@ func (t *taking) near(counters []Counter) []Counter {
 	var all []Counter
 	for i := range counters {
 		c, r := &counters[i], t.rules[t.out.Uses[i].Charge]
+		if own := r.own(c.Window); c.Count == limit.MaxCount && r.Adapt.On() && r.Warn > 0 && c.Used < own && c.Used+c.Amount >= own { // it only counts until it is known what is usual
+			would := *c
+			would.Count = own
+			all = append(all, would)
+			continue
+		}
 		from := c.Count/100*int64(r.Warn) + (c.Count%100*int64(r.Warn)+99)/100
 		if r.Warn > 0 && !c.Soft && c.Used < from && c.Used+c.Amount >= from {
 			all = append(all, *c)

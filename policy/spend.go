@@ -16,7 +16,10 @@ import (
 // limits goes into the hold queue, until start.
 func (p *Policy) spend(ctx context.Context, now time.Time, s *Switches, m *Message, d *Decision, held bool) {
 	l := p.Limits
-	if kind, _ := d.Origin.Account(); l == nil || kind == origin.KindUnknown {
+	if l == nil || p.signer() != nil {
+		return
+	}
+	if kind, _ := d.Origin.Account(); kind == origin.KindUnknown && !(m.Local() && d.Origin.Template.Known()) {
 		return
 	}
 	t := l.begin(now, s, m, &d.Origin)
@@ -42,6 +45,12 @@ func (p *Policy) spend(ctx context.Context, now time.Time, s *Switches, m *Messa
 	}
 	d.Retry = len(t.rcpts) - try.Charged()
 	l.prepare(t)
+	if p.Attribution != nil && p.Attribution.Sites != nil {
+		if err := l.findTightest(ctx, p.Attribution.Sites, t); err != nil {
+			p.judge(d, unasked(m, err))
+			return
+		}
+	}
 	if l.decide(ctx, p, m, d, t) {
 		try.Keep()
 		if held && ctx.Err() == nil { // the queue has it: who repeats it sends another
@@ -76,6 +85,10 @@ func (l *Limits) decide(ctx context.Context, p *Policy, m *Message, d *Decision,
 		stopped = stopped || all[i].Verdict.Stops()
 	}
 	if stopped {
+		l.void(t)
+		if p.Attribution != nil && p.Attribution.Sites != nil {
+			p.Attribution.Sites.noteShut(t)
+		}
 		if d.Waits, d.Near = t.waits(all), nil; d.Waits != nil {
 			d.Waits.Counted = d.Counted
 		}
@@ -85,6 +98,9 @@ func (l *Limits) decide(ctx context.Context, p *Policy, m *Message, d *Decision,
 		d.Near = nil
 		p.judge(d, unasked(m, errors.New("the store stops the message, and no limit does")))
 		return false
+	}
+	if !t.free {
+		l.note(t)
 	}
 	d.Charges = t.grows()
 	return true

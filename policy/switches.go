@@ -25,7 +25,7 @@ type Switch struct {
 	Kind    SwitchKind `json:"kind"`
 	Subject Subject    `json:"subject,omitempty"` // what Value is; none for Stop
 	Value   string     `json:"value,omitempty"`   // in the form that Check gives it
-	Rule    string     `json:"rule,omitempty"`    // Allow: the rule that is lifted, none for a deny; Set: the limit
+	Rule    string     `json:"rule,omitempty"`    // Allow: the rule that is lifted, none for a deny; Set, Shut: the limit
 	Reason  string     `json:"reason"`
 	By      string     `json:"by"`
 	Since   time.Time  `json:"since"`
@@ -48,6 +48,7 @@ const (
 	Set       SwitchKind = "set"       // one limit has other windows
 	Bulk      SwitchKind = "bulk"      // so many recipients more, for a term: a newsletter that was announced
 	Pause     SwitchKind = "pause"     // nothing that is held is released by itself
+	Shut      SwitchKind = "shut"      // on a web node: a bucket that the relay has shut
 )
 
 // Subject is what a switch is about.
@@ -55,7 +56,7 @@ type Subject string
 
 const (
 	SubjectLogin     Subject = "login"         // SASL login
-	SubjectLocalUser Subject = "local_user"    // uid of a Unix account, decimal
+	SubjectLocalUser Subject = "local_user"    // uid of a Unix account, decimal; of one on a web node "1001@web3"
 	SubjectTrusted   Subject = "trusted"       // name of a trusted network
 	SubjectClient    Subject = "client"        // IP address of the SMTP client
 	SubjectNetwork   Subject = "network"       // CIDR of SMTP clients
@@ -65,7 +66,7 @@ const (
 	SubjectDomain    Subject = "domain"        // of the login, else of the site; none below
 	SubjectCustomer  Subject = "customer"      // name of a configured customer
 	SubjectSite      Subject = "site"          // web site, as attribution names it
-	SubjectPlugin    Subject = "plugin"        // extension of a site, on every site
+	SubjectPlugin    Subject = "plugin"        // extension of a site, on every site; of one alone "share@shop.example.jp"
 	SubjectKey       Subject = "key"           // value of one bucket, all of it: "login:taro@example.jp recipient_domain:example.net"
 )
 
@@ -79,6 +80,7 @@ var subjects = map[SwitchKind][]Subject{
 	Set:       {SubjectLogin, SubjectLocalUser, SubjectTrusted, SubjectDomain, SubjectCustomer, SubjectSite, SubjectPlugin, SubjectKey},
 	Bulk:      {SubjectLogin, SubjectLocalUser, SubjectTrusted},
 	Pause:     {SubjectLogin, SubjectLocalUser, SubjectTrusted, SubjectSite},
+	Shut:      {SubjectKey},
 }
 
 // Subjects are what switches of that kind may be about.
@@ -120,9 +122,9 @@ func (s *Switch) CheckSubject() error {
 	switch {
 	case s.Kind == Allow && s.Subject.account() != (s.Rule != ""):
 		return fmt.Errorf("allow %s: an account is allowed one named rule, everything else what deny stops", s.Subject)
-	case s.Kind == Set && s.Rule == "":
-		return fmt.Errorf("set %s: found no rule, want the name of the limit", s.Subject)
-	case s.Kind != Allow && s.Kind != Set && s.Rule != "":
+	case (s.Kind == Set || s.Kind == Shut) && s.Rule == "":
+		return fmt.Errorf("%s %s: found no rule, want the name of the limit", s.Kind, s.Subject)
+	case s.Kind != Allow && s.Kind != Set && s.Kind != Shut && s.Rule != "":
 		return fmt.Errorf("%s %s: found rule %q, want none: only an allow lifts one", s.Kind, s.Subject, s.Rule)
 	}
 	for what, v := range map[string]string{"value": s.Value, "rule": s.Rule} {
@@ -162,7 +164,11 @@ func (s Subject) normal(v string) (value, wanted string) {
 	case SubjectLogin:
 		return strings.ToLower(v), unless(v != "", "a login")
 	case SubjectLocalUser:
-		uid, ok := parseUID(v)
+		account, node, on := strings.Cut(v, "@")
+		uid, ok := parseUID(account)
+		if on {
+			return strconv.Itoa(uid) + "@" + node, unless(ok && node != "", "a uid in digits, on a web node UID@NODE")
+		}
 		return strconv.Itoa(uid), unless(ok, "a uid in digits")
 	case SubjectTrusted:
 		return v, unless(v != "", "the name of a trusted network")
@@ -236,6 +242,7 @@ type Switches struct {
 	all      map[what]*Switch
 	networks []network // deny and allow of a network, the narrowest first
 	abouts   map[about]int
+	shut     map[string][]*Switch // by a part of the bucket's value
 }
 
 // about counts switches, so that the mail path looks for none that is not there.
@@ -261,6 +268,9 @@ func NewSwitches(all []Switch) *Switches {
 		s.abouts[about{kind: sw.Kind}]++
 		if sw.Subject != "" {
 			s.abouts[about{sw.Kind, sw.Subject}]++
+		}
+		if sw.Kind == Shut {
+			s.addShut(sw)
 		}
 		if sw.Subject == SubjectNetwork {
 			s.networks = append(s.networks, network{netip.MustParsePrefix(sw.Value), sw})
@@ -296,6 +306,11 @@ func (s *Switches) find(now time.Time, k SwitchKind, subject Subject, value, rul
 		return sw
 	}
 	return nil
+}
+
+// Find is the switch about just that which has not ended, nil if there is none.
+func (s *Switches) Find(now time.Time, k SwitchKind, subject Subject, value, rule string) *Switch {
+	return s.find(now, k, subject, value, rule)
 }
 
 // Stopped is the red switch, nil if it is not pulled.

@@ -87,4 +87,10 @@ type Decision struct {
 
 	// Strip names header fields that must not leave with the message.
 	Strip []string
+
+	// Add are header fields that the message leaves with, put before all others.
+	Add []Field
 }
+
+// Field is a header field. Value is ASCII without line ends.
+type Field struct{ Name, Value string }

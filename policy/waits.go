@@ -156,6 +156,7 @@ func (l *Limits) Pay(ctx context.Context, now time.Time, s *Switches, w *Waits, 
 	if !t.out.Taken { // another was quicker
 		return t.unpaid(), nil
 	}
+	l.note(t)
 	return Paid{Taken: true, Charges: t.grows(), Bounces: bounces}, nil
 }
 

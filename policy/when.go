@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +35,7 @@ func (s Scope) has(inside bool) bool { return s == Everyone || inside == (s == I
 // that is set holds. Zero: all.
 type When struct {
 	// Origins are patterns: "login:*@example.jp", "local_user:www-data" (or by its
-	// uid), "network:web*", "site:*", "plugin:", "template:", "domain:",
+	// uid), "network:web*", "node:web*", "site:*", "plugin:", "template:", "domain:",
 	// "customer:", "client:". One must match a key that is proven.
 	Origins []string
 
@@ -110,7 +109,7 @@ func newWhen(w When) when {
 	n.atEnd = w.MinSize > 0 || w.MaxSize > 0 || w.MinRecipients > 0 || w.MaxRecipients > 0 || len(w.Header) > 0 || len(w.NoHeader) > 0
 	for _, o := range w.Origins {
 		kind, glob, _ := strings.Cut(o, ":")
-		if kind != "network" && kind != "local_user" { // whose names have a case
+		if kind != "network" && kind != "local_user" && kind != "node" { // whose names have a case
 			glob = strings.ToLower(glob)
 		}
 		n.origins = append(n.origins, pattern{kind, glob})
@@ -155,6 +154,11 @@ func (w *when) from(o *origin.Origin) bool {
 	return len(w.origins) == 0 || slices.ContainsFunc(w.origins, func(p pattern) bool { return p.matches(o) })
 }
 
+// maybe is from before it is known what the text looks like.
+func (w *when) maybe(o *origin.Origin) bool {
+	return w.from(o) || slices.ContainsFunc(w.origins, func(p pattern) bool { return p.kind == "template" })
+}
+
 // pattern is one of When.Origins.
 type pattern struct{ kind, glob string }
 
@@ -164,7 +168,13 @@ func (p pattern) matches(o *origin.Origin) bool {
 	case "login":
 		return key(o.Login)
 	case "local_user":
-		return key(o.LocalUser) || o.UID != origin.NoUID && match(p.glob, strconv.Itoa(o.UID))
+		if kind, _ := o.Account(); kind == origin.KindUnknown { // only mail of sendmail(1) comes that far: of some account
+			return p.glob == "*"
+		}
+		return key(o.LocalUser) || o.LocalUser.Proven() && match(p.glob, o.LocalID())
+	case "node": // that does not say whose mail it is
+		kind, k := o.Account()
+		return kind == origin.KindNode && match(p.glob, k.Value)
 	case "network":
 		return key(o.Network)
 	case "client":

@@ -8,6 +8,7 @@ import (
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/origin"
+	"relayguard/policy/origin/stamp"
 )
 
 // asked reports whether a limit on that condition is asked about a message.
@@ -176,6 +177,31 @@ func TestConditionsOnTheMessageAreNotAskedAtRCPT(t *testing.T) {
 		}
 		if d := h.Message(t.Context(), now, next); d.Verdict != policy.Defer {
 			t.Errorf("%s: at the end %v", name, d.Verdict)
+		}
+	}
+}
+
+// "node" is mail of a web node that does not say whose it is, "local_user" that of
+// a Unix account, wherever it is.
+func TestWhenFromAWebNode(t *testing.T) {
+	said := func() *stamp.NodeStamp {
+		return &stamp.NodeStamp{UID: 1000, LocalUser: "site12", Site: "far.example.jp"}
+	}
+	for _, c := range []struct {
+		origin           string
+		unsigned, signed bool
+	}{
+		{"node:*", true, false}, {"node:web3", true, false}, {"node:web4", false, false}, {"local_user:*", false, true}, {"local_user:site12@web3", false, true},
+		{"local_user:1000@web3", false, true}, {"local_user:1000", false, false}, {"local_user:site12", false, false}, {"network:web", true, true}, {"site:far.*", false, true},
+	} {
+		r := limited("when", limit.Server, policy.Hold, window(100, time.Hour))
+		r.When.Origins = []string{c.origin}
+		h := hosting(t, policy.Enforce, r)
+		for name, m := range map[string]*policy.Message{"unsigned": h.nodeMail(nil, "x@example.net"), "signed": h.nodeMail(said(), "x@example.net")} {
+			d := h.Message(t.Context(), now, m)
+			if want := name == "unsigned" && c.unsigned || name == "signed" && c.signed; len(d.Counters) > 0 != want {
+				t.Errorf("%s, %s: asked %v", c.origin, name, !want)
+			}
 		}
 	}
 }

@@ -82,6 +82,10 @@ func (r *run) message(e *Event) *policy.Message {
 	if e.Plugin != nil {
 		m.Plugin, m.PluginConfidence = *e.Plugin, origin.Signed
 	}
+	m.Call.Script = e.Script
+	if ip, err := netip.ParseAddr(e.WebClientIP); err == nil {
+		m.Call.WebClient = ip.String()
+	}
 	m.Digest = digest(e)
 	return m
 }
@@ -94,7 +98,7 @@ func (r *run) inbound(m *policy.Message, e *Event) bool {
 	return kind == origin.KindUnknown && !slices.ContainsFunc(e.RcptTo, func(to string) bool { return !r.Enforce.Inside.Has(to) })
 }
 
-// content gives the message header and size, which are known at its end.
+// content gives the message header, body and size, which are known at its end.
 func (r *run) content(m *policy.Message, e *Event) {
 	m.Header.MaxBytes, m.Header.MaxFields = r.HeaderBytes, r.HeaderFields
 	add := func(name, value string) {
@@ -114,6 +118,13 @@ func (r *run) content(m *policy.Message, e *Event) {
 		}
 	}
 	m.Size = max(e.Size, int64(m.Header.Bytes()+len(e.Body)))
+	m.Body = []byte(e.Body)
+	if r.BodyBytes != nil {
+		if most := r.BodyBytes(m.Role); len(m.Body) > most {
+			m.Body, m.BodyMore = m.Body[:most], true
+		}
+	}
+	m.Text = textOf(e)
 }
 
 // digest stands for the content: a message that comes again with the same one

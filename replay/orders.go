@@ -20,7 +20,7 @@ type orders struct {
 	all        map[ordered]policy.Switch
 	changed    bool                          // since the board has them
 	complained map[string]bool               // accounts
-	shut       map[string]map[limit.Key]bool // by each part of the value
+	shut       map[string]map[limit.Key]bool // by each name that opens them
 }
 
 // ordered finds an order.
@@ -47,17 +47,30 @@ func (o *orders) note(d *policy.Decision) {
 			continue
 		}
 		key := limit.Key{Limit: c.Limit, Value: c.Key}
-		parts := strings.Split(c.Key, " ")
-		if len(parts) > 1 {
-			parts = append(parts, c.Key)
-		}
-		for _, part := range parts {
-			if o.shut[part] == nil {
-				o.shut[part] = map[limit.Key]bool{}
+		for _, name := range openedBy(c.Key, d.Origin.Stable()) {
+			if o.shut[name] == nil {
+				o.shut[name] = map[limit.Key]bool{}
 			}
-			o.shut[part][key] = true
+			o.shut[name][key] = true
 		}
 	}
+}
+
+// openedBy are the names by which a resume opens a bucket that mail of an account
+// has found shut: its value, each part of it, plugin and site of NAME@SITE, and the
+// account, unless others send under that bucket, too.
+func openedBy(value, account string) []string {
+	parts := strings.Split(value, " ")
+	all := append(slices.Clone(parts), value)
+	for _, part := range parts {
+		if at := strings.LastIndexByte(part, '@'); at >= 0 && strings.HasPrefix(part, "plugin:") {
+			all = append(all, part[:at], "site:"+part[at+1:])
+		}
+	}
+	if kind, _, _ := strings.Cut(value, ":"); subjects[kind] != "" {
+		all = append(all, account)
+	}
+	return all
 }
 
 // subjects are what orders of a trace are about.
@@ -155,6 +168,9 @@ func (r *run) resume(ctx context.Context, e *Event) error {
 	delete(r.orders.complained, about)
 	if _, suspended := r.orders.all[ordered{policy.Suspend, about}]; suspended || opened {
 		s.Until = r.now.Add(probation)
+		if at := strings.LastIndexByte(s.Value, '@'); s.Subject == policy.SubjectPlugin && at >= 0 { // of one site, and a switch knows plugins of all
+			s.Subject, s.Value = policy.SubjectSite, s.Value[at+1:]
+		}
 		if err := r.use(s, policy.Suspend); err != nil {
 			return err
 		}

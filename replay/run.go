@@ -31,6 +31,7 @@ type Options struct {
 	Recipients   int
 	HeaderBytes  int
 	HeaderFields int
+	BodyBytes    func(policy.Role) int // of mail that came in by a role; nil: all
 
 	// Incidents learns of stops and of time that passes; nil: none are kept.
 	Incidents Incidents

@@ -64,7 +64,8 @@ type Event struct {
 	Body        string            `json:"body,omitempty"`
 	Headers     map[string]Values `json:"headers,omitempty"`
 
-	// What a journal exports in place of subject and body; any JSON.
+	// What is told in place of subject and body: any text or number that is the
+	// same in all copies of one form, and one for each line.
 	Skeleton   json.RawMessage `json:"skeleton,omitempty"`
 	LineHashes json.RawMessage `json:"line_hashes,omitempty"`
 
@@ -218,5 +219,5 @@ func (e *Event) checkMessage() error {
 			return fmt.Errorf("client_ip: found %q, want an IP address", e.ClientIP)
 		}
 	}
-	return nil
+	return e.checkText()
 }

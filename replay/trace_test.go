@@ -60,6 +60,9 @@ func TestMalformedLineIsAnErrorWithItsNumber(t *testing.T) {
 		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b",""]}`:                           "line 2: rcpt_to: found an empty address",
 		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"uid":-1}`:                     "line 2: uid: found -1",
 		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"login":7}`:                    "line 2: login: found a JSON number",
+		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"skeleton":{"a":1}}`:           "line 2: skeleton: want a text or a number",
+		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"line_hashes":"a"}`:            "line 2: line_hashes: want a list",
+		`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"line_hashes":["a",[1]]}`:      "line 2: line_hashes: want a list",
 		`{"time":"2026-03-02T09:00:00Z","event":"delivery","id":"m1"}`:                                     "line 2: delivery: want id and status",
 		`{"time":"2026-03-02T09:00:00Z","event":"complaint"}`:                                              "line 2: complaint: want the id",
 		`{"time":"2026-03-02T09:00:00Z","event":"suspend"}`:                                                `line 2: suspend: found origin "", want login:NAME`,
@@ -103,6 +106,7 @@ func FuzzReader(f *testing.F) {
 	for line := range strings.SplitSeq(designed, "\n") {
 		f.Add([]byte(line))
 	}
+	f.Add([]byte(`{"time":"2026-03-02T09:00:00Z","event":"message","rcpt_to":["a@b"],"skeleton":"9f","line_hashes":["1a",2,null,"1a"],"script":"a.php:7","web_client_ip":"192.0.2.9"}`))
 	f.Add([]byte(`{"time":"2026-03-02T09:00:00Z","event":"suspend","origin":"login:taro@example.jp"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := replay.NewReader(strings.NewReader(string(data)))

@@ -32,8 +32,8 @@ func when(p render.Page, t time.Time) string {
 	return t.Local().Format("01-02 15:04")
 }
 
-// stamp is a time in a text, with how long ago it was.
-func stamp(now, t time.Time) string {
+// shortTime is a time in a text, with how long ago it was.
+func shortTime(now, t time.Time) string {
 	if t.IsZero() {
 		return "never"
 	}
@@ -49,7 +49,7 @@ func untilWhen(now, t time.Time, never string) string {
 	if t.IsZero() {
 		return never
 	}
-	return "until " + stamp(now, t)
+	return "until " + shortTime(now, t)
 }
 
 // sender is an envelope sender as it is shown.

@@ -17,6 +17,7 @@ import (
 	"relayguard/milter"
 	"relayguard/mta/local"
 	"relayguard/mta/postfix"
+	"relayguard/policy/origin/stamp"
 )
 
 func newCheck() *cobra.Command {
@@ -61,6 +62,9 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 				LocalMail: localMail(c),
 				Deadline:  c.Milter.DecisionTimeout,
 				GuardUser: guardUser(),
+			}
+			if c.Sign.Node != "" {
+				inspection.NodeHeader = stamp.NodeHeader
 			}
 			if !noProbe {
 				inspection.Probe = postfix.SMTPProbe{}
@@ -151,7 +155,11 @@ func postfixListeners(c *config.Config) []postfix.Listener {
 }
 
 func localMail(c *config.Config) postfix.LocalMail {
-	return postfix.LocalMail{DaemonName: c.Local.DaemonName, UIDHeader: milter.UIDHeader}
+	m := postfix.LocalMail{DaemonName: c.Local.DaemonName, UIDHeader: milter.UIDHeader, Strip: []string{stamp.Header, stamp.CallHeader}}
+	if c.Sign.Node == "" { // else the relay is to read it
+		m.Strip = append(m.Strip, stamp.NodeHeader)
+	}
+	return m
 }
 
 func writeFindingsJSON(w io.Writer, path string, findings []postfix.Finding) error {

@@ -194,12 +194,12 @@ func TestStatusExits1ForWhatAnAdminShouldSee(t *testing.T) {
 func TestCommandsWithoutADaemonExit3AndSayWhatHelps(t *testing.T) {
 	config, socket := commandDir(t)
 	for _, line := range []string{"status", "status --json", "suspend taro --reason r", "resume taro --cause c", "deny list", "deny add client 203.0.113.7 --reason r", "deny remove s1", "allow list", "limits list", "limits show", "limits show taro", "limits set l taro --windows 1/1h --reason r", "limits unset l taro", "limits reset taro --reason r", "limits export", "allow bulk taro --count 1 --for 1h --reason r", "held pace list", "held pace stop taro --reason r", "metrics", "incident list", "incident show i-1", "journal purge --account a --reason r --yes"} {
-		code, stdout, stderr := call(t, append(strings.Fields(line), "--config", config)...)
+		code, stdout, stderr := runIn(t, append(strings.Fields(line), "--config", config)...)
 		if code != exitCannotTell || !strings.Contains(stderr, "the daemon does not run: nobody answers on "+socket) || !strings.Contains(stderr, "systemctl start relayguard") {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q", line, code, stdout, stderr)
 		}
 	}
-	if _, _, stderr := call(t, "status", "--config", config); !strings.Contains(stderr, "its socket is not there") {
+	if _, _, stderr := runIn(t, "status", "--config", config); !strings.Contains(stderr, "its socket is not there") {
 		t.Error(stderr)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -208,7 +208,7 @@ func TestCommandsWithoutADaemonExit3AndSayWhatHelps(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false) // as one that was killed leaves it
 	l.Close()
-	if code, _, stderr := call(t, "status", "--config", config); code != exitCannotTell || !strings.Contains(stderr, "killed or crashed: it left its socket, started 20") {
+	if code, _, stderr := runIn(t, "status", "--config", config); code != exitCannotTell || !strings.Contains(stderr, "killed or crashed: it left its socket, started 20") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
 }
@@ -415,7 +415,7 @@ func TestDenialsAreRemovedByIDOrByWhatTheyAreAbout(t *testing.T) {
 }
 
 func TestDefaultLimitsAreAConfiguration(t *testing.T) {
-	code, stdout, _ := call(t, "limits", "defaults")
+	code, stdout, _ := runIn(t, "limits", "defaults")
 	c, err := config.Parse("limits", []byte(stdout))
 	if code != exitFine || err != nil || !reflect.DeepEqual(c.Limits, config.Default().Limits) {
 		t.Errorf("exit %d, %v:\n%s", code, err, stdout)
@@ -470,7 +470,7 @@ func TestAWrongConfigurationKeepsNobodyFromTheDaemon(t *testing.T) {
 	if err := os.WriteFile(broken, []byte("nope = 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := call(t, "status", "--config", broken); code != exitUsage || !strings.Contains(stderr, "nope") {
+	if code, _, stderr := runIn(t, "status", "--config", broken); code != exitUsage || !strings.Contains(stderr, "nope") {
 		t.Errorf("one that was asked for: exit %d: %s", code, stderr)
 	}
 	cmd = newStatus()

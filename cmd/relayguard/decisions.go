@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +21,7 @@ import (
 // decisionFlags are what decisions searches for.
 type decisionFlags struct {
 	account, login, localUser, address, rule, queueID, messageID, client, stage, before string
+	site, plugin, template, node                                                        string
 	verdicts                                                                            []string
 	since, until                                                                        moment
 	limit                                                                               int
@@ -37,7 +39,8 @@ Searches the journal, the newest decision first. What is given must all hold;
 domains are: see relayguard explain.
 
 On terminals of less than 110 columns the envelope sender and the queue id are
-left out; either id will do for relayguard explain.
+left out, and of mail from web sites PLUGIN@SITE; either id will do for relayguard
+explain.
 
 While the daemon is dead root reads the journal itself. Rows about accepted mail
 may be missing: they are left out under load, and relayguard status counts them.
@@ -53,6 +56,10 @@ asked.`),
 	flags.StringVar(&f.login, "login", "", "of this SASL `login`")
 	flags.StringVar(&f.localUser, "local-user", "", "of this Unix `account`")
 	flags.StringVar(&f.address, "address", "", "envelope sender or From: `ADDRESS or @DOMAIN`")
+	flags.StringVar(&f.site, "site", "", "of this web `site`")
+	flags.StringVar(&f.plugin, "plugin", "", "of this plugin: `NAME or NAME@SITE`")
+	flags.StringVar(&f.template, "template", "", "whose text looks like `template`, as explain names it")
+	flags.StringVar(&f.node, "node", "", "from this web `node`")
 	flags.StringVar(&f.rule, "rule", "", "decided by this `rule`")
 	flags.StringArrayVar(&f.verdicts, "verdict", nil, "with this `verdict`: "+strings.Join(policy.Verdicts(), ", "))
 	flags.Var(&f.since, "since", "not before this `time`: 2h, 3d, 2026-03-02, or RFC 3339")
@@ -60,12 +67,12 @@ asked.`),
 	flags.StringVar(&f.queueID, "queue-id", "", "the MTA's queue `id`")
 	flags.StringVar(&f.messageID, "message-id", "", "the header field, with its `<angle@brackets>`")
 	flags.StringVar(&f.client, "client", "", "SMTP client's IP `address`")
-	flags.StringVar(&f.stage, "stage", "", "answered at: `rcpt|message`")
+	flags.StringVar(&f.stage, "stage", "", "answered at: `rcpt|message|call`")
 	flags.StringVar(&f.before, "before", "", "only older than the decision with this `id`: the next page")
 	flags.IntVar(&f.limit, "limit", journal.DefaultLimit, "at most so many")
 	jsonFlag(cmd, &f.asJSON)
 	cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions(policy.Verdicts(), cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("stage", cobra.FixedCompletions([]string{journal.StageRecipient, journal.StageMessage}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("stage", cobra.FixedCompletions([]string{journal.StageRecipient, journal.StageMessage, journal.StageCall}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -124,12 +131,16 @@ func (f *decisionFlags) values(cmd *cobra.Command) (url.Values, error) {
 		v.Set("client", ip.Unmap().WithZone("").String())
 	}
 	switch {
-	case f.stage != "" && f.stage != journal.StageRecipient && f.stage != journal.StageMessage:
-		return nil, usage(cmd, "--stage: got %q, want rcpt or message", f.stage)
+	case f.stage != "" && f.stage != journal.StageRecipient && f.stage != journal.StageMessage && f.stage != journal.StageCall:
+		return nil, usage(cmd, "--stage: got %q, want rcpt, message or call", f.stage)
 	case f.limit < 1 || f.limit > journal.MaxLimit:
 		return nil, usage(cmd, "--limit: got %d, want 1 to %d", f.limit, journal.MaxLimit)
 	}
-	for name, value := range map[string]string{"account": accountOf(f.account), "login": strings.ToLower(f.login), "local_user": f.localUser, "address": f.address,
+	site, plugin, err := siteAndPlugin(cmd, f.site, f.plugin)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]string{"site": site, "plugin": plugin, "template": strings.TrimPrefix(f.template, "template:"), "node": f.node, "account": accountOf(f.account), "login": strings.ToLower(f.login), "local_user": f.localUser, "address": f.address,
 		"rule": f.rule, "queue_id": f.queueID, "message_id": f.messageID, "stage": f.stage, "before": f.before, "limit": strconv.Itoa(f.limit)} {
 		if value != "" {
 			v.Set(name, value)
@@ -146,12 +157,42 @@ func (f *decisionFlags) values(cmd *cobra.Command) (url.Values, error) {
 func decisionTable(page render.Page, all []desk.Decision) *render.Table {
 	t := &render.Table{Columns: []render.Column{{Title: "TIME", Whole: true}, {Title: "ID", Whole: true}, {Title: "VERDICT", Whole: true},
 		{Title: "ACCOUNT", Weight: 2, Min: 12}, {Title: "RULE", Min: 8}, {Title: "RCPTS", Right: true, Whole: true}}}
-	if roomy(page) {
+	wide, sites := roomy(page), slices.ContainsFunc(all, func(d desk.Decision) bool { return d.Site != "" || d.Plugin != "" })
+	if wide {
 		t.Columns = append(t.Columns, render.Column{Title: "FROM", Weight: 2}, render.Column{Title: "QUEUE ID", Whole: true})
+	}
+	if wide && sites {
+		t.Columns = append(t.Columns, render.Column{Title: "PLUGIN@SITE", Weight: 2})
 	}
 	for i := range all {
 		d := &all[i]
-		t.Rows = append(t.Rows, []string{when(page, d.Time), d.ID, d.Verdict, d.Account, d.Rule, number(d.Recipients), sender(d.MailFrom), d.QueueID})
+		row := []string{when(page, d.Time), d.ID, d.Verdict, d.Account, d.Rule, number(d.Recipients), sender(d.MailFrom), d.QueueID}
+		t.Rows = append(t.Rows, append(row, pluginAt(d.Plugin, d.Site)))
 	}
 	return t
+}
+
+// pluginAt is a plugin of a site as people write it; what is not known is left
+// out.
+func pluginAt(plugin, site string) string {
+	if site == "" {
+		return plugin
+	}
+	return plugin + "@" + site
+}
+
+// siteAndPlugin reads --site and --plugin: the latter may name the site as well.
+func siteAndPlugin(cmd *cobra.Command, site, plugin string) (string, string, error) {
+	site, plugin = strings.ToLower(strings.TrimPrefix(site, "site:")), strings.ToLower(strings.TrimPrefix(plugin, "plugin:"))
+	if at := strings.LastIndexByte(plugin, '@'); at >= 0 {
+		of := plugin[at+1:]
+		switch plugin = plugin[:at]; {
+		case plugin == "" || of == "":
+			return "", "", usage(cmd, "--plugin: want NAME or NAME@SITE")
+		case site != "" && site != of:
+			return "", "", usage(cmd, "--plugin names the site %q, --site %q", of, site)
+		}
+		site = of
+	}
+	return site, plugin, nil
 }

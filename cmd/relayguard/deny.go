@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -221,8 +222,7 @@ func newSwitchList(kind policy.SwitchKind) *cobra.Command {
 func aboutOf(s *policy.Switch) string {
 	value := s.Value
 	if s.Subject == policy.SubjectLocalUser {
-		var uid int
-		if _, err := fmt.Sscan(s.Value, &uid); err == nil {
+		if uid, err := strconv.Atoi(s.Value); err == nil { // else of a web node
 			if name := userName(uid); name != "" {
 				value = name
 			}

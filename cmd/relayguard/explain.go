@@ -144,11 +144,14 @@ func (l *pairList) decided(now time.Time, d *desk.Decision) {
 	if verdict == policy.Tell.String() {
 		verdict += " (it passed; it would have been stopped where all rules act)"
 	}
-	if d.Stage == journal.StageRecipient {
+	switch d.Stage {
+	case journal.StageRecipient:
 		verdict += ", answered to a recipient"
+	case journal.StageCall:
+		verdict += ", answered to the sendmail wrapper before the MTA had it"
 	}
 	l.add("verdict", "%s", verdict)
-	l.add("when", "%s, in phase %s", stamp(now, d.Time), d.Phase)
+	l.add("when", "%s, in phase %s", shortTime(now, d.Time), d.Phase)
 	l.known("rule", d.Rule)
 	l.known("why", d.Reason)
 	for _, f := range d.Findings {
@@ -161,7 +164,7 @@ func (l *pairList) decided(now time.Time, d *desk.Decision) {
 		l.add("late", "it was decided too late: the MTA was told milter.on_timeout instead")
 	}
 	if d.Repeats > 0 {
-		l.add("repeats", "%s answered with this id since, the last %s", counted(d.Repeats, "further refusal"), stamp(now, d.LastRepeat))
+		l.add("repeats", "%s answered with this id since, the last %s", counted(d.Repeats, "further refusal"), shortTime(now, d.LastRepeat))
 	}
 }
 
@@ -185,6 +188,15 @@ func (l *pairList) who(d *desk.Decision) {
 		l.known("local user", d.LocalUser)
 	}
 	l.known("network", d.Network)
+	l.known("node", d.Node)
+	l.knownBy("site", d.Site, d.SiteBy)
+	l.knownBy("plugin", d.Plugin, d.PluginBy)
+	l.known("entry", d.Entry)
+	l.known("script", d.Script)
+	l.known("web client", d.WebClient)
+	l.known("pool", d.Pool)
+	l.known("looks like", d.Software)
+	l.known("template", d.Template)
 	var client []string
 	name := d.ClientName
 	if name == "unknown" || name == "["+d.ClientIP+"]" { // the MTA's words for none
@@ -197,6 +209,14 @@ func (l *pairList) who(d *desk.Decision) {
 	}
 	l.known("client", strings.Join(client, ", "))
 	l.add("listener", "%s (role %s)", d.Listener, d.Role)
+}
+
+// knownBy is known, with how surely it is.
+func (l *pairList) knownBy(label, text, by string) {
+	if text != "" && by != "" {
+		text += " (known by: " + by + ")"
+	}
+	l.known(label, text)
 }
 
 // mail is what is known of the message.
@@ -276,14 +296,14 @@ func freeAgain(page render.Page, now, at time.Time) string {
 
 // writeHold tells of a held message, and what can be done about it.
 func writeHold(b *bytes.Buffer, page render.Page, now time.Time, h *desk.Held) error {
-	l := pairList{{Label: "held", Text: fmt.Sprintf("as %s, %s", h.QueueID, stamp(now, h.HeldAt))}}
+	l := pairList{{Label: "held", Text: fmt.Sprintf("as %s, %s", h.QueueID, shortTime(now, h.HeldAt))}}
 	l.known("held for", strings.TrimPrefix(strings.Join([]string{h.Rule, h.Reason}, ": "), ": "))
 	state := h.State
 	if h.By != "" {
 		state += ", by " + h.By
 	}
 	if !h.Changed.IsZero() && h.State != string(journal.StateHeld) {
-		state += ", " + stamp(now, h.Changed)
+		state += ", " + shortTime(now, h.Changed)
 	}
 	if h.Why != "" && h.Why != h.Reason {
 		state += ": " + h.Why

@@ -92,7 +92,7 @@ func (d *fakeDaemon) lastAsked(begins string) string {
 // run runs a command against the daemon.
 func (d *fakeDaemon) run(args ...string) (code int, stdout, stderr string) {
 	d.t.Helper()
-	return call(d.t, append(args, "--config", d.config)...)
+	return runIn(d.t, append(args, "--config", d.config)...)
 }
 
 // terminal is a terminal of so many columns: what a command that runs on it

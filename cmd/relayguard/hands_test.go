@@ -152,7 +152,7 @@ func TestRootReadsTheJournalOfADeadDaemon(t *testing.T) {
 		"explain 4ZJ1k82Vz1y":                              "login-volume",
 		"journal actions":                                  "client:203.0.113.7",
 	} {
-		code, stdout, stderr := call(t, append(strings.Fields(line), "--config", path)...)
+		code, stdout, stderr := runIn(t, append(strings.Fields(line), "--config", path)...)
 		if code != exitFine || !strings.Contains(stdout, want) || !strings.Contains(stderr, "the daemon does not run") || !strings.Contains(stderr, "root reads the journal in") {
 			t.Errorf("%s: exit %d, %q, %q", line, code, stdout, stderr)
 		}

@@ -39,6 +39,7 @@ Nobody is told: senders do not get it back.`),
 // heldFlags choose among held mail.
 type heldFlags struct {
 	account, login, localUser, rule, from string
+	site, plugin                          string
 	olderThan, newerThan                  span
 	all                                   bool
 	limit                                 int
@@ -50,6 +51,8 @@ func (f *heldFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.login, "login", "", "of this SASL `login`")
 	flags.StringVar(&f.localUser, "local-user", "", "of this Unix `account`")
 	flags.StringVar(&f.rule, "rule", "", "held by this `rule`")
+	flags.StringVar(&f.site, "site", "", "of this web `site`")
+	flags.StringVar(&f.plugin, "plugin", "", "of this plugin: `NAME or NAME@SITE`")
 	flags.StringVar(&f.from, "from", "", "with this envelope sender's `address`")
 	flags.Var(&f.olderThan, "older-than", "held for longer than this `time`: 90m, 2h, 3d")
 	flags.Var(&f.newerThan, "newer-than", "held for less than this `time`")
@@ -68,13 +71,17 @@ func (f *heldFlags) filter(cmd *cobra.Command, ids []string) (desk.Filter, error
 	case slices.Contains(ids, ""):
 		return desk.Filter{}, usage(cmd, "an ID is empty")
 	}
-	return desk.Filter{IDs: ids, Account: accountOf(f.account), Login: strings.ToLower(f.login), LocalUser: f.localUser, Rule: f.rule, MailFrom: f.from,
+	site, plugin, err := siteAndPlugin(cmd, f.site, f.plugin)
+	if err != nil {
+		return desk.Filter{}, err
+	}
+	return desk.Filter{IDs: ids, Site: site, Plugin: plugin, Account: accountOf(f.account), Login: strings.ToLower(f.login), LocalUser: f.localUser, Rule: f.rule, MailFrom: f.from,
 		OlderThan: time.Duration(f.olderThan), NewerThan: time.Duration(f.newerThan), All: f.all, Limit: f.limit}, nil
 }
 
 // narrows reports whether anything but ids chooses.
 func narrows(f desk.Filter) bool {
-	return f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
+	return f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.Site != "" || f.Plugin != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
 }
 
 func newHeldList() *cobra.Command {
@@ -146,7 +153,7 @@ func tellTotals(cmd *cobra.Command, l *desk.List) {
 	}
 	remark(cmd, "%s", line)
 	if l.Stale != "" {
-		remark(cmd, "the queue could not be looked at (%s); this is what the journal says; last looked at: %s", l.Stale, stamp(time.Now(), l.Looked))
+		remark(cmd, "the queue could not be looked at (%s); this is what the journal says; last looked at: %s", l.Stale, shortTime(time.Now(), l.Looked))
 	}
 }
 
@@ -200,11 +207,13 @@ func writeHeld(w io.Writer, page render.Page, now time.Time, h *desk.Held) error
 	l.add("queue id", "%s", h.QueueID)
 	l.known("decision", h.ID)
 	l.add("account", "%s", h.Account)
+	l.known("site", h.Site)
+	l.known("plugin", h.Plugin)
 	l.known("rule", h.Rule)
 	l.known("why", h.Reason)
-	l.add("held", "since %s, by %s", stamp(now, h.HeldAt), h.HeldBy)
+	l.add("held", "since %s, by %s", shortTime(now, h.HeldAt), h.HeldBy)
 	if !h.Arrival.IsZero() {
-		l.add("arrived", "%s", stamp(now, h.Arrival))
+		l.add("arrived", "%s", shortTime(now, h.Arrival))
 	}
 	if h.State != string(journal.StateHeld) {
 		l.add("state", "%s, by %s %s", h.State, h.By, h.Why)

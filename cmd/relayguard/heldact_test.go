@@ -61,7 +61,7 @@ func TestBulkNeedsAWordIDsAndSingleMessagesDoNot(t *testing.T) {
 		if c.terminal {
 			code, _, stderr = newTerminal(t, 80).run(t, c.typed, args...)
 		} else {
-			code, _, stderr = call(t, args...)
+			code, _, stderr = runIn(t, args...)
 		}
 		acted := strings.Contains(d.lastAsked("POST"), `"dry_run":false`)
 		if code != c.code || acted != c.acts || !strings.Contains(stderr, c.answers) {

@@ -62,7 +62,7 @@ func TestIncidentsLastAsLongAsTheirBucket(t *testing.T) {
 			s.book.Tick(now.Add(after))
 			return s.book.Open()
 		}
-		if got := open(23 * time.Hour); len(got) != 1 || got[0].Origin != "local_user:root" || len(got[0].Buckets) != 1 || got[0].Buckets[0] != key || !s.book.Abused("local_user:root") {
+		if got := open(23 * time.Hour); len(got) != 1 || got[0].Account != "local_user:root" || len(got[0].Buckets) != 1 || got[0].Buckets[0] != key || !s.book.Abused("local_user:root") {
 			t.Errorf("%s: while it is full: %+v", key, got)
 		}
 		if got := open(25 * time.Hour); len(got) != 1 {

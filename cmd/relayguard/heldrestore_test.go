@@ -69,7 +69,7 @@ func TestDeletedMailIsListedAndRestored(t *testing.T) {
 
 // Review 1, finding 20: what --limit takes are the oldest, and the help says so.
 func TestLimitOfHeldMailIsWhatItsHelpSays(t *testing.T) {
-	if _, stdout, _ := call(t, "held", "list", "--help"); !strings.Contains(stdout, "at most so many, the ones held longest") {
+	if _, stdout, _ := runIn(t, "held", "list", "--help"); !strings.Contains(stdout, "at most so many, the ones held longest") {
 		t.Error(stdout)
 	}
 }

@@ -100,7 +100,10 @@ func newIncidentShow() *cobra.Command {
 		Short: "show an incident with its time line",
 		Long: strings.TrimSpace(`
 Shows an incident that is open, or was closed a while ago, with its time line: how
-it began, how it was noticed, what was done about it.
+it began, how it was noticed, what was done about it. Of mail from web sites it has
+the site, the plugin, how the site was called, the file and line, and the clients
+whose requests it were: the most frequent of each, with how often they were seen.
+relayguard notice writes a letter about it to the site's owner, without the clients.
 
 Exit status: 0; 1 no such incident is known; 2 usage; 3 cannot tell.`),
 		Example: "  relayguard incident show i-0d5kqw3m8x",
@@ -138,19 +141,23 @@ func writeIncident(b *bytes.Buffer, page render.Page, now time.Time, i *incident
 	l := pairList{}
 	l.add("incident", "%s", i.ID)
 	l.add("origin", "%s", i.Origin)
+	if i.Account != "" && i.Account != i.Origin {
+		l.add("account", "%s", strings.Join(i.Accounts(), ", "))
+	}
 	l.add("cause", "%s", i.Cause)
 	l.known("noticed", i.Noticed)
-	l.add("opened", "%s", stamp(now, i.Opened))
-	l.add("last stop", "%s", stamp(now, i.Updated))
+	l.add("opened", "%s", shortTime(now, i.Opened))
+	l.add("last stop", "%s", shortTime(now, i.Updated))
 	if i.Open() {
 		l.add("state", "open")
 	} else {
-		l.add("state", "closed %s", stamp(now, i.Closed))
+		l.add("state", "closed %s", shortTime(now, i.Closed))
 	}
 	l.add("stops", "%s, %s", counted(i.Stops, "message"), counted(i.Recipients, "recipient"))
 	if i.Reopened > 0 {
 		l.add("came back", "%s", counted(i.Reopened, "time"))
 	}
+	l.details(i.Details)
 	if err := page.Pairs(b, l); err != nil {
 		return err
 	}
@@ -166,11 +173,55 @@ func writeIncident(b *bytes.Buffer, page render.Page, now time.Time, i *incident
 	}
 	b.WriteString("\nwhat next:\n")
 	fmt.Fprintf(b, "  relayguard explain %s\n", shellWord(i.Last, "ID"))
-	if account := shellWord(i.Origin, ""); strings.Contains(account, ":") {
+	site, plugin := incident.SiteOf(i.Origin)
+	account, from := shellWord(i.Accounts()[0], ""), shellWord(i.Origin, "")
+	switch {
+	case from != "" && site != "":
+		fmt.Fprintf(b, "  relayguard origins show %s\n", from)
+		if plugin != "" {
+			fmt.Fprintf(b, "  relayguard held list --plugin %s\n", shellWord(pluginAt(plugin, site), "NAME"))
+		} else {
+			fmt.Fprintf(b, "  relayguard held list --site %s\n", shellWord(site, "SITE"))
+		}
+		fmt.Fprintf(b, "  relayguard notice %s\n", i.ID)
+		if i.Open() {
+			fmt.Fprintf(b, "  relayguard resume %s --cause '...'\n", from)
+		}
+	case strings.Contains(account, ":"):
 		fmt.Fprintf(b, "  relayguard held list --account %s\n", account)
 		if i.Open() {
 			fmt.Fprintf(b, "  relayguard suspend %s --reason '...'\n", account)
 		}
 	}
 	return nil
+}
+
+// details are what is known of the site and the program that the mail is from.
+func (l *pairList) details(d *incident.Details) {
+	if d == nil {
+		return
+	}
+	l.known("site", d.Site)
+	l.known("plugin", d.Plugin)
+	if len(d.Plugins) > 1 || d.Plugin == "" {
+		l.counts("plugins", d.Plugins)
+	}
+	l.counts("entries", d.Entries)
+	l.counts("scripts", d.Scripts)
+	l.counts("web clients", d.WebClients)
+	l.known("looks like", d.Software)
+	l.known("template", d.Template)
+	l.known("node", d.Node)
+}
+
+// counts are values with how often each was seen, a line each.
+func (l *pairList) counts(label string, all []incident.Count) {
+	for _, c := range all {
+		number := number(c.Count)
+		if c.Over > 0 {
+			number = fmt.Sprintf("%d to %d", c.Count-c.Over, c.Count)
+		}
+		*l = append(*l, render.Pair{Label: label, Text: fmt.Sprintf("%s (%s, %s to %s)", c.Value, number, c.First.Local().Format("01-02 15:04"), c.Last.Local().Format("01-02 15:04"))})
+		label = ""
+	}
 }

@@ -218,8 +218,8 @@ func inForce(l *config.Limit, in *limit.Limit) limitShown {
 
 // originOf is the origin that WHO stands for.
 func (s *state) originOf(who string) (origin.Origin, error) {
-	subject, value, err := subjectFor(who, s.desk.UID)
-	o := origin.Origin{UID: origin.NoUID}
+	subject, value, err := subjectFor(who, s.desk.LocalID)
+	o := origin.Origin{UID: origin.NoUID, NodeUID: origin.NoUID}
 	if err != nil {
 		return o, err
 	}
@@ -232,6 +232,13 @@ func (s *state) originOf(who string) (origin.Origin, error) {
 	case policy.SubjectSite:
 		o.Site = key
 	case policy.SubjectLocalUser:
+		uid, node, on := strings.Cut(value, "@")
+		if on {
+			o.NodeUID, _ = strconv.Atoi(uid)
+			o.Node = origin.Key{Value: node, Confidence: origin.Address}
+			o.LocalUser = origin.Key{Value: cmp.Or(s.desk.Nodes.Name(value), "uid:"+value), Confidence: origin.Signed}
+			break
+		}
 		o.UID, _ = strconv.Atoi(value)
 		o.LocalUser = origin.Key{Value: cmp.Or(s.desk.UserName(o.UID), "uid:"+value), Confidence: origin.Kernel}
 	default:
@@ -275,7 +282,7 @@ func (s *state) setLimit(now time.Time, by desk.By, o limitOrder) (policy.Switch
 	}
 	if err == nil {
 		sw.Windows = windowsOf(windows, burst)
-		sw.Subject, sw.Value, err = subjectFor(o.For, s.desk.UID)
+		sw.Subject, sw.Value, err = subjectFor(o.For, s.desk.LocalID)
 	}
 	if err != nil {
 		return sw, control.Errorf(http.StatusBadRequest, "%v", err)
@@ -315,7 +322,7 @@ func (s *state) unsetLimit(now time.Time, by desk.By, o limitOrder) ([]policy.Sw
 // empty if there is none.
 func (s *state) orderAbout(now time.Time, kind policy.SwitchKind, who, rule string) (id string, err error) {
 	want := policy.Switch{Kind: kind, Rule: rule}
-	if want.Subject, want.Value, err = subjectFor(who, s.desk.UID); err == nil {
+	if want.Subject, want.Value, err = subjectFor(who, s.desk.LocalID); err == nil {
 		err = want.CheckSubject()
 	}
 	if err != nil {
@@ -352,6 +359,7 @@ func (s *state) resetLimits(ctx context.Context, now time.Time, by desk.By, o li
 	for _, key := range keys {
 		err = cmp.Or(err, s.budgets.Reset(ctx, now, key))
 	}
+	err = cmp.Or(err, s.desk.OpenForNodes(keys))
 	s.desk.Hurry()
 	return asked(out, err)
 }
@@ -360,7 +368,7 @@ func (s *state) resetLimits(ctx context.Context, now time.Time, by desk.By, o li
 func (s *state) allowBulk(now time.Time, by desk.By, o bulkOrder) (policy.Switch, error) {
 	sw := policy.Switch{Kind: policy.Bulk, Count: o.Count, Until: o.Until, Reason: o.Reason}
 	var err error
-	if sw.Subject, sw.Value, err = subjectFor(o.For, s.desk.UID); err != nil {
+	if sw.Subject, sw.Value, err = subjectFor(o.For, s.desk.LocalID); err != nil {
 		return sw, control.Errorf(http.StatusBadRequest, "%v", err)
 	}
 	return asked(s.desk.Set(now, by, sw))
@@ -371,7 +379,7 @@ func (s *state) pace(now time.Time, by desk.By, o paceOrder) ([]policy.Switch, e
 	if o.Stop {
 		sw := policy.Switch{Kind: policy.Pause, Reason: o.Reason}
 		var err error
-		if sw.Subject, sw.Value, err = subjectFor(o.Account, s.desk.UID); err != nil {
+		if sw.Subject, sw.Value, err = subjectFor(o.Account, s.desk.LocalID); err != nil {
 			return nil, control.Errorf(http.StatusBadRequest, "%v", err)
 		}
 		set, err := s.desk.Set(now, by, sw)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/desk"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/origin"
@@ -21,13 +22,17 @@ type parts struct {
 	lines      policy.Queue
 	uid        func(name string) (int, error)
 	customer   func(*origin.Origin) origin.Key // made by newPolicy
+	learnt     *recognition                    // nil: nothing tells site and plugin
 }
 
 // policyLimits makes the configured limits ready for a phase. An account that
 // local.shared_users names and this machine does not have is none of its senders.
 func policyLimits(c *config.Config, phase policy.Phase, on parts) (*policy.Limits, []error) {
 	var errs []error
-	o := policy.LimitsOptions{Phase: phase, Store: on.store, Retries: on.retries, Item: on.item, Expansions: on.expansions, Lines: on.lines, Customers: on.customer, Location: time.Local}
+	o := policy.LimitsOptions{Phase: phase, Store: on.store, Retries: on.retries, Item: on.item, Expansions: on.expansions, Lines: on.lines, Customers: on.customer, Location: time.Local, SharedUsers: c.Local.SharedUsers}
+	if on.learnt != nil {
+		o.Peaks = on.learnt.peaks
+	}
 	for _, name := range c.Local.SharedUsers {
 		if uid, err := on.uid(name); err == nil {
 			o.SharedUIDs = append(o.SharedUIDs, uid)
@@ -70,6 +75,7 @@ func limitRule(l *config.Limit) (policy.LimitRule, error) {
 	errs = append(errs, err)
 	r.Scope = map[string]policy.Scope{"all": policy.Everyone, "outside": policy.OutsideOnly, "inside": policy.InsideOnly}[l.Recipients]
 	r.Windows = windowsOf(l.Windows, l.Burst)
+	r.Adapt = limit.Adapt{Times: l.Adapt.Count, Days: int((l.Adapt.Length + 24*time.Hour - 1) / (24 * time.Hour))}
 	r.When = policy.When{Origins: l.When.Origins, MinSize: l.When.MinSize, MaxSize: l.When.MaxSize, MinRecipients: l.When.MinRecipients, MaxRecipients: l.When.MaxRecipients,
 		Days: l.When.Days, Header: l.When.Header, NoHeader: l.When.NoHeader}
 	for _, h := range l.When.Hours {
@@ -93,7 +99,7 @@ func windowsOf(windows []config.Window, burst config.Window) (all []limit.Window
 func overrideOf(o *config.Override, uid func(string) (int, error)) (policy.Switch, error) {
 	s := policy.Switch{Kind: policy.Set, Rule: o.Limit, Windows: windowsOf(o.Windows, o.Burst), Reason: o.Reason, By: "the configuration", Until: o.Until}
 	var err error
-	if s.Subject, s.Value, err = subjectFor(o.For, uid); err != nil {
+	if s.Subject, s.Value, err = subjectFor(o.For, func(name string) (string, error) { return (&desk.Desk{UID: uid}).LocalID(name) }); err != nil {
 		return s, err
 	}
 	s.ID = "override:" + o.Limit + ":" + s.About()
@@ -106,7 +112,7 @@ var whoSubjects = map[string]policy.Subject{"login": policy.SubjectLogin, "local
 
 // subjectFor reads WHO: "login:taro@example.jp", "domain:example.jp", a plain
 // login.
-func subjectFor(who string, uid func(string) (int, error)) (policy.Subject, string, error) {
+func subjectFor(who string, localID func(string) (string, error)) (policy.Subject, string, error) {
 	kind, value, found := strings.Cut(who, ":")
 	if !found {
 		kind, value = "login", who
@@ -116,11 +122,11 @@ func subjectFor(who string, uid func(string) (int, error)) (policy.Subject, stri
 	case !known || value == "":
 		return "", "", fmt.Errorf("found %q, want login:NAME, local_user:NAME, network:NAME, site:NAME, plugin:NAME, domain:NAME, customer:NAME or key:VALUE", who)
 	case subject == policy.SubjectLocalUser:
-		n, err := uid(strings.TrimPrefix(value, "uid:"))
+		id, err := localID(strings.TrimPrefix(value, "uid:"))
 		if err != nil {
 			return "", "", fmt.Errorf("%q: %w", who, err)
 		}
-		value = fmt.Sprint(n)
+		value = id
 	}
 	return subject, value, nil
 }

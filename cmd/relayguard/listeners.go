@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 
 	"relayguard/cmd/internal/config"
 	"relayguard/milter"
@@ -47,8 +48,22 @@ func newServer(c *config.Config, g milter.Guard, log *slog.Logger) *milter.Serve
 	}
 }
 
+// bodyBytes is how much of a body is read of mail that came in by a role: of none
+// that no limit per template is for.
+func bodyBytes(c *config.Config) func(policy.Role) int {
+	return func(role policy.Role) int {
+		if role != policy.Local && role != policy.Relay && role != policy.Submission || !slices.ContainsFunc(c.Limits, func(l config.Limit) bool {
+			logins := len(l.When.Origins) == 0 || slices.ContainsFunc(l.When.Origins, func(o string) bool { return !strings.HasPrefix(o, "local_user:") && !strings.HasPrefix(o, "node:") })
+			return slices.Contains(l.Per, "template") && (role != policy.Submission || logins)
+		}) {
+			return 0
+		}
+		return c.Milter.MaxBodyBytes
+	}
+}
+
 // listen opens every socket or none, and reports every one that cannot be.
-func listen(wanted []config.Listener) ([]*milter.Listener, error) {
+func listen(wanted []config.Listener, body func(policy.Role) int) ([]*milter.Listener, error) {
 	var open []*milter.Listener
 	var errs []error
 	for _, w := range wanted {
@@ -57,6 +72,7 @@ func listen(wanted []config.Listener) ([]*milter.Listener, error) {
 			errs = append(errs, fmt.Errorf("listener %q: %w", w.Name, err))
 			continue
 		}
+		l.BodyBytes = body(w.Role)
 		open = append(open, l)
 	}
 	if len(errs) > 0 {

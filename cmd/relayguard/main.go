@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/wrapper"
 )
 
 // version is set by the build.
@@ -43,6 +45,9 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
+	if filepath.Base(os.Args[0]) == wrapper.Name {
+		os.Exit(sendmailMain(os.Args[1:]))
+	}
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -117,7 +122,7 @@ Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
 	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `file`")
 	root.AddCommand(newServe(), newCheck(), newSetup(), newMan(),
 		newStatus(), newExplain(), newDecisions(), newHeld(), newSuspend(), newResume(), newStop(), newStart(),
-		newDeny(), newAllow(), newLimits(), newReplay(), newMetrics(), newIncident(), newJournal(), newQueueHelper())
+		newPHP(), newWordPress(), newDeny(), newAllow(), newLimits(), newReplay(), newMetrics(), newIncident(), newOrigins(), newNotice(), newJournal(), newQueueHelper())
 	return root
 }
 

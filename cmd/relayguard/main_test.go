@@ -15,7 +15,7 @@ import (
 )
 
 // call runs a command line as a user would.
-func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
+func runIn(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	code = run(t.Context(), args, &out, &errs)
@@ -38,7 +38,7 @@ func TestWrongCommandLinesSayWhatIsWrongAndExit2(t *testing.T) {
 		{[]string{"serve", "--config"}, "flag needs an argument"},
 		{[]string{"serve", "--config", "/nonexistent/relayguard.toml"}, "/nonexistent/relayguard.toml"},
 	} {
-		code, stdout, stderr := call(t, c.args...)
+		code, stdout, stderr := runIn(t, c.args...)
 		if code != exitUsage || !strings.Contains(stderr, c.says) || stdout != "" {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q; want 2 and %q", c.args, code, stdout, stderr, c.says)
 		}
@@ -50,7 +50,7 @@ func TestEveryFaultOfTheConfigurationIsSaid(t *testing.T) {
 	if err := os.WriteFile(path, []byte("phase = \"hard\"\n[milter]\nidle_timeout = 0\nnope = 1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	code, _, stderr := call(t, "serve", "--config", path)
+	code, _, stderr := runIn(t, "serve", "--config", path)
 	if code != exitUsage {
 		t.Errorf("exit %d", code)
 	}
@@ -62,7 +62,7 @@ func TestEveryFaultOfTheConfigurationIsSaid(t *testing.T) {
 }
 
 func TestHelpGoesToStandardOutput(t *testing.T) {
-	code, stdout, stderr := call(t, "serve", "--help")
+	code, stdout, stderr := runIn(t, "serve", "--help")
 	if code != exitFine || stderr != "" || !strings.Contains(stdout, "SIGHUP") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
@@ -81,7 +81,7 @@ func commands(c *cobra.Command) []*cobra.Command {
 
 func TestEveryCommandHasAManualPageAndNoPageIsLeft(t *testing.T) {
 	dir := t.TempDir()
-	if code, _, stderr := call(t, "man", dir); code != exitFine {
+	if code, _, stderr := runIn(t, "man", dir); code != exitFine {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
 	pages := map[string]bool{"relayguard.toml.5": true}

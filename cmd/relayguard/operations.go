@@ -131,6 +131,8 @@ func (d *daemon) operations() *control.Mux {
 	})
 	s.limitOperations(m)
 	d.metricsOperation(m)
+	d.originOperations(m)
+	d.siteOperations(m)
 	control.Handle(m, "GET /v1/incidents", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) ([]incident.Incident, error) {
 		return s.book.All(), nil
 	})
@@ -195,7 +197,8 @@ func (s *state) actions(ctx context.Context, most string) ([]action, error) {
 // decisionQuery reads a search from the query of a URL; values writes it.
 func decisionQuery(v url.Values) (journal.Query, error) {
 	q := journal.Query{Account: v.Get("account"), Login: v.Get("login"), LocalUser: v.Get("local_user"), Address: v.Get("address"), Rule: v.Get("rule"),
-		QueueID: v.Get("queue_id"), MessageID: v.Get("message_id"), ClientIP: v.Get("client"), Stage: v.Get("stage"), Before: v.Get("before")}
+		QueueID: v.Get("queue_id"), MessageID: v.Get("message_id"), ClientIP: v.Get("client"), Stage: v.Get("stage"), Before: v.Get("before"),
+		Site: v.Get("site"), Plugin: v.Get("plugin"), Template: v.Get("template"), Node: v.Get("node")}
 	for _, name := range v["verdict"] {
 		verdict, err := policy.ParseVerdict(name)
 		if err != nil {
@@ -247,6 +250,7 @@ type status struct {
 	Store     storeStatus         `json:"store"`
 	Relays    string              `json:"relays,omitempty"` // why other relays may not have this one's orders, or it theirs
 	Waiting   int                 `json:"waiting"`          // held messages that wait for budget
+	Nodes     *nodeStatus         `json:"web_nodes,omitempty"`
 }
 
 type journalStatus struct {
@@ -318,7 +322,8 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 	out.Foreign, out.Queue = s.desk.Looked()
 	standing := s.desk.MTAStopped(ctx, now)
 	out.MTAStop, out.Forbidden = standing.Stop, standing.Forbidden
-	if s.share != nil {
+	out.Nodes = s.nodeStatus(now, c)
+	if s.share != nil && c.Sign.Node == "" {
 		out.Relays = sharing(s.share.Health())
 	}
 	if why := s.noRoom.Load(); why != nil {

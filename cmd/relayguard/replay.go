@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"relayguard/cmd/internal/render"
 	"relayguard/policy"
 	"relayguard/policy/limit"
+	stamps "relayguard/policy/origin/stamp"
 	"relayguard/replay"
 )
 
@@ -144,11 +146,20 @@ func replayed(ctx context.Context, c *config.Config, trace io.Reader, learn time
 	digests.use(make([]byte, itemKeySize)) // the same each time, as the score is to be
 	on := parts{
 		store: store, retries: limit.NewRetries(limit.DefaultUnits), lines: lines, item: digests.of,
-		uid: func(name string) (int, error) { return accounts.Find(name), nil },
+		uid: func(name string) (int, error) { return accounts.Find(name), nil }, learnt: freshRecognition(c),
+	}
+	tried := *c // a trace tells what stamps prove: no key is asked for, and a node's own limits are tried
+	tried.Sign, tried.Nodes, tried.Origin.Fingerprints = config.Sign{}, nil, ""
+	nodes, err := addressesOnly(c.Nodes)
+	if err != nil {
+		return replay.Score{}, &exitError{exitUsage, err}
 	}
 	in := func(phase policy.Phase) (*policy.Policy, []error) {
-		p, errs := newPolicy(c, phase, accounts.Name, on)
+		p, errs := newPolicy(&tried, phase, accounts.Name, on)
 		p.Switches, p.Room = board, room
+		if p.Attribution != nil {
+			p.Attribution.Nodes = nodes
+		}
 		return p, errs
 	}
 	learning, errs := in(policy.Learning)
@@ -162,7 +173,7 @@ func replayed(ctx context.Context, c *config.Config, trace io.Reader, learn time
 	score, err := replay.Run(ctx, replay.NewReader(trace), replay.Options{
 		Learning: learning, Enforce: enforce, LearningFor: learn, Board: board, Lines: lines, Buckets: store, Retries: on.retries, Accounts: accounts,
 		MaxAge: c.Hold.MaxAge, Bounced: c.Hold.BouncePercent, Release: c.Hold.Release,
-		Recipients: c.Milter.MaxRecipients, HeaderBytes: c.Milter.MaxHeaderBytes, HeaderFields: c.Milter.MaxHeaderFields,
+		Recipients: c.Milter.MaxRecipients, HeaderBytes: c.Milter.MaxHeaderBytes, HeaderFields: c.Milter.MaxHeaderFields, BodyBytes: bodyBytes(c),
 		Incidents: newReplayBook(c, board, lines, accounts), Progress: progress,
 	})
 	var format *replay.FormatError
@@ -173,6 +184,18 @@ func replayed(ctx context.Context, c *config.Config, trace io.Reader, learn time
 		return score, &exitError{exitCannotTell, fmt.Errorf("trace: %w", &escapedError{err})}
 	}
 	return score, nil
+}
+
+// addressesOnly knows web nodes by their addresses, and believes nothing of what
+// they sign.
+func addressesOnly(nodes []config.Node) (*stamps.Nodes, error) {
+	all := make([]stamps.Node, len(nodes))
+	for i, n := range nodes {
+		key := make([]byte, 32)
+		rand.Read(key) // never fails
+		all[i] = stamps.Node{Name: n.Name, Key: key, Addresses: n.Prefixes}
+	}
+	return stamps.NewNodes(all, stamps.NewReplays(1))
 }
 
 // writeScore prints a score for people.

@@ -224,7 +224,7 @@ func TestReplayExitCodes(t *testing.T) {
 		{filepath.Join(dir, "none.toml") + " " + good, exitUsage, "none.toml"},
 		{good + " " + good, exitUsage, "good.jsonl:1:"},
 	} {
-		code, stdout, stderr := call(t, strings.Fields("replay --config "+c.args)...)
+		code, stdout, stderr := runIn(t, strings.Fields("replay --config "+c.args)...)
 		if code != c.code || !strings.Contains(stderr, c.says) || (stdout == "") != (code != exitFine) {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q; want %d and %q", c.args, code, stdout, stderr, c.code, c.says)
 		}

@@ -21,7 +21,7 @@ Ends an account's suspension and opens the abuse limits that are shut for it. Fo
 seven days it is on probation: half of each limit. What of its mail is held stays
 held until somebody has looked at it; the command that releases it is told.
 
-` + accountHelp + `
+` + placeHelp + `
 
 Exit status: 0; 1 it was not suspended and no limit shut, or something did not
 work; 2 usage; 3 cannot tell, or not allowed.`),

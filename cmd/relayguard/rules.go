@@ -105,6 +105,10 @@ func newPolicy(c *config.Config, phase policy.Phase, userName func(uid int) stri
 		},
 		Limits: limits,
 	}
+	if on.learnt != nil {
+		p.Attribution, more = on.learnt.attribution(c, on.uid)
+		errs = append(errs, more...)
+	}
 	for _, d := range c.Inside.Domains {
 		p.Inside[d] = true
 	}

@@ -36,7 +36,7 @@ line "verdict" a decision.
 
 SIGHUP reads the configuration again. What is wrong with it is logged, all of
 it, and the old one stays in force. Changes to listeners and to the sections
-milter, journal, alert, store and redis need a restart; the log says so.
+milter, journal, alert, store, redis and most of origin need a restart; the log says so.
 
 SIGTERM and SIGINT drain: no new connections, running transactions finish,
 until milter.drain_timeout is over. A second signal ends at once; the MTA
@@ -69,7 +69,8 @@ type daemon struct {
 	log      *slog.Logger // what must not wait: stops, and all but verdicts
 	verdicts *slog.Logger // of mail that goes on
 	level    *slog.LevelVar
-	failures chan error // of listeners
+	failures chan error  // of listeners
+	changes  chan func() // for run, which alone changes the rules in force
 }
 
 // serve runs until a signal ends it.
@@ -84,7 +85,7 @@ func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer)
 
 	out := telemetry.NewWriter(stderr)
 	defer out.Close()
-	d := &daemon{since: time.Now(), path: path, config: c, level: new(slog.LevelVar)}
+	d := &daemon{since: time.Now(), path: path, config: c, level: new(slog.LevelVar), changes: make(chan func())}
 	d.level.Set(c.Log.Level)
 	var err error
 	if d.log, err = telemetry.NewLogger(out.Urgent(), c.Log.Format, d.level); err != nil {
@@ -140,7 +141,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.guard = guard.New(d.rules.policy, d.verdicts, d.log)
 	d.guard.Journal, d.guard.Watcher = d.state.journal, watcher{d.state}
 	d.server = newServer(d.config, d.guard, d.log)
-	listeners, err := listen(d.config.Listeners)
+	listeners, err := listen(d.config.Listeners, bodyBytes(d.config))
 	if err != nil {
 		d.rules.close()
 		return err
@@ -148,6 +149,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.state.run(d.guard, d.config)
 	d.state.renew(nil, d.config)
 	d.serveControl()
+	d.serveCalls(ctx)
 	d.failures = make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { d.failures <- d.server.Serve(l) }()
@@ -183,6 +185,8 @@ func (d *daemon) run(ctx context.Context, hangup, ends <-chan os.Signal) error {
 			if s := d.reloadUnless(ctx, ends); s != nil {
 				return d.drain(ends, "signal", s.String())
 			}
+		case change := <-d.changes:
+			change()
 		case err := <-d.failures:
 			if errors.Is(err, milter.ErrClosed) {
 				continue
@@ -201,7 +205,7 @@ func (d *daemon) count(msg string) {
 	s, g := &d.server.Stats, &d.guard.Counts
 	d.log.Info(msg, "connections", s.Connections.Load(), "open", s.Open.Load(), "messages", s.Messages.Load(),
 		"told", g.Messages[policy.Tell].Load(), "held", g.Messages[policy.Hold].Load(), "deferred", g.Messages[policy.Defer].Load(),
-		"rejected", g.Messages[policy.Reject].Load(), "refused_recipients", g.Refused.Load(), "late", g.Late.Load(), "refused_connections", s.Refused.Load(),
+		"rejected", g.Messages[policy.Reject].Load(), "refused_recipients", g.Refused.Load(), "refused_calls", g.Called.Load(), "late", g.Late.Load(), "refused_connections", s.Refused.Load(),
 		"malformed", s.Malformed.Load(), "overdue", s.Overdue.Load(), "panics", s.Panics.Load(), "accept_errors", s.AcceptFails.Load())
 }
 
@@ -287,6 +291,7 @@ func (d *daemon) reload(ctx context.Context) {
 	d.state.config.Store(c)
 	d.state.room.SetCaps(caps(c))
 	d.state.lines.SetMost(c.Hold.ServerMessages)
+	d.state.learnt.plugins.SetMost(c.Origin.MaxPlugins)
 	d.state.desk.Hurry()
 	if !released {
 		if err := d.state.desk.RefillLines(ctx, time.Now()); err != nil {
@@ -332,6 +337,12 @@ func (d *daemon) keepUntilRestart(c *config.Config) (restart []string) {
 	if c.MTA.Log != d.config.MTA.Log || c.MTA.QueueHelper != d.config.MTA.QueueHelper {
 		restart = append(restart, "mta.log mta.queue_helper")
 	}
+	if changed := keepOrigin(&c.Origin, &d.config.Origin); changed {
+		restart = append(restart, "origin")
+	}
+	if now, then := bodyBytes(d.config), bodyBytes(c); slices.ContainsFunc([]policy.Role{policy.Local, policy.Relay, policy.Submission}, func(r policy.Role) bool { return now(r) < then(r) }) {
+		restart = append(restart, "limit (per template: until then no text is read)")
+	}
 	if c.Hold.ReconcileEvery != d.config.Hold.ReconcileEvery {
 		restart = append(restart, "hold.reconcile_every")
 	}
@@ -340,6 +351,16 @@ func (d *daemon) keepUntilRestart(c *config.Config) (restart []string) {
 	c.Journal, c.Control.Socket, c.Alert, c.Hold.ReconcileEvery = d.config.Journal, d.config.Control.Socket, d.config.Alert, d.config.Hold.ReconcileEvery
 	c.MTA.Log, c.MTA.QueueHelper = d.config.MTA.Log, d.config.MTA.QueueHelper
 	return restart
+}
+
+// keepOrigin keeps what of a section cannot change while the daemon runs, and says
+// whether something would have.
+func keepOrigin(next, now *config.Origin) bool {
+	kept := *now
+	kept.Fingerprints, kept.MaxPlugins = next.Fingerprints, next.MaxPlugins
+	changed := kept != *next
+	*next = kept
+	return changed
 }
 
 func sameListener(a, b config.Listener) bool {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -45,6 +44,7 @@ type state struct {
 	expansions *trail.Expansions
 	aliases    string       // where they are kept
 	share      *share.Share // nil: no other relay shares orders
+	learnt     *recognition
 	trail      *trail.Trail
 	follower   *maillog.Follower // nil: the MTA's log is not read
 	desk       *desk.Desk
@@ -64,7 +64,7 @@ type state struct {
 
 // nothingCounted is a state for rules that judge no mail.
 func nothingCounted() *state {
-	return &state{board: &policy.Board{}, budgets: memoryBudgets(limit.NewMemoryOf(limit.MemoryOptions{})), retries: limit.NewRetries(1), items: &items{}}
+	return &state{board: &policy.Board{}, budgets: memoryBudgets(limit.NewMemoryOf(limit.MemoryOptions{})), retries: limit.NewRetries(1), items: &items{}, learnt: freshRecognition(config.Default())}
 }
 
 // switchesFile is where the switches are, beside the journal.
@@ -101,6 +101,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	if err := s.openLimits(ctx, c); err != nil {
 		return nil, err
 	}
+	s.learnt = openRecognition(c, *s.items.key.Load(), log)
 	s.seedRoom(ctx)
 	s.desk = &desk.Desk{
 		Journal: s.journal, Queue: &queue.Client{Path: c.MTA.QueueHelper}, Switches: s.switches, Log: log, Room: s.room, Buckets: s.budgets,
@@ -130,6 +131,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 		s.trail.Accepted(w.QueueID, trail.Passed{Charges: paid.Charges, Bounces: paid.Bounces, Recipients: w.Recipients, Counted: w.Waits.Counted})
 	}
 	s.openShare(c)
+	s.openNodes()
 	s.desk.Tell = func(now time.Time, account, text string) { s.book.NoteOrigin(now, account, text) }
 	return s, nil
 }
@@ -230,8 +232,7 @@ func (s *state) openIncidents(ctx context.Context, c *config.Config) {
 	}
 	all := make([]incident.Incident, 0, len(saved))
 	for _, i := range saved {
-		var in incident.Incident
-		if err := json.Unmarshal(i.State, &in); err == nil {
+		if in, err := incidentOf(i); err == nil {
 			all = append(all, in)
 		}
 	}
@@ -239,12 +240,12 @@ func (s *state) openIncidents(ctx context.Context, c *config.Config) {
 }
 
 func (s *state) saveIncident(i incident.Incident) {
-	text, err := json.Marshal(i)
+	kept, err := keptIncident(i)
 	if err != nil {
 		s.log.Error("keep incident", "incident", i.ID, "error", err)
 		return
 	}
-	s.journal.Note(journal.Incident{ID: i.ID, Origin: i.Origin, Cause: i.Cause, Opened: i.Opened, Updated: i.Updated, Closed: i.Closed, State: text})
+	s.journal.Note(kept)
 }
 
 // stillOver keeps an incident open while a bucket that stopped mail is full or
@@ -265,6 +266,8 @@ type watcher struct{ *state }
 
 // Stopped implements guard.Watcher.
 func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
+	w.heard(now, m, d)
+	w.desk.NoteShut(now, d)
 	abuses := w.rules.Load().abuses
 	if d.Waits != nil && slices.ContainsFunc(d.Counters, func(c policy.Counter) bool { return c.Limit == d.Rule && c.Kind == limit.Abuse.String() }) { // at this relay's share, while Redis is away: nothing is shut
 		away := *d
@@ -283,6 +286,7 @@ func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
 
 // Accepted implements guard.Watcher.
 func (w watcher) Accepted(now time.Time, m *policy.Message, d *policy.Decision) {
+	w.heard(now, m, d)
 	if kind, _ := d.Origin.Account(); kind == origin.KindUnknown {
 		return
 	}
@@ -297,6 +301,8 @@ const (
 	tickEvery  = time.Second
 	diskEvery  = 5 * time.Second
 	sweepEvery = time.Minute
+
+	learntEvery = 5 * time.Minute // what a crash forgets of it
 )
 
 // run starts what goes on in the background. Where the MTA's queue is, the rules
@@ -323,6 +329,7 @@ func (s *state) run(g *guard.Guard, c *config.Config) {
 	if s.share != nil {
 		s.work.Go(func() { s.share.Run(ctx) })
 	}
+	s.work.Go(func() { s.desk.RunNodes(ctx) })
 	every(tickEvery, func(now time.Time) {
 		g.Tick(now)
 		s.notePosition()
@@ -335,6 +342,7 @@ func (s *state) run(g *guard.Guard, c *config.Config) {
 		s.expansions.Sweep(now)
 		s.keepExpansions()
 	})
+	every(learntEvery, func(time.Time) { s.learnt.save() })
 	queueDir := s.lookAtDisk("")
 	every(diskEvery, func(time.Time) { queueDir = s.lookAtDisk(queueDir) })
 	s.work.Go(func() { s.reconcile(ctx, c.Hold.ReconcileEvery) })
@@ -436,6 +444,7 @@ func (s *state) close(g *guard.Guard) {
 	}
 	s.book.SaveAll(time.Now())
 	s.keepExpansions()
+	s.learnt.save()
 	if err := s.budgets.close(); err != nil {
 		s.log.Error("some budgets cannot be kept; after a restart they begin lower than they are", "error", err)
 	}

@@ -85,7 +85,7 @@ func (s *state) keepExpansions() {
 
 // parts are what the limits of all configurations stand on.
 func (s *state) parts() parts {
-	p := parts{store: s.budgets, retries: s.retries, item: s.items.of, uid: userID}
+	p := parts{store: s.budgets, retries: s.retries, item: s.items.of, uid: userID, learnt: s.learnt}
 	if s.expansions != nil {
 		p.expansions = s.expansions
 	}
@@ -101,7 +101,7 @@ func (s *state) openShare(c *config.Config) {
 		return
 	}
 	s.share = share.New(share.Options{
-		Client: s.budgets.client, Prefix: c.Redis.Prefix, Relay: relayName(c), File: s.switches, LocalUsers: c.Redis.LocalUsers == "shared", Log: s.log,
+		Client: s.budgets.client, Prefix: c.Redis.Prefix, Relay: relayName(c), File: s.switches, LocalUsers: c.Redis.LocalUsers == "shared", Log: s.log, Node: c.Sign.Node != "",
 		Arrived: s.desk.Arrived, Left: s.desk.Departed,
 	})
 }
@@ -117,8 +117,10 @@ func (s *state) startShare(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, syncAtStart)
 	defer cancel()
-	if err := s.budgets.probe(ctx); err != nil {
-		s.log.Warn("Redis is away: this relay goes by its own budgets", "error", err)
+	if s.budgets.probe != nil {
+		if err := s.budgets.probe(ctx); err != nil {
+			s.log.Warn("Redis is away: this relay goes by its own budgets", "error", err)
+		}
 	}
 	if err := s.share.Sync(ctx); err != nil {
 		s.log.Warn("what admins ordered on other relays is not known yet", "error", err)
@@ -191,6 +193,10 @@ func (s *state) pacing() desk.Pacing {
 // near tells of windows that a message brought close to their count.
 func (s *state) near(now time.Time, account string, all []policy.Counter) {
 	for _, c := range all {
+		account := account
+		if kind, _, _ := strings.Cut(c.Key, ":"); kind == "plugin" || kind == "site" || kind == "template" { // many may share the account
+			account = c.Key
+		}
 		s.book.Near(now, account, c)
 	}
 }

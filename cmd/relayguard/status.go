@@ -76,7 +76,7 @@ func tellDead(cmd *cobra.Command, socket string, asJSON bool) error {
 	}{Socket: socket, Known: "it ended in order, or was never started: its socket is not there"}
 	if info, err := os.Lstat(socket); err == nil {
 		dead.Started = info.ModTime()
-		dead.Known = "it was killed or crashed: it left its socket, started " + stamp(time.Now(), info.ModTime())
+		dead.Known = "it was killed or crashed: it left its socket, started " + shortTime(time.Now(), info.ModTime())
 	} else if !errors.Is(err, os.ErrNotExist) {
 		dead.Known = err.Error()
 	}
@@ -107,7 +107,7 @@ func writeStatus(w io.Writer, page render.Page, s *status) error {
 	fmt.Fprintln(w)
 	var pairs []render.Pair
 	if s.Stopped != nil {
-		pairs = append(pairs, render.Pair{Label: "red switch", Text: fmt.Sprintf("all mail to the outside is held since %s, by %s: %s; relayguard start lets it go", stamp(s.Now, s.Stopped.Since), s.Stopped.By, s.Stopped.Reason)})
+		pairs = append(pairs, render.Pair{Label: "red switch", Text: fmt.Sprintf("all mail to the outside is held since %s, by %s: %s; relayguard start lets it go", shortTime(s.Now, s.Stopped.Since), s.Stopped.By, s.Stopped.Reason)})
 	}
 	if s.MTAStop != "" {
 		pairs = append(pairs, render.Pair{Label: "mta stop", Text: s.MTAStop})
@@ -157,6 +157,7 @@ func (s *status) pairs() []render.Pair {
 	if s.Relays != "" {
 		pairs = append(pairs, render.Pair{Label: "relays", Text: s.Relays})
 	}
+	pairs = append(pairs, s.Nodes.pairs(s.Now)...)
 	if s.Waiting > 0 {
 		pairs = append(pairs, render.Pair{Label: "paced", Text: fmt.Sprintf("%s of it until there is room, then released by itself: relayguard held pace list", counted(s.Waiting, "message"))})
 	}
@@ -166,7 +167,7 @@ func (s *status) pairs() []render.Pair {
 		render.Pair{Label: "journal", Text: s.Journal.line()},
 		render.Pair{Label: "mta log", Text: s.Log.line()},
 		render.Pair{Label: "alerts", Text: alertLine(s.Alerts)},
-		render.Pair{Label: "daemon", Text: fmt.Sprintf("version %s, since %s, %s from the MTA", s.Version, stamp(s.Now, s.Since), counted(s.Open, "connection"))})
+		render.Pair{Label: "daemon", Text: fmt.Sprintf("version %s, since %s, %s from the MTA", s.Version, shortTime(s.Now, s.Since), counted(s.Open, "connection"))})
 }
 
 // accountName is whom a switch is about, a Unix account by its name.

@@ -75,6 +75,9 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (*budget
 	case "memory":
 		return memoryBudgets(limit.NewMemoryOf(memoryOptions(c))), nil
 	case "redis":
+		if c.Sign.Node != "" {
+			return nodeBudgets(ctx, c, log)
+		}
 		return redisBudgets(ctx, c, log)
 	}
 	s, err := sqlite.Open(ctx, sqlite.Options{Path: limitsFile(c), Memory: memoryOptions(c), Log: log})
@@ -98,6 +101,18 @@ func memoryBudgets(m *limit.Memory) *budgets {
 		sweep:  func(now time.Time) { m.Sweep(now) },
 		status: func() storeStatus { return storeStatus{OK: true, Buckets: m.Len(), Forgotten: m.Evicted()} },
 	}
+}
+
+// nodeBudgets are a web node's, which asks no limits: Redis has the relay's orders
+// for it, and nothing of its own.
+func nodeBudgets(ctx context.Context, c *config.Config, log *slog.Logger) (*budgets, error) {
+	remote, err := openRedis(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	b := memoryBudgets(limit.NewMemoryOf(limit.MemoryOptions{}))
+	b.client, b.close = remote.Client(), remote.Close
+	return b, nil
 }
 
 // redisBudgets are shared with other relays. This relay's own, for when Redis is
@@ -215,7 +230,7 @@ func (s *storeStatus) line(now time.Time) string {
 	var parts []string
 	switch {
 	case s.Away:
-		parts = append(parts, fmt.Sprintf("Redis is away since %s, this relay goes by its own budgets, at %g %% of each limit: %s", stamp(now, s.Since), 100*s.Share, s.Text))
+		parts = append(parts, fmt.Sprintf("Redis is away since %s, this relay goes by its own budgets, at %g %% of each limit: %s", shortTime(now, s.Since), 100*s.Share, s.Text))
 	case !s.OK && s.Kind == "redis":
 		parts = append(parts, "what this relay counts for the time when Redis is away may not outlive a restart: "+s.Text)
 	case !s.OK:

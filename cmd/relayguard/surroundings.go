@@ -45,7 +45,7 @@ func (s surroundings) inspect(ctx context.Context) []postfix.Finding {
 			all = append(all, *f)
 		}
 	}
-	return slices.Concat(all, s.groups(), s.redis(ctx))
+	return slices.Concat(all, s.groups(), s.nodes(), s.redis(ctx))
 }
 
 func (s surroundings) daemon(ctx context.Context) *postfix.Finding {
@@ -120,7 +120,7 @@ func (s surroundings) standing(mta *queue.Status) *postfix.Finding {
 		f.Why, f.Remedy = "it cannot be told whether the MTA stops what it should", "the daemon's log says what it goes by: journalctl -u relayguard"
 		return &f
 	}
-	found := desk.Compare(mta, all, userName)
+	found := desk.Compare(mta, all, s.config.Sign.Node, userName)
 	switch {
 	case found.Stop != "":
 		f.What = found.Stop

@@ -14,6 +14,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/share"
 	"relayguard/limitstore/redis"
 	"relayguard/mta/postfix"
 	"relayguard/policy/limit"
@@ -44,11 +45,35 @@ func (s surroundings) redis(ctx context.Context) []postfix.Finding {
 		return append(all, redisFinding("redis-file", postfix.Critical, "redis", err.Error(), "the daemon does not start", "mend the file, or take the key out of the configuration"))
 	}
 	defer store.Close()
+	if s.config.Sign.Node != "" {
+		if f := redisOrders(ctx, store, &s.config.Redis); f != nil {
+			all = append(all, *f)
+		}
+		return all
+	}
 	if f := redisServes(ctx, store, &s.config.Redis); f != nil {
 		f.Where = strings.Join(s.config.Redis.Addresses, ", ")
 		return append(all, *f)
 	}
 	return append(all, redisHealth(ctx, store, &s.config.Redis)...)
+}
+
+// redisOrders is a finding if a web node cannot read the relay's orders.
+func redisOrders(ctx context.Context, store *redis.Store, r *config.Redis) *postfix.Finding {
+	ctx, cancel := context.WithTimeout(ctx, redisWait)
+	defer cancel()
+	err := store.Ping(ctx)
+	remedy := "start Redis, or mend redis.addresses, its password or the network between"
+	if err == nil {
+		err = share.Probe(ctx, store.Client(), r.Prefix)
+		remedy = fmt.Sprintf("let the node's user read them: ACL SETUSER ... resetkeys %%R~{%[1]s}:switches* resetchannels &{%[1]s}:switches -@all +@connection +eval_ro +evalsha_ro +get +hscan +time +subscribe +unsubscribe", r.Prefix)
+	}
+	if err == nil {
+		return nil
+	}
+	f := redisFinding("redis-orders", postfix.Warning, strings.Join(r.Addresses, ", "), "the relay's orders cannot be read: "+err.Error(),
+		"this web node holds what it knew last to be shut, and nothing else; the relay stops the mail", remedy)
+	return &f
 }
 
 func redisFinding(id string, severity postfix.Severity, where, what, why, remedy string) postfix.Finding {

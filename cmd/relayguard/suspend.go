@@ -13,9 +13,13 @@ import (
 )
 
 // accountHelp says how accounts are written.
-const accountHelp = `ACCOUNT is login:NAME, local_user:NAME (a Unix account) or network:NAME (a trusted
-network); a name alone is a login, unless a Unix account has the same: then say
-which is meant.`
+const accountHelp = `ACCOUNT is login:NAME, local_user:NAME (a Unix account; of a web node NAME@NODE)
+or network:NAME (a trusted network); a name alone is a login, unless a Unix account
+has the same: then say which is meant.`
+
+// placeHelp is accountHelp where sites and plugins are meant, too.
+const placeHelp = accountHelp + ` It may also be site:NAME (a web site),
+plugin:NAME@SITE, or plugin:NAME (on all sites).`
 
 // certain refuses a name alone that is a Unix account's: to stop the login of
 // that name would stop nothing of what the account sends.
@@ -40,13 +44,15 @@ func newSuspend() *cobra.Command {
 Stops what an account sends, not what it gets, until it is resumed or --for is
 over: new mail is refused, and what it has in the queue is held. Mail programs see
 550; sendmail(1) refuses a Unix account of its own, and what comes from one that
-many sites share is held.
+many sites share is held. A site's or a plugin's mail is refused by
+relayguard-sendmail, so that PHP's mail() is false (relayguard php install), and
+held where PHP does not use that; above the caps on held mail it is refused.
 
-` + accountHelp + `
+` + placeHelp + `
 
 Exit status: 0; 1 it is suspended, but something else did not work; 2 usage; 3
 cannot tell, or not allowed.`),
-		Example: "  relayguard suspend taro@example.jp --reason 'password stolen'\n  relayguard suspend local_user:site12 --for 2h --reason 'spam from a form'",
+		Example: "  relayguard suspend taro@example.jp --reason 'password stolen'\n  relayguard suspend local_user:site12 --for 2h --reason 'spam from a form'\n  relayguard suspend plugin:share-by-mail@shop.example.jp --reason 'abused'",
 		Args:    exactly("ACCOUNT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := needed(cmd, "reason", reason, "say why, for the journal and for who asks later"); err != nil {

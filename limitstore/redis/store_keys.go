@@ -26,13 +26,14 @@ const (
 	aStep     = 't'
 )
 
-// own: what the value says is something else on each relay.
+// own: what the value says is something else on each relay. An account of a web
+// node, "local_user:1001@web3", is the same on all.
 func (s *Store) own(value string) bool {
 	if s.options.Own == "" {
 		return false
 	}
 	for part := range strings.SplitSeq(value, " ") {
-		if strings.HasPrefix(part, "local_user:") || strings.HasPrefix(part, "shared_user:") || strings.HasPrefix(part, "machine:") {
+		if strings.HasPrefix(part, "local_user:") && !strings.Contains(part, "@") || strings.HasPrefix(part, "shared_user:") || strings.HasPrefix(part, "machine:") {
 			return true
 		}
 	}

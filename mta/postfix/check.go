@@ -41,6 +41,10 @@ type Inspection struct {
 	Deadline  time.Duration // the guard's own for a decision; zero: 5 s
 	GuardUser string        // who owns the sockets; empty: any
 
+	// NodeHeader is the field by which the relay knows this web node's mail; empty:
+	// this is no web node.
+	NodeHeader string
+
 	// Probe asks each SMTP service whether it relays for strangers; nil: that
 	// is not tried.
 	Probe RelayProbe
@@ -60,6 +64,7 @@ func Inspect(ctx context.Context, in Inspection) []Finding {
 		}
 	}
 	r.qmqp()
+	r.webNode(ctx)
 	r.milterMaps(ctx)
 	r.mynetworks(ctx)
 	r.timeouts()

@@ -30,7 +30,7 @@ smtp unix - - y - - smtp
 relay unix - - y - - smtp -o syslog_name=postfix/$service_name
 `
 
-var localMail = LocalMail{DaemonName: "LOCAL-PICKUP", UIDHeader: "X-Relayguard-Uid"}
+var localMail = LocalMail{DaemonName: "LOCAL-PICKUP", UIDHeader: "X-Relayguard-Uid", Strip: []string{"X-Relayguard-Origin"}}
 
 // instance is a private Postfix configuration, never started, with the guard's
 // sockets in its queue directory.

@@ -13,17 +13,18 @@ import (
 var parameters = []string{
 	"always_bcc", "sender_bcc_maps",
 	"bounce_queue_lifetime", "empty_address_recipient", "hash_queue_depth", "hash_queue_names", "maximal_queue_lifetime",
-	"command_directory", "config_directory", "content_filter", "cleanup_service_name", "data_directory",
+	"command_directory", "config_directory", "content_filter", "cleanup_service_name", "data_directory", "default_transport",
 	"header_checks", "inet_interfaces", "info_log_addr_form", "mail_name", "mail_owner", "mail_version", "maillog_file", "master_service_disable",
 	"milter_command_timeout", "milter_connect_timeout", "milter_content_timeout", "milter_default_action",
 	"milter_header_checks", "milter_macro_daemon_name", "milter_protocol",
 	"mydestination", "mydomain", "myhostname", "mynetworks", "myorigin",
 	"non_smtpd_milters", "parent_domain_matches_subdomains", "qmqpd_authorized_clients", "queue_directory",
-	"receive_override_options", "recipient_delimiter", "relay_domains", "sendmail_path", "setgid_group",
-	"smtp_header_checks", "smtpd_authorized_xclient_hosts", "smtpd_milter_maps", "smtpd_milters",
+	"receive_override_options", "recipient_bcc_maps", "recipient_delimiter", "relay_domains", "relayhost",
+	"sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps", "sendmail_path", "setgid_group",
+	"smtp_generic_maps", "smtp_header_checks", "smtpd_authorized_xclient_hosts", "smtpd_milter_maps", "smtpd_milters",
 	"smtpd_recipient_restrictions", "smtpd_relay_restrictions", "smtpd_restriction_classes", "smtpd_sasl_auth_enable", "smtpd_sender_login_maps",
 	"smtpd_tls_auth_only", "smtpd_tls_security_level", "smtpd_tls_wrappermode", "smtpd_use_tls", "smtpd_enforce_tls",
-	"virtual_alias_domains", "virtual_alias_maps", "virtual_mailbox_domains",
+	"transport_maps", "virtual_alias_domains", "virtual_alias_maps", "virtual_mailbox_domains",
 }
 
 // Instance is one Postfix as it was configured when Load read it. Its methods

@@ -23,6 +23,10 @@ const (
 type LocalMail struct {
 	DaemonName string // {daemon_name} of pickup's cleanup service: "LOCAL-PICKUP"
 	UIDHeader  string // the field that tells the uid: "X-Relayguard-Uid"
+
+	// Strip names further fields that must not leave this machine. The guard takes
+	// them off what it sees; Postfix sees to what goes round the guard.
+	Strip []string
 }
 
 // Place says what kind of thing a Setting is.
@@ -258,7 +262,7 @@ func (p *plan) local() {
 		"mail from sendmail(1), PHP's mail() and cron asks the guard; first, so that the uid header is the first header")
 	uidFile, stripFile := filepath.Join(p.i.ConfigDir, uidChecksFile), filepath.Join(p.i.ConfigDir, stripChecksFile)
 	p.file(uidFile, uidChecks(p.mail.UIDHeader), "copies the uid that Postfix writes into Received, which milters do not see, into a header that they see; drops forged ones")
-	p.file(stripFile, "# Made by relayguard setup postfix.\n/^"+p.mail.UIDHeader+":/ IGNORE\n", "drops that header on the way out")
+	p.file(stripFile, p.mail.stripChecks(), "drops that header, and others of the guard's, on the way out")
 	p.main("smtp_header_checks", p.raw["smtp_header_checks"], inFront("regexp:"+stripFile, p.raw["smtp_header_checks"]), "the uid header does not leave this machine")
 	for n := range p.i.Services {
 		if s := &p.i.Services[n]; s.Command == "smtp" {
@@ -348,6 +352,15 @@ func uidChecks(header string) string {
 	return "# Made by relayguard setup postfix. Only the first " + header + " of a message is true.\n" +
 		"/^" + header + ":/ IGNORE\n" +
 		`/^Received: by [^ ]+ \([^,()]+, from userid ([0-9]+)\)/ PREPEND ` + header + ": $1\n"
+}
+
+// stripChecks is the table for what leaves this machine.
+func (m *LocalMail) stripChecks() string {
+	text := "# Made by relayguard setup postfix.\n"
+	for _, name := range append([]string{m.UIDHeader}, m.Strip...) {
+		text += "/^" + name + ":/ IGNORE\n"
+	}
+	return text
 }
 
 // inFront puts a table first in a list of tables: the first that matches a

@@ -205,7 +205,7 @@ func TestPlanSaysWhatBecomesOfOwnHeaderChecks(t *testing.T) {
 func TestPlanTakesNamesFromTheConfiguration(t *testing.T) {
 	in := newInstance(t, "", masterCF)
 	setup := in.setup(t)
-	setup.LocalMail = LocalMail{DaemonName: "CRON-AND-PHP", UIDHeader: "X-Sent-By"}
+	setup.LocalMail = LocalMail{DaemonName: "CRON-AND-PHP", UIDHeader: "X-Sent-By", Strip: []string{"X-Relayguard-Origin"}}
 	settings, err := setup.Plan(t.Context(), in.load(t))
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +214,7 @@ func TestPlanTakesNamesFromTheConfiguration(t *testing.T) {
 	for _, s := range settings {
 		text.WriteString(s.Value + "\n")
 	}
-	for _, want := range []string{"milter_macro_daemon_name=CRON-AND-PHP", "PREPEND X-Sent-By: $1", "/^X-Sent-By:/ IGNORE"} {
+	for _, want := range []string{"milter_macro_daemon_name=CRON-AND-PHP", "PREPEND X-Sent-By: $1", "/^X-Sent-By:/ IGNORE", "/^X-Relayguard-Origin:/ IGNORE"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
 		}

@@ -106,20 +106,37 @@ func (l *Limit) Charge(value string, amount int64, items []Item) Charge {
 	return Charge{Key: Key{Limit: l.Name, Value: value}, Kind: l.Kind, Counts: l.Counts, Windows: l.Windows, Amount: amount, Items: items}
 }
 
+// Default is a limit of a fresh install, and when it is asked.
+type Default struct {
+	Limit
+	Adapt   Adapt
+	Outside bool     // only recipients outside count
+	Origins []string // patterns of whose mail it is about; none: everybody's
+}
+
 // Defaults are the limits of a fresh install, for the keys that this package
 // knows. The caller owns the slice.
-func Defaults() []Limit {
+func Defaults() []Default {
 	const hour, day = time.Hour, 24 * time.Hour
-	volume := func(name string, per Per, windows ...Window) Limit {
-		return Limit{Name: name, Per: []Per{per}, Counts: Recipients, Kind: Volume, Windows: windows}
+	volume := func(name string, per Per, windows ...Window) Default {
+		return Default{Limit: Limit{Name: name, Per: []Per{per}, Counts: Recipients, Kind: Volume, Windows: windows}}
 	}
 	burst := func(count int64) Window { return Window{Count: count, Length: 10 * time.Minute, Burst: true} }
-	return []Limit{
+	strangers := func(name string, per Per) Default {
+		return Default{
+			Limit: Limit{Name: name, Per: []Per{per}, Counts: FirstTime, Kind: Abuse, Windows: []Window{burst(25), {Count: 40, Length: day}}},
+			Adapt: Adapt{Times: 3, Days: 21},
+		}
+	}
+	template := strangers("template-first-time", Template)
+	template.Outside, template.Origins = true, []string{"local_user:*", "node:*"}
+	return []Default{
 		volume("login-volume", Login, burst(150), Window{Count: 300, Length: hour}, Window{Count: 1500, Length: day}),
 		volume("local-user-volume", LocalUser, burst(150), Window{Count: 300, Length: hour}, Window{Count: 2000, Length: day}),
 		volume("shared-user-volume", SharedUser, burst(1500), Window{Count: 3000, Length: hour}, Window{Count: 20000, Length: day}),
 		volume("site-volume", Site, burst(150), Window{Count: 300, Length: hour}, Window{Count: 2000, Length: day}),
 		volume("machine-volume", Machine, burst(250), Window{Count: 500, Length: hour}),
-		{Name: "plugin-first-time", Per: []Per{Plugin}, Counts: FirstTime, Kind: Abuse, Windows: []Window{burst(25), {Count: 40, Length: day}}},
+		strangers("plugin-first-time", Plugin),
+		template,
 	}
 }

@@ -12,7 +12,7 @@ import (
 func TestDefaultsAreTheShippedTable(t *testing.T) {
 	const hour, day = time.Hour, 24 * time.Hour
 	want := map[limit.Per][3]int64{ // burst, hour, day
-		limit.Login: {150, 300, 1500}, limit.LocalUser: {150, 300, 2000}, limit.SharedUser: {1500, 3000, 20000}, limit.Site: {150, 300, 2000}, limit.Machine: {250, 500}, limit.Plugin: {25, 0, 40},
+		limit.Login: {150, 300, 1500}, limit.LocalUser: {150, 300, 2000}, limit.SharedUser: {1500, 3000, 20000}, limit.Site: {150, 300, 2000}, limit.Machine: {250, 500}, limit.Plugin: {25, 0, 40}, limit.Template: {25, 0, 40},
 	}
 	names := map[string]bool{}
 	for _, l := range limit.Defaults() {
@@ -21,8 +21,12 @@ func TestDefaultsAreTheShippedTable(t *testing.T) {
 		}
 		row, ok := want[l.Per[0]]
 		counts, kind := limit.Recipients, limit.Volume
-		if l.Per[0] == limit.Plugin {
+		adapts := l.Per[0] == limit.Plugin || l.Per[0] == limit.Template
+		if adapts {
 			counts, kind = limit.FirstTime, limit.Abuse
+		}
+		if adapts != (l.Adapt == limit.Adapt{Times: 3, Days: 21}) {
+			t.Errorf("%s adapts by %+v", l.Name, l.Adapt)
 		}
 		if !ok || len(l.Per) != 1 || l.Counts != counts || l.Kind != kind || names[l.Name] {
 			t.Errorf("%+v is not in the table", l)
@@ -54,7 +58,7 @@ func TestDefaultsAreTheShippedTable(t *testing.T) {
 }
 
 func TestCheckNamesEveryFault(t *testing.T) {
-	good := limit.Defaults()[0]
+	good := limit.Defaults()[0].Limit
 	for _, c := range []struct {
 		spoil func(*limit.Limit)
 		want  []string
@@ -114,7 +118,7 @@ func TestWhileLearningOnlyBurstsAndAbuseAct(t *testing.T) {
 }
 
 func TestProbationHalves(t *testing.T) {
-	l := limit.Defaults()[0]
+	l := limit.Defaults()[0].Limit
 	l.Windows[0].Count, l.Windows[1].Count = 1, 301
 	h := l.Halved()
 	if h.Windows[0].Count != 1 || h.Windows[1].Count != 150 || h.Windows[2].Count != 750 || !h.Windows[0].Burst || h.Name != l.Name {
@@ -129,7 +133,7 @@ func TestProbationHalves(t *testing.T) {
 }
 
 func TestChargeIsOfItsLimit(t *testing.T) {
-	l, items := limit.Defaults()[0], []limit.Item{1, 2}
+	l, items := limit.Defaults()[0].Limit, []limit.Item{1, 2}
 	l.Counts = limit.Distinct
 	if c := l.Charge("login:taro@example.jp", 7, items); c.Amount != 7 || len(c.Items) != 2 || c.Counts != limit.Distinct || c.Key != (limit.Key{Limit: "login-volume", Value: "login:taro@example.jp"}) || c.Kind != limit.Volume || len(c.Windows) != 3 {
 		t.Errorf("%+v", c)

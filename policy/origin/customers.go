@@ -12,7 +12,7 @@ type Customer struct {
 	Name       string
 	Logins     []string
 	Domains    []string // of logins and sites; none below
-	LocalUsers []string // by name or uid
+	LocalUsers []string // by name or uid, on a web node with "@NODE"
 	Sites      []string
 	Networks   []string // names of trusted networks
 }
@@ -101,11 +101,17 @@ func (c *Customer) belongings() []belonging {
 
 func host(s string) string { return strings.ToLower(strings.TrimSuffix(s, ".")) }
 
+// localUser is a Unix account by its name or its uid, of this machine or of a web
+// node: "acme", "uid:6001", "acme@web3", "uid:6001@web3".
 func localUser(s string) string {
-	if uid, err := strconv.ParseUint(strings.TrimPrefix(s, "uid:"), 10, 32); err == nil {
-		return "uid:" + strconv.FormatUint(uid, 10)
+	account, node, on := strings.Cut(s, "@")
+	if uid, err := strconv.ParseUint(strings.TrimPrefix(account, "uid:"), 10, 32); err == nil {
+		account = "uid:" + strconv.FormatUint(uid, 10)
 	}
-	return s
+	if on {
+		return account + "@" + node
+	}
+	return account
 }
 
 // Find is the customer of the account, else of the proven site, with the
@@ -120,7 +126,7 @@ func (c *Customers) Find(o *Origin) Key {
 	case name == "" && kind == KindLogin:
 		name = c.names[belonging{kindDomain, o.Domain()}]
 	case name == "" && kind == KindLocalUser && c.uids:
-		name = c.names[belonging{kind, "uid:" + strconv.Itoa(o.UID)}]
+		name = c.names[belonging{kind, "uid:" + o.LocalID()}]
 	}
 	if name != "" {
 		return Key{name, account.Confidence}

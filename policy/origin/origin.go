@@ -70,10 +70,35 @@ type Evidence struct {
 	SiteConfidence     Confidence
 	PluginConfidence   Confidence
 	TemplateConfidence Confidence
+
+	// LocalUser is the name of the Unix account where something else than UID tells
+	// it, on Node if that is set, LocalConfidence how surely. With a UID it is the
+	// confidence of that, unless Unknown, which is Kernel.
+	LocalUser       string
+	LocalConfidence Confidence
+
+	// Node is the web node that the message comes from, by its address; NodeUID the
+	// Unix account there, by the node's signature, NoUID without one.
+	Node    string
+	NodeUID int
+
+	Call Call
+}
+
+// Call is what is known of the call of mail() that a message came from. None of
+// it is a key: it is for people to read.
+type Call struct {
+	Entry     string // "ajax", "cron", "rest", "page", ...
+	Script    string // file:line
+	WebClient string // address of the client of the web request
+	Pool      string // of php-fpm
+	Dir       string // in which the mail was handed in
+	Software  string // what its form looks like
+	Blog      int    // of a multisite network
 }
 
 // NewEvidence returns evidence of nobody.
-func NewEvidence() Evidence { return Evidence{UID: NoUID} }
+func NewEvidence() Evidence { return Evidence{UID: NoUID, NodeUID: NoUID} }
 
 // Key is one thing a message is known by. The zero value is "not known".
 type Key struct {
@@ -91,8 +116,9 @@ func (k Key) Proven() bool { return k.Known() && k.Confidence >= Address }
 // Origin is all that is known of who sent a message.
 type Origin struct {
 	Login      Key // SASL login, lower case; or the one a certificate stands for
-	LocalUser  Key // Unix account, by name where it has one, else "uid:N"
+	LocalUser  Key // Unix account, by name where it has one, else "uid:N"; on a web node with "@NODE"
 	Network    Key // name of the trusted network
+	Node       Key // web node that sent it
 	Site       Key // web site, lower case: "shop.example.jp"
 	Plugin     Key // extension of the site, lower case; OwnSoftware for the site's own
 	Template   Key // what the text looks like
@@ -104,6 +130,8 @@ type Origin struct {
 	QueueID    string
 	LoginBy    string // how the login was proven: the SASL mechanism, "XCLIENT", "certificate"
 	UID        int    // NoUID if unknown
+	NodeUID    int    // the same on Node
+	Call       Call
 }
 
 // Kind names what kind of account a message belongs to.
@@ -114,6 +142,7 @@ const (
 	KindLogin     Kind = "login"
 	KindLocalUser Kind = "local_user"
 	KindNetwork   Kind = "network"
+	KindNode      Kind = "node" // a web node that does not say whose it is: like unknown, judged by template
 )
 
 // Account is the one key that answers for the message, the surest kind first;
@@ -124,6 +153,8 @@ func (o *Origin) Account() (Kind, Key) {
 		return KindLogin, o.Login
 	case o.LocalUser.Known():
 		return KindLocalUser, o.LocalUser
+	case o.Node.Known():
+		return KindNode, o.Node
 	case o.Network.Known():
 		return KindNetwork, o.Network
 	}
@@ -140,12 +171,27 @@ func (o *Origin) Name() string {
 }
 
 // Stable is the account in a form that does not change while its name becomes
-// known: a Unix account is its uid, "local_user:33".
+// known: a Unix account is its uid, "local_user:33", on a web node
+// "local_user:1001@web3".
 func (o *Origin) Stable() string {
 	if kind, _ := o.Account(); kind == KindLocalUser {
-		return string(kind) + ":" + strconv.Itoa(o.UID)
+		if id := o.LocalID(); id != "" {
+			return string(kind) + ":" + id
+		}
 	}
 	return o.Name()
+}
+
+// LocalID is the uid of the Unix account, "33", or on a web node "1001@web3"; empty
+// if it is not known.
+func (o *Origin) LocalID() string {
+	switch {
+	case o.UID != NoUID:
+		return strconv.Itoa(o.UID)
+	case o.NodeUID != NoUID && o.Node.Known():
+		return strconv.Itoa(o.NodeUID) + "@" + o.Node.Value
+	}
+	return ""
 }
 
 // Domain is the domain of the login, else of the proven site: "example.jp". Empty
@@ -201,6 +247,8 @@ func (f *Finder) Find(e *Evidence) Origin {
 		MessageID: e.MessageID,
 		QueueID:   e.QueueID,
 		UID:       e.UID,
+		NodeUID:   e.NodeUID,
+		Call:      e.Call,
 	}
 	o.MailFrom = claimed(e.MailFrom)
 	o.HeaderFrom = claimed(e.HeaderFrom)
@@ -210,8 +258,11 @@ func (f *Finder) Find(e *Evidence) Origin {
 			o.Network = Key{n.Name, Address}
 		}
 	}
-	if e.UID != NoUID {
-		o.LocalUser = Key{f.userName(e.UID), Kernel}
+	if e.Node != "" && !e.Submitted {
+		o.Node = label(e.Node, Address)
+	}
+	if o.LocalUser = f.localUser(e); !o.LocalUser.Known() || o.UID != NoUID || !o.Node.Known() {
+		o.NodeUID = NoUID
 	}
 	switch login := f.untagged(strings.ToLower(e.Login)); {
 	case login != "":
@@ -224,6 +275,26 @@ func (f *Finder) Find(e *Evidence) Origin {
 	o.attribute(e)
 	o.Customer = f.Customers.Find(&o)
 	return o
+}
+
+// localUser is the Unix account: by the uid of the kernel or of the wrapper, by
+// what the node that it is on has signed, or by what the MTA wrote.
+func (f *Finder) localUser(e *Evidence) Key {
+	switch {
+	case e.UID != NoUID && e.LocalConfidence == Wrapper:
+		return Key{f.userName(e.UID), Wrapper}
+	case e.UID != NoUID:
+		return Key{f.userName(e.UID), Kernel}
+	case e.LocalConfidence < Address: // claimed
+		return Key{}
+	case e.Node == "":
+		return label(e.LocalUser, e.LocalConfidence)
+	case e.LocalUser != "":
+		return label(strings.ReplaceAll(e.LocalUser, "@", "_")+"@"+e.Node, e.LocalConfidence)
+	case e.NodeUID != NoUID:
+		return label("uid:"+strconv.Itoa(e.NodeUID)+"@"+e.Node, e.LocalConfidence)
+	}
+	return Key{}
 }
 
 func (f *Finder) userName(uid int) string {

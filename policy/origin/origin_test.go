@@ -94,3 +94,69 @@ func TestConfidenceOrder(t *testing.T) {
 		t.Errorf("names %v", names)
 	}
 }
+
+// Mail of a web node: by its address alone nobody's, by its signature that of a
+// Unix account there.
+func TestMailOfAWebNode(t *testing.T) {
+	networks, errs := origin.NewNetworks([]origin.Network{{Name: "web", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Reason: "web nodes", Owner: "ops"}})
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	customers, errs := origin.NewCustomers([]origin.Customer{{Name: "acme", LocalUsers: []string{"site12@web3", "2000@web3"}}, {Name: "bolt", LocalUsers: []string{"site12", "2000"}}})
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	finder := origin.Finder{Networks: networks, Customers: customers, UserName: func(uid int) string { return map[int]string{1001: "ours", 1002: "site12"}[uid] }}
+	for _, c := range []struct {
+		name           string
+		be             func(*origin.Evidence)
+		kind           origin.Kind
+		account        string
+		stable         string
+		confidence     origin.Confidence
+		customer, user string
+	}{
+		{"unsigned", func(*origin.Evidence) {}, origin.KindNode, "node:web3", "node:web3", origin.Address, "", ""},
+		{"signed", func(e *origin.Evidence) { e.NodeUID, e.LocalUser, e.LocalConfidence = 1001, "site12", origin.Signed }, origin.KindLocalUser, "local_user:site12@web3", "local_user:1001@web3", origin.Signed, "acme", "site12@web3"},
+		{"signed without a name", func(e *origin.Evidence) { e.NodeUID, e.LocalConfidence = 2000, origin.Signed }, origin.KindLocalUser, "local_user:uid:2000@web3", "local_user:2000@web3", origin.Signed, "acme", "uid:2000@web3"},
+		{"signed without a uid", func(e *origin.Evidence) { e.LocalUser, e.LocalConfidence = "other", origin.Signed }, origin.KindLocalUser, "local_user:other@web3", "local_user:other@web3", origin.Signed, "", "other@web3"},
+		{"signed with neither", func(e *origin.Evidence) { e.LocalConfidence = origin.Signed }, origin.KindNode, "node:web3", "node:web3", origin.Address, "", ""},
+		{"a name that looks like another node's", func(e *origin.Evidence) { e.LocalUser, e.LocalConfidence = "site12@web4", origin.Signed }, origin.KindLocalUser, "local_user:site12_web4@web3", "local_user:site12_web4@web3", origin.Signed, "", "site12_web4@web3"},
+		{"claimed", func(e *origin.Evidence) { e.NodeUID, e.LocalUser, e.LocalConfidence = 1001, "site12", origin.Claimed }, origin.KindNode, "node:web3", "node:web3", origin.Address, "", ""},
+		{"with AUTH", func(e *origin.Evidence) { e.Login = "taro" }, origin.KindLogin, "login:taro", "login:taro", origin.Kernel, "", ""},
+	} {
+		e := origin.NewEvidence()
+		e.ClientIP, e.Node = netip.MustParseAddr("192.0.2.13"), "web3"
+		c.be(&e)
+		o := finder.Find(&e)
+		kind, key := o.Account()
+		if kind != c.kind || key.Confidence != c.confidence || o.Name() != c.account || o.Stable() != c.stable || o.Customer.Value != c.customer || o.LocalUser.Value != c.user || o.Node.Value != "web3" {
+			t.Errorf("%s: %v %+v, %s, %s, customer %q", c.name, kind, key, o.Name(), o.Stable(), o.Customer.Value)
+		}
+	}
+}
+
+// Of local mail the uid says whose it is; a name only where there is none.
+func TestWhatTellsTheUnixAccount(t *testing.T) {
+	finder := origin.Finder{UserName: func(uid int) string { return map[int]string{33: "www-data"}[uid] }}
+	for _, c := range []struct {
+		name   string
+		be     func(*origin.Evidence)
+		want   origin.Key
+		stable string
+	}{
+		{"the kernel", func(e *origin.Evidence) { e.UID = 33 }, origin.Key{Value: "www-data", Confidence: origin.Kernel}, "local_user:33"},
+		{"the wrapper", func(e *origin.Evidence) { e.UID, e.LocalConfidence = 33, origin.Wrapper }, origin.Key{Value: "www-data", Confidence: origin.Wrapper}, "local_user:33"},
+		{"a name beside the uid", func(e *origin.Evidence) { e.UID, e.LocalUser, e.LocalConfidence = 33, "root", origin.Signed }, origin.Key{Value: "www-data", Confidence: origin.Kernel}, "local_user:33"},
+		{"a name", func(e *origin.Evidence) { e.LocalUser, e.LocalConfidence = "alice", origin.Kernel }, origin.Key{Value: "alice", Confidence: origin.Kernel}, "local_user:alice"},
+		{"a claimed name", func(e *origin.Evidence) { e.LocalUser, e.LocalConfidence = "alice", origin.Claimed }, origin.Key{}, "unknown"},
+		{"a uid of no node", func(e *origin.Evidence) { e.NodeUID = 33 }, origin.Key{}, "unknown"},
+		{"handed in here, whatever the address", func(e *origin.Evidence) { e.Submitted, e.Node, e.UID = true, "web3", 33 }, origin.Key{Value: "www-data", Confidence: origin.Kernel}, "local_user:33"},
+	} {
+		e := origin.NewEvidence()
+		c.be(&e)
+		if o := finder.Find(&e); o.LocalUser != c.want || o.Stable() != c.stable {
+			t.Errorf("%s: %+v, %s", c.name, o.LocalUser, o.Stable())
+		}
+	}
+}

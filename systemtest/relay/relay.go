@@ -74,6 +74,9 @@ func Start(ctx context.Context, o Options) (*Relay, error) {
 	r := &Relay{Postfix: p, options: o, ConfigPath: filepath.Join(p.Dir, "relayguard.toml")}
 	err = os.Mkdir(r.StateDir(), 0o750)
 	if err == nil {
+		err = os.Mkdir(filepath.Dir(r.CallSocket()), 0o755)
+	}
+	if err == nil {
 		err = r.WriteConfig(o.Phase, o.Config)
 	}
 	if err == nil && !o.NoHelper {
@@ -106,6 +109,9 @@ func (r *Relay) WriteConfig(phase, more string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "phase = %q\n\n[mta]\nconfig_directory = %q\nlog = %q\nqueue_helper = %q\nqueue_state = %q\n\n[log]\nformat = \"json\"\n", phase, r.ConfigDir, r.LogPath(), r.helperSocket(), r.queueState())
 	fmt.Fprintf(&b, "\n[journal]\ndirectory = %q\n\n[control]\nsocket = %q\n", r.JournalDir(), filepath.Join(r.StateDir(), "control.sock"))
+	if !strings.Contains(more, "[origin]") {
+		fmt.Fprintf(&b, "\n[origin]\ncall_socket = %q\n", r.CallSocket())
+	}
 	if !strings.Contains(more, "[alert]") {
 		b.WriteString("\n[alert]\nsyslog = false\ncommand = \"/bin/true\"\n") // the machine's syslog is not the test's
 	}
@@ -127,6 +133,9 @@ func (r *Relay) WriteConfig(phase, more string) error {
 // StateDir holds what the guard keeps, JournalDir its journal.
 func (r *Relay) StateDir() string   { return filepath.Join(r.Dir, "state") }
 func (r *Relay) JournalDir() string { return filepath.Join(r.StateDir(), "journal") }
+
+// CallSocket is where the sendmail wrapper asks the guard; every account may.
+func (r *Relay) CallSocket() string { return filepath.Join(r.Dir, "call", "socket") }
 
 func (r *Relay) helperSocket() string { return filepath.Join(r.Dir, "queue.sock") }
 func (r *Relay) queueState() string   { return filepath.Join(r.Dir, "queue-state") }
@@ -211,7 +220,7 @@ func (r *Relay) StopHelper(s os.Signal) error { return r.helper.stop("root helpe
 // giveRights lets the guard run as the packages do: as an account of its own
 // whose group is Postfix's, with the socket directory and the state its own.
 func (r *Relay) giveRights() error {
-	for _, dir := range []string{r.MilterDir(), r.StateDir()} {
+	for _, dir := range []string{r.MilterDir(), r.StateDir(), filepath.Dir(r.CallSocket())} {
 		if err := os.Chown(dir, r.options.UID, r.gid()); err != nil {
 			return err
 		}

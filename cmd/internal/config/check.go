@@ -90,7 +90,7 @@ func (r *report) checkPaths(c *Config, seen map[string]*table, listeners []*tabl
 		}
 	}
 	first := len(sockets) // those before are told apart by checkListeners
-	for _, s := range []struct{ section, name, path string }{{"control", "socket", c.Control.Socket}, {"mta", "queue_helper", c.MTA.QueueHelper}} {
+	for _, s := range []struct{ section, name, path string }{{"control", "socket", c.Control.Socket}, {"mta", "queue_helper", c.MTA.QueueHelper}, {"origin", "call_socket", c.Origin.CallSocket}} {
 		if t := seen[s.section]; t.sure(s.name) {
 			sockets = append(sockets, placed{s.section + "." + s.name, s.path, t.place(s.name)})
 		}

@@ -44,6 +44,9 @@ type Config struct {
 	Limits       []Limit // at least one
 	Overrides    []Override
 	Customers    []Customer
+	Origin       Origin
+	Sign         Sign
+	Nodes        []Node
 	Store        Store
 	Redis        Redis
 	Hold         Hold
@@ -92,6 +95,7 @@ type Milter struct {
 	MaxHeaderFields int
 	MaxRecipients   int
 	MaxMemory       int // octets, of all messages under way
+	MaxBodyBytes    int // of one message, that are read to recognise its text
 }
 
 // Listener is a socket that the MTA connects to.
@@ -227,8 +231,10 @@ func Default() *Config {
 			MaxHeaderFields: 1000,
 			MaxRecipients:   10000,
 			MaxMemory:       128 << 20,
+			MaxBodyBytes:    32 << 10,
 		},
 		Listeners: []Listener{listen(policy.Submission), listen(policy.Local), listen(policy.Relay), listen(policy.Inbound)},
+		Origin:    Origin{CallSocket: "/run/relayguard-call/socket", CallTimeout: time.Second, MaxPlugins: 40, TemplateParts: 200_000, BoilerplateDays: 3},
 		Local:     Local{DaemonName: "LOCAL-PICKUP", SharedUsers: []string{"www-data", "apache", "nginx"}},
 		Address: Address{
 			RecipientDelimiter: "+",

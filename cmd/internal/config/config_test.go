@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -114,6 +115,14 @@ func TestGoodPasses(t *testing.T) {
 	}
 }
 
+// TestSigningNode: a web node's file needs no more than its name and key.
+func TestSigningNode(t *testing.T) {
+	c, err := config.Load("testdata/good/sign.toml")
+	if want := (config.Sign{Node: "web3", KeyFile: "/etc/relayguard/node.key"}); err != nil || c.Sign != want {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
 func TestMissingFileIsNamed(t *testing.T) {
 	_, err := config.Load("testdata/none.toml")
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "testdata/none.toml") {
@@ -200,7 +209,7 @@ func TestValues(t *testing.T) {
 				Windows: []config.Window{{100_000_000, time.Hour}, {2_000_000_000, 24 * time.Hour}}, Burst: config.Window{100_000_000, time.Minute},
 				Recipients: "inside", Warn: 50, ClientBits4: 24, ClientBits6: 56,
 				When: config.When{
-					Origins: []string{"login:*@example.jp", "local_user:www-data", "network:web*", "customer:acme", "plugin:contact-form"},
+					Origins: []string{"login:*@example.jp", "local_user:www-data", "network:web*", "customer:acme", "plugin:contact-form", "node:web*", "template:*"},
 					MinSize: 1_000_000, MaxSize: 20_000_000, MinRecipients: 2, MaxRecipients: 50,
 					Hours:  []config.Hours{{From: 22 * 60, To: 6*60 + 30}, {From: 12 * 60, To: 24 * 60}},
 					Days:   []time.Weekday{time.Saturday, time.Sunday},
@@ -215,6 +224,21 @@ func TestValues(t *testing.T) {
 				Name: "new-friends", Per: []string{"plugin"}, Counts: "first_time", Kind: "volume", Then: policy.Hold,
 				Windows: []config.Window{{100, 24 * time.Hour}}, Recipients: "outside", Warn: 80, ClientBits4: 32, ClientBits6: 64,
 			},
+			{
+				Name: "forms", Per: []string{"template"}, Counts: "first_time", Kind: "abuse", Then: policy.Hold,
+				Windows: []config.Window{{60, 24 * time.Hour}}, Recipients: "outside", Warn: 80, ClientBits4: 32, ClientBits6: 64,
+				Adapt: config.Window{4, 14 * 24 * time.Hour}, When: config.When{Origins: []string{"local_user:*", "node:web-3"}},
+			},
+		}},
+		{c.Milter.MaxBodyBytes, 65_536},
+		{c.Origin, config.Origin{
+			CallSocket: "/run/relayguard-call/ask", CallTimeout: 300 * time.Millisecond, Fingerprints: "/etc/relayguard/fingerprints.toml",
+			MaxPlugins: 80, TemplateParts: 500_000, BoilerplateDays: 2,
+		}},
+		{c.Sign, config.Sign{}},
+		{c.Nodes, []config.Node{
+			{Name: "web-3", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.13/32"), netip.MustParsePrefix("2001:db8::/64")}, KeyFile: "/etc/relayguard/web-3.key"},
+			{Name: "web-4", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/29"), netip.MustParsePrefix("192.0.2.7/32")}, KeyFile: "/etc/relayguard/web-4.key"},
 		}},
 		{c.Inside.Free, true},
 		{c.Overrides[0], config.Override{
@@ -263,10 +287,10 @@ func TestExampleUncommented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Networks) == 0 || len(got.Certificates) == 0 || len(got.Address.Logins) == 0 || len(got.Overrides) == 0 || len(got.Customers) == 0 {
-		t.Errorf("no sample of a network, a certificate, a login, an override or a customer")
+	if len(got.Networks) == 0 || len(got.Certificates) == 0 || len(got.Address.Logins) == 0 || len(got.Overrides) == 0 || len(got.Customers) == 0 || len(got.Nodes) == 0 {
+		t.Errorf("no sample of a network, a certificate, a login, an override, a customer or a node")
 	}
-	got.Networks, got.Certificates, got.Address.Logins, got.Overrides, got.Customers = nil, nil, nil, nil, nil
+	got.Networks, got.Certificates, got.Address.Logins, got.Overrides, got.Customers, got.Nodes = nil, nil, nil, nil, nil, nil
 	if !reflect.DeepEqual(got, config.Default()) {
 		t.Errorf("got %+v\nwant %+v", got, config.Default())
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"relayguard/policy"
 	"relayguard/policy/limit"
@@ -25,6 +26,7 @@ type Limit struct {
 	Warn        int    // per cent of a window
 	ClientBits4 int    // of an IPv4 address that "client" tells apart
 	ClientBits6 int    // of an IPv6 address
+	Adapt       Window // Count times the largest day of Length; zero: as it is
 	When        When
 }
 
@@ -60,6 +62,13 @@ func defaultLimits() []Limit {
 				l.Windows = append(l.Windows, Window{w.Count, w.Length})
 			}
 		}
+		if shipped.Adapt.On() {
+			l.Adapt = Window{shipped.Adapt.Times, time.Duration(shipped.Adapt.Days) * 24 * time.Hour}
+		}
+		if shipped.Outside {
+			l.Recipients = "outside"
+		}
+		l.When.Origins = shipped.Origins
 		all = append(all, l)
 	}
 	return all
@@ -79,6 +88,15 @@ func limitDoc() string {
 		}
 		if l.Kind != usual.Kind {
 			said = append(said, l.Kind)
+		}
+		if l.Recipients != usual.Recipients {
+			said = append(said, "recipients "+l.Recipients)
+		}
+		if l.Adapt != usual.Adapt {
+			said = append(said, "adapt "+adapting().show(l.Adapt))
+		}
+		if len(l.When.Origins) > 0 {
+			said = append(said, "of "+strings.Join(l.When.Origins, " and "))
 		}
 		names = append(names, fmt.Sprintf("%q (%s, then %s)", l.Name, strings.Join(said, ", "), l.Then))
 	}
@@ -125,6 +143,8 @@ var limits = section[Limit]{"limit", limitDoc(), newLimit, defaultLimits, []fiel
 		`Leading bits of IPv4 addresses that a limit per "client" tells apart: 24 counts all of 192.0.2.x together.`),
 	key("client_bits6", integer(16, 128), func(l *Limit) *int { return &l.ClientBits6 },
 		`The same of IPv6 addresses. One customer's line has a /64 at least: with more bits it has budgets without end.`),
+	key("adapt", optional(adapting()), func(l *Limit) *Window { return &l.Adapt },
+		`"3/21d" lets each budget grow to three times its own largest count on any of the last 21 days on which there was no abuse: a shop writes to new customers only. It never makes it smaller, and one that an override gives stays as it is. In the learning phase only the burst of such a limit stops anything during its first three days, while nothing is known of earlier ones. Empty: it stays as it is.`),
 	subsection("when", whenDoc, whenFields),
 }}
 
@@ -144,6 +164,7 @@ func (r *report) checkLimits(c *Config, names named, tables []*table, mta *table
 		if t.sure("counts") {
 			r.checkWindows(t, l.Counts, l.Windows, l.Burst)
 		}
+		r.checkAdapt(l, t)
 		r.checkWhen(l, t)
 		r.checkNames(names, t.sub("when"), "origins", l.When.Origins)
 		if t.sure("per") {

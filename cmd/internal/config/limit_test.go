@@ -26,15 +26,16 @@ func TestLimitsTakeNoRuleName(t *testing.T) {
 func TestDefaultLimits(t *testing.T) {
 	var got []string
 	for _, l := range config.Default().Limits {
-		got = append(got, strings.TrimSpace(fmt.Sprintln(l.Name, l.Per, l.Counts, l.Windows, l.Burst, l.Kind, l.Then, l.Observe)))
+		got = append(got, strings.TrimSpace(fmt.Sprintln(l.Name, l.Per, l.Counts, l.Windows, l.Burst, l.Kind, l.Then, l.Observe, l.Recipients, l.Adapt, l.When.Origins)))
 	}
 	want := []string{
-		"login-volume [login] recipients [300/1h 1500/24h] 150/10m volume hold false",
-		"local-user-volume [local_user] recipients [300/1h 2000/24h] 150/10m volume hold false",
-		"shared-user-volume [shared_user] recipients [3000/1h 20000/24h] 1500/10m volume hold false",
-		"site-volume [site] recipients [300/1h 2000/24h] 150/10m volume hold false",
-		"machine-volume [machine] recipients [500/1h] 250/10m volume defer false",
-		"plugin-first-time [plugin] first_time [40/24h] 25/10m abuse hold false",
+		"login-volume [login] recipients [300/1h 1500/24h] 150/10m volume hold false all 0/0s []",
+		"local-user-volume [local_user] recipients [300/1h 2000/24h] 150/10m volume hold false all 0/0s []",
+		"shared-user-volume [shared_user] recipients [3000/1h 20000/24h] 1500/10m volume hold false all 0/0s []",
+		"site-volume [site] recipients [300/1h 2000/24h] 150/10m volume hold false all 0/0s []",
+		"machine-volume [machine] recipients [500/1h] 250/10m volume defer false all 0/0s []",
+		"plugin-first-time [plugin] first_time [40/24h] 25/10m abuse hold false all 3/21d []",
+		"template-first-time [template] first_time [40/24h] 25/10m abuse hold false outside 3/21d [local_user:* node:*]",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -72,7 +73,7 @@ func TestLimitsTOMLIsRead(t *testing.T) {
 	for _, c := range []struct {
 		limits []config.Limit
 		rest   string
-	}{{config.Default().Limits, ""}, {full.Limits, rest + "[[customer]]\nname = \"acme\"\ndomains = [\"example.jp\"]\n"}} {
+	}{{config.Default().Limits, ""}, {full.Limits, rest + "[[customer]]\nname = \"acme\"\ndomains = [\"example.jp\"]\n[[node]]\nname = \"web-3\"\ncidr = [\"192.0.2.13\"]\nkey_file = \"/etc/web-3.key\"\n"}} {
 		got, err := config.Parse("x", []byte(c.rest+config.LimitsTOML(c.limits)))
 		if err != nil || !reflect.DeepEqual(got.Limits, c.limits) {
 			t.Errorf("got %+v, %v", got, err)

@@ -166,8 +166,8 @@ func (r *report) checkOverride(o *Override, t *table, l *Limit, sure bool) {
 	}
 }
 
-// named are the names that sections of a kind have: "limit", "network" or
-// "customer". A kind is missing if one of its sections has none that is known.
+// named are the names that sections of a kind have: "limit", "network",
+// "customer" or "node". A kind is missing if one of its sections has none that is known.
 type named map[string][]string
 
 func nameAll[S any](n named, s section[S], all []S, tables []*table, name func(*S) string) {
@@ -181,7 +181,7 @@ func nameAll[S any](n named, s section[S], all []S, tables []*table, name func(*
 	n[s.name] = names
 }
 
-// checkNames: the networks and customers that a key speaks of are there.
+// checkNames: the networks, customers and nodes that a key speaks of are there.
 func (r *report) checkNames(names named, t *table, key string, said []string) {
 	if !t.sure(key) {
 		return

@@ -14,8 +14,10 @@ var pers = []word{"login", "local_user", "shared_user", "account", "network", "m
 // message.
 var chosen = []string{"mail_from", "sender_domain", "from_domain", "recipient_domain", "template"}
 
-// accountable are the parts of limit.per that only mail of an account has.
-var accountable = []string{"login", "local_user", "shared_user", "account", "network", "machine", "domain", "customer", "site", "plugin"}
+// accountable are the parts of limit.per that only mail has of which is known who
+// sends it: whom it is to can be held against whom that sender wrote to before.
+// A template is one sender's.
+var accountable = []string{"login", "local_user", "shared_user", "account", "network", "machine", "domain", "customer", "site", "plugin", "template"}
 
 // apart are parts of limit.per that no message has together: mail comes by
 // AUTH, by sendmail(1) or from a trusted machine.
@@ -28,7 +30,7 @@ var apart = map[string][]string{
 	"client":      {"local_user", "shared_user"},
 }
 
-const perDoc = `Whose mail is counted together. Each "login"; each "local_user", that is Unix account, outside local.shared_users; each "shared_user" in it; each "account", whichever of these or which trusted network it is; each trusted "network" as a whole; each "machine" of these (an IPv6 address by its /64); each "client", that is address of an SMTP client, with or without AUTH; each "mail_from", that is envelope sender; each "sender_domain" of these; each "from_domain" of From; each "recipient_domain", by itself; each "domain" of a login, or of a web site; each "customer"; each web "site"; each "plugin" of a site; each "template", that is form of text; or all mail of the "server". ` +
+const perDoc = `Whose mail is counted together. Each "login"; each "local_user", that is Unix account, outside local.shared_users; each "shared_user" in it; each "account", whichever of these or which trusted network it is; each trusted "network" as a whole; each "machine" of these (an IPv6 address by its /64); each "client", that is address of an SMTP client, with or without AUTH; each "mail_from", that is envelope sender; each "sender_domain" of these; each "from_domain" of From; each "recipient_domain", by itself; each "domain" of a login, or of a web site; each "customer"; each web "site"; each "plugin" of a site; each "template", that is form of text of one sender: what differs from copy to copy, such as a name, makes no other; it is looked for where no plugin is known; or all mail of the "server". ` +
 	`A list counts each combination by itself: ["login", "recipient_domain"]. A message of which a part is not known is not concerned. Mail that a login vouches for counts for the login, not for its network or machine.`
 
 // per is one key, or several together.

@@ -20,13 +20,14 @@ func (r *report) read() *Config {
 	for _, s := range sections {
 		seen[s.name] = readSection(r, s, root, c)
 	}
-	var lts, limts, nts, cts, ots, custs []*table
+	var lts, limts, nts, cts, ots, custs, nds []*table
 	c.Listeners, lts = readInstead(r, listeners, root, c.Listeners, "delete the key to get the default ones")
 	c.Limits, limts = readInstead(r, limits, root, c.Limits, "delete the key to get the default ones; one that stops nothing has observe = true")
 	c.Networks, nts = readAll(r, networks, root)
 	c.Certificates, cts = readAll(r, certificates, root)
 	c.Overrides, ots = readAll(r, overrides, root)
 	c.Customers, custs = readAll(r, customers, root)
+	c.Nodes, nds = readAll(r, nodes, root)
 	if c.Inside.Free {
 		freeInside(c.Limits, limts)
 	}
@@ -38,10 +39,12 @@ func (r *report) read() *Config {
 	nameAll(names, limits, c.Limits, limts, func(l *Limit) string { return l.Name })
 	nameAll(names, networks, c.Networks, nts, func(n *origin.Network) string { return n.Name })
 	nameAll(names, customers, c.Customers, custs, func(one *Customer) string { return one.Name })
+	nameAll(names, nodes, c.Nodes, nds, func(n *Node) string { return n.Name })
 	r.checkLimits(c, names, limts, seen["mta"])
 	r.checkOverrides(c, names, ots, limts)
 	r.checkNetworks(c.Networks, nts)
 	r.checkCustomers(c.Customers, names, custs)
+	r.checkOrigin(c, seen["sign"], c.Nodes, nds)
 	r.checkCertificates(c.Certificates, cts)
 	if !syntax && len(r.problems) == 0 {
 		r.verify()
@@ -226,5 +229,5 @@ func sectionNames() []string {
 	for _, s := range sections {
 		all = append(all, s.name)
 	}
-	return append(all, listeners.name, limits.name, overrides.name, networks.name, customers.name, certificates.name)
+	return append(all, listeners.name, limits.name, overrides.name, networks.name, customers.name, nodes.name, certificates.name)
 }

@@ -129,6 +129,8 @@ var sections = []section[Config]{
 	{"hold", `How much mail may wait in the MTA's hold queue, and when it goes. At a bound, new mail that would be held is refused at its source until there is room: nothing that waits is lost.`, Default, nil, holdFields},
 	{"journal", `The record of what was decided and done, and why: "relayguard decisions" and "relayguard explain" read it. It never holds the text of a message.`, Default, nil, journalFields},
 	{"control", `The socket by which commands speak to the daemon. The kernel tells who calls. root and the daemon's own account may always read and act; these keys name Unix groups that may, too.`, Default, nil, controlFields},
+	{"origin", `How the guard finds out which web site and which plugin local mail is from.`, Default, nil, originFields},
+	{"sign", `For a web node whose mail goes out through a relay with a guard of its own.`, Default, nil, signFields},
 	{"alert", `Who is told of incidents, and how often. One incident is one alert, with updates and an end, however many messages it has.`, Default, nil, alertFields},
 }
 
@@ -155,7 +157,9 @@ var milterFields = []field[Config]{
 	key("max_recipients", integer(100, 1_000_000), func(c *Config) *int { return &c.Milter.MaxRecipients }, // RFC 5321 §4.5.3.1.8: at least 100
 		`Recipients of one message. Those beyond get 452 over SMTP; local mail with more is held.`),
 	key("max_memory", integer(16<<20, 1<<30), func(c *Config) *int { return &c.Milter.MaxMemory },
-		`Octets that headers and recipients of all messages under way may take together, beyond 16 KiB for each connection. Over it a recipient gets 452, and a header counts as too large.`),
+		`Octets that headers, recipients and read bodies of all messages under way may take together, beyond 16 KiB for each connection. Over it a recipient gets 452, and a header counts as too large.`),
+	key("max_body_bytes", integer(1<<10, 1<<20), func(c *Config) *int { return &c.Milter.MaxBodyBytes },
+		`Octets of the body of local mail that are read to recognise its text. Nothing of it is kept.`),
 }
 
 var addressFields = []field[Config]{

@@ -35,7 +35,7 @@ const whenDoc = `Which mail the limit above it is about; without this section al
 
 var whenFields = []field[Limit]{
 	key("origins", list(originPattern(), true), func(l *Limit) *[]string { return &l.When.Origins },
-		`Only mail of these: "login:*@example.jp", "local_user:www-data", "network:web-*", "domain:example.jp", "customer:acme", "site:shop.example.jp" or "plugin:contact-form". * stands for any text. Empty: of everybody.`),
+		`Only mail of these: "login:*@example.jp", "local_user:www-data", "network:web-*", "node:web3", "domain:example.jp", "customer:acme", "site:shop.example.jp", "plugin:contact-form" or "template:*". "node" is mail of a web node that does not say whose it is. * stands for any text. Empty: of everybody.`),
 	key("min_size", optional(size(1, maxMessage)), func(l *Limit) *int64 { return &l.When.MinSize },
 		`Only messages of at least so many octets. Empty: of any size.`),
 	key("max_size", optional(size(1, maxMessage)), func(l *Limit) *int64 { return &l.When.MaxSize },
@@ -139,7 +139,7 @@ func headerName() kind[string] {
 }
 
 // originKinds are what a pattern of limit.when.origins may begin with.
-var originKinds = []string{"login", "local_user", "network", "domain", "customer", "site", "plugin"}
+var originKinds = []string{"login", "local_user", "network", "node", "domain", "customer", "site", "plugin", "template"}
 
 func originPattern() kind[string] {
 	k := kind[string]{
@@ -169,7 +169,7 @@ func whose(s string, kinds []string) (what, name, remedy string) {
 		return "", "", "write at most 512 bytes behind the colon, without control characters"
 	}
 	switch what {
-	case "login", "domain", "site", "plugin":
+	case "login", "node", "domain", "site", "plugin", "template":
 		name = strings.ToLower(name)
 	}
 	return what, name, fine

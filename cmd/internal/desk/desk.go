@@ -55,6 +55,16 @@ type Desk struct {
 	// Tell adds to the time lines of an account's incidents.
 	Tell func(now time.Time, account, text string)
 
+	// Nodes knows accounts of web nodes; nil: none are known. Node is this guard's
+	// own name where it is one itself; nil or "": it is not.
+	Nodes Nodes
+	Node  func() string
+
+	// ForNodes reports whether web nodes are to hold the mail of a bucket that is
+	// shut, Latched whether it is; nil: there are no web nodes.
+	ForNodes func(limit.Key) bool
+	Latched  func(context.Context, time.Time, limit.Key) (bool, error)
+
 	// Shut are the buckets that an account's open incidents of abuse name; nil:
 	// none are known.
 	Shut func(account string) []string
@@ -97,6 +107,8 @@ type Desk struct {
 	told     map[string]bool      // errors that come again with every try
 	standing Standing             // of the MTA's settings, as of the last look
 	pauses   map[string]pause     // by switch, ends of suspensions that could not be carried out; and of Pace
+	toShut   map[limit.Key]toShut // what web nodes are to be told
+	wakeShut chan struct{}        // made by whoever needs it first
 	left     map[holdName]bool    // what no longer waits for its limits, but for an admin
 	reminded time.Time            // when held mail was last told of; zero: not known
 }
@@ -149,11 +161,11 @@ func (d *Desk) Account(name string) (policy.Subject, string, error) {
 	case kind == "plugin":
 		return policy.SubjectPlugin, value, nil
 	case kind == "local_user":
-		uid, err := d.UID(strings.TrimPrefix(value, "uid:"))
+		id, err := d.LocalID(value)
 		if err != nil {
 			return "", "", fmt.Errorf("%w: account %q: %w", ErrUsage, name, err)
 		}
-		return policy.SubjectLocalUser, fmt.Sprint(uid), nil
+		return policy.SubjectLocalUser, id, nil
 	}
 	return "", "", fmt.Errorf("%w: account %q: %s", ErrUsage, name, want)
 }
@@ -161,12 +173,7 @@ func (d *Desk) Account(name string) (policy.Subject, string, error) {
 // name is a switch's account as the journal has it.
 func (d *Desk) name(s *policy.Switch) string {
 	if s.Subject == policy.SubjectLocalUser {
-		var uid int
-		fmt.Sscan(s.Value, &uid)
-		if name := d.UserName(uid); name != "" {
-			return "local_user:" + name
-		}
-		return "local_user:uid:" + s.Value
+		return d.localName(s.Value)
 	}
 	return s.About()
 }

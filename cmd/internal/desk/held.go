@@ -20,6 +20,8 @@ type Filter struct {
 	Login     string        `json:"login,omitempty"`
 	LocalUser string        `json:"local_user,omitempty"`
 	Rule      string        `json:"rule,omitempty"`
+	Site      string        `json:"site,omitempty"`
+	Plugin    string        `json:"plugin,omitempty"`
 	MailFrom  string        `json:"mail_from,omitempty"` // "<>" is the null sender
 	OlderThan time.Duration `json:"older_than,omitempty"`
 	NewerThan time.Duration `json:"newer_than,omitempty"`
@@ -29,11 +31,22 @@ type Filter struct {
 
 // chooses reports whether the filter leaves anything out.
 func (f *Filter) chooses() bool {
-	return len(f.IDs) > 0 || f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
+	return len(f.IDs) > 0 || f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.Site != "" || f.Plugin != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
 }
 
 func (f *Filter) query(now time.Time) journal.HoldQuery {
-	q := journal.HoldQuery{IDs: f.IDs, Account: f.Account, Login: f.Login, LocalUser: f.LocalUser, Rule: f.Rule}
+	if kind, value, ok := strings.Cut(f.Account, ":"); ok && (kind == "site" || kind == "plugin") && f.Site == "" && f.Plugin == "" {
+		whole := *f
+		whole.Account, whole.Site = "", value
+		if kind == "plugin" {
+			whole.Plugin, whole.Site = value, ""
+			if at := strings.LastIndexByte(value, '@'); at >= 0 {
+				whole.Plugin, whole.Site = value[:at], value[at+1:]
+			}
+		}
+		return whole.query(now)
+	}
+	q := journal.HoldQuery{IDs: f.IDs, Account: f.Account, Login: f.Login, LocalUser: f.LocalUser, Rule: f.Rule, Site: f.Site, Plugin: f.Plugin}
 	if f.OlderThan != 0 {
 		q.HeldBefore = now.Add(-f.OlderThan)
 	}

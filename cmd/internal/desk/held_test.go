@@ -97,13 +97,24 @@ func TestFilters(t *testing.T) {
 	late := s.now.Add(-time.Minute)
 	s.decide(policy.Hold, taro, "abuse", "A2A2A2", late)
 	s.mta.put(file("A2A2A2", late))
+	for id, site := range map[string]string{"S1S1S1": "shop.example.jp", "S2S2S2": "blog.example.jp"} {
+		d := journal.Decision{ID: strings.ToLower("d" + id), Time: s.start, Stage: journal.StageMessage, Verdict: policy.Hold, Rule: "plugin", Account: "local_user:www-data", QueueID: id,
+			MailFrom: "wordpress@" + site, Site: site, SiteBy: "signed", Plugin: "share", PluginBy: "signed"}
+		if err := s.journal.Append(d); err != nil {
+			t.Fatal(err)
+		}
+		s.mta.put(file(id, s.start))
+	}
 	for _, c := range []struct {
 		f    desk.Filter
 		want string
 	}{
 		{desk.Filter{Account: taro}, "A1A1A1 A2A2A2"},
 		{desk.Filter{Login: "hanako@example.jp"}, "B1B1B1"},
-		{desk.Filter{LocalUser: "www-data"}, "C1C1C1"},
+		{desk.Filter{LocalUser: "www-data", Rule: "abuse"}, "C1C1C1"},
+		{desk.Filter{Site: "shop.example.jp"}, "S1S1S1"},
+		{desk.Filter{Site: "blog.example.jp", Plugin: "share"}, "S2S2S2"},
+		{desk.Filter{Plugin: "other"}, ""},
 		{desk.Filter{Rule: "abuse", Account: taro}, "A2A2A2"},
 		{desk.Filter{OlderThan: 10 * time.Minute, Account: taro}, "A1A1A1"},
 		{desk.Filter{NewerThan: 10 * time.Minute}, "A2A2A2"},

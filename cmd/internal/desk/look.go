@@ -2,6 +2,8 @@ package desk
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"relayguard/journal"
@@ -32,6 +34,12 @@ func (d *Desk) suspension(now time.Time, j *journal.Decision) *policy.Switch {
 		return nil
 	}
 	o.Login.Value, o.LocalUser.Value, o.Network.Value = j.Login, j.LocalUser, j.Network
+	o.Site.Value, o.Plugin.Value, o.Node.Value = j.Site, j.Plugin, j.Node
+	if uid, _, on := strings.Cut(d.nodeID(j.LocalUser), "@"); on {
+		o.NodeUID, _ = strconv.Atoi(uid)
+	} else {
+		o.NodeUID = origin.NoUID
+	}
 	board := d.Switches.All(now)
 	return policy.NewSwitches(board).Suspended(now, &o)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,13 +20,14 @@ type Standing struct {
 func (s *Standing) well() bool { return s.Stop == "" && len(s.Forbidden) == 0 }
 
 // Compare tells where what the MTA stops does not go with the switches in force.
-// UserName is the name of a Unix account, "" if it has none.
-func Compare(mta *queue.Status, all []policy.Switch, userName func(uid int) string) Standing {
+// UserName is the name of a Unix account, "" if it has none; node is this guard's
+// name if it is a web node.
+func Compare(mta *queue.Status, all []policy.Switch, node string, userName func(uid int) string) Standing {
 	var out Standing
 	pulled, suspended := false, map[string]bool{}
 	for _, s := range all {
 		pulled = pulled || s.Kind == policy.Stop
-		if uid, err := strconv.Atoi(s.Value); s.Kind == policy.Suspend && s.Subject == policy.SubjectLocalUser && err == nil {
+		if uid, here := accountHere(s.Value, node); s.Kind == policy.Suspend && s.Subject == policy.SubjectLocalUser && here {
 			suspended[userName(uid)] = true
 		}
 	}
@@ -62,7 +62,7 @@ func (d *Desk) lookAtStop(ctx context.Context, now time.Time) {
 		return
 	}
 	d.mended("mta status")
-	found := Compare(&status, d.Switches.All(now), d.UserName)
+	found := Compare(&status, d.Switches.All(now), d.ownNode(), d.UserName)
 	d.mu.Lock()
 	before := d.standing
 	d.standing = found

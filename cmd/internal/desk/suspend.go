@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -67,15 +66,18 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 	}
 	// A probation that an earlier resume began ends with what it was to prevent.
 	if _, err := d.Switches.Remove(func(o policy.Switch) bool {
-		return o.Kind == policy.Probation && o.Subject == subject && o.Value == value
+		return o.Kind == policy.Probation && o.Subject == subject && o.Value == sw.Value
 	}); err != nil {
 		out.Remarks = append(out.Remarks, err.Error())
 	}
-	if subject == policy.SubjectLocalUser {
+	switch subject {
+	case policy.SubjectLocalUser:
 		out.Local, err = d.forbidSubmit(ctx, value)
 		if err != nil {
 			out.Remarks = append(out.Remarks, "sendmail(1) still takes its mail, which is held instead: "+err.Error())
 		}
+	case policy.SubjectSite, policy.SubjectPlugin:
+		out.Local = "refused by relayguard-sendmail with status 75 where PHP uses it, else held"
 	}
 	d.tell(now, out.Account, "suspended by "+by.Name)
 	out.Held, err = d.holdQueued(ctx, now, by, out.Account, "suspended: "+s.Reason)
@@ -112,8 +114,12 @@ func order(s policy.Switch) string {
 
 // forbidSubmit makes sendmail(1) refuse a whole account. One that many sites
 // share is not refused: its mail is held, site by site where they can be told.
-func (d *Desk) forbidSubmit(ctx context.Context, uid string) (how string, err error) {
-	n, _ := strconv.Atoi(uid)
+func (d *Desk) forbidSubmit(ctx context.Context, id string) (how string, err error) {
+	n, here := d.here(id)
+	if !here {
+		_, node, _ := strings.Cut(id, "@")
+		return "held here; node " + node + " refuses it as soon as it has the order", nil
+	}
 	name := d.UserName(n)
 	switch {
 	case d.Shared != nil && d.Shared(n):
@@ -157,14 +163,14 @@ func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, 
 	}
 	var targets []postfix.Target
 	var files []postfix.QueueFile
-	var ids []string
+	var passed []journal.Passed
 	err = d.Queue.List(ctx, func(q postfix.QueueFile) error {
 		if q.Queue == "hold" {
 			return nil
 		}
 		for _, a := range byID[q.ID] {
 			if matches(journal.Hold{HeldAt: a.Time, Arrival: a.Arrival}, q) {
-				targets, files, ids = append(targets, q.Target()), append(files, q), append(ids, a.DecisionID)
+				targets, files, passed = append(targets, q.Target()), append(files, q), append(passed, a)
 				break
 			}
 		}
@@ -173,15 +179,15 @@ func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, 
 	if err = d.skipped(err); err != nil || len(targets) == 0 {
 		return 0, err
 	}
-	return d.hold(ctx, now, by, account, reason, targets, files, ids)
+	return d.hold(ctx, now, by, reason, targets, files, passed)
 }
 
 // hold holds queued mail and journals each message: before, so that none is held
 // without its reason.
-func (d *Desk) hold(ctx context.Context, now time.Time, by By, account, reason string, targets []postfix.Target, files []postfix.QueueFile, ids []string) (held int, err error) {
+func (d *Desk) hold(ctx context.Context, now time.Time, by By, reason string, targets []postfix.Target, files []postfix.QueueFile, passed []journal.Passed) (held int, err error) {
 	entries := make([]journal.Record, len(targets))
 	for i, q := range files {
-		entries[i] = journal.Held{QueueID: q.ID, DecisionID: ids[i], Account: account, Rule: policy.RuleSuspended, Reason: reason, MailFrom: q.Sender,
+		entries[i] = journal.Held{QueueID: q.ID, DecisionID: passed[i].DecisionID, Account: passed[i].Account, Rule: policy.RuleSuspended, Reason: reason, MailFrom: q.Sender,
 			Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
 	}
 	d.append(entries...)
@@ -198,7 +204,7 @@ func (d *Desk) hold(ctx context.Context, now time.Time, by By, account, reason s
 		case r.Fate == postfix.Done:
 			held++
 			if d.Room != nil {
-				d.Room.Add(account, files[i].Size)
+				d.Room.Add(passed[i].Account, files[i].Size)
 			}
 			continue
 		case r.Fate == postfix.Failed:
@@ -209,7 +215,7 @@ func (d *Desk) hold(ctx context.Context, now time.Time, by By, account, reason s
 			}
 			why = "it could not be held: " + fmt.Sprint(r.Err)
 		}
-		back = append(back, journal.HoldChange{QueueID: r.ID, DecisionID: ids[i], Time: now, State: journal.StateGone, By: by.Name, Reason: why})
+		back = append(back, journal.HoldChange{QueueID: r.ID, DecisionID: passed[i].DecisionID, Time: now, State: journal.StateGone, By: by.Name, Reason: why})
 	}
 	if len(back) > 0 {
 		d.append(back...)
@@ -267,11 +273,14 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 	if d.Shut != nil {
 		more = slices.DeleteFunc(d.Shut(out.Account), func(value string) bool { // others send under these, too
 			kind, _, _ := strings.Cut(value, ":")
-			return slices.Contains(onlyBuckets, kind)
+			return slices.Contains(onlyBuckets, kind) && kind != "template" // which is one sender's
 		})
 	}
 	if out.Opened, err = d.openLatched(ctx, now, about.About(), more...); err != nil {
 		out.Remarks = append(out.Remarks, "not all of its limits are open: "+err.Error())
+	}
+	if d.ownNode() != "" {
+		out.Remarks = append(out.Remarks, onlyHere)
 	}
 	if subject == policy.SubjectLocalUser {
 		if err := d.allowSubmit(ctx, about.Value); err != nil {
@@ -313,6 +322,9 @@ func (d *Desk) resumeBucket(ctx context.Context, now time.Time, by By, r Resumpt
 	d.append(d.audit(now, by, "resume", r.Account, r.Cause, ""))
 	opened, err := d.openLatched(ctx, now, strings.TrimPrefix(r.Account, "key:"))
 	out := Resumed{Account: r.Account, Opened: opened}
+	if d.ownNode() != "" {
+		out.Remarks = append(out.Remarks, onlyHere)
+	}
 	if err != nil {
 		out.Remarks = append(out.Remarks, "not all of its limits are open: "+err.Error())
 	}
@@ -331,15 +343,25 @@ func (d *Desk) Bucket(account string) (string, error) {
 }
 
 // openLatched opens every shut bucket of an account, alone or with other parts in
-// its key, and those of more values. It names those limits.
+// its key, and those of more values, here and on web nodes. It names those limits.
 func (d *Desk) openLatched(ctx context.Context, now time.Time, value string, more ...string) (opened []string, err error) {
+	of := func(bucket string) bool { return policy.HasPart(bucket, value) || slices.Contains(more, bucket) }
+	defer func() {
+		gone, failed := d.openForNodes(func(key limit.Key) bool { return of(key.Value) })
+		for _, s := range gone {
+			if !slices.Contains(opened, s.Rule) {
+				opened = append(opened, s.Rule)
+			}
+		}
+		err = errors.Join(err, failed)
+	}()
 	all, ok := d.Buckets.(limit.Keeper)
 	if !ok {
 		return nil, nil
 	}
 	var shut []limit.Key
 	err = all.Each(ctx, func(e limit.Entry) error {
-		if e.State != nil && !e.State.Latched.IsZero() && (policy.HasPart(e.State.Key.Value, value) || slices.Contains(more, e.State.Key.Value)) {
+		if e.State != nil && !e.State.Latched.IsZero() && of(e.State.Key.Value) {
 			shut = append(shut, e.State.Key)
 		}
 		return nil
@@ -354,8 +376,11 @@ func (d *Desk) openLatched(ctx context.Context, now time.Time, value string, mor
 	return opened, err
 }
 
-func (d *Desk) allowSubmit(ctx context.Context, uid string) error {
-	n, _ := strconv.Atoi(uid)
+func (d *Desk) allowSubmit(ctx context.Context, id string) error {
+	n, here := d.here(id)
+	if !here {
+		return nil // its node does
+	}
 	name := d.UserName(n)
 	if name == "" {
 		return nil // it was never refused
@@ -491,11 +516,11 @@ var ErrNoSwitch = errors.New("there is none such")
 func (d *Desk) Set(now time.Time, by By, s policy.Switch) (policy.Switch, error) {
 	s.By, s.Since = by.Name, now
 	if s.Subject == policy.SubjectLocalUser {
-		uid, err := d.UID(strings.TrimPrefix(s.Value, "uid:"))
+		id, err := d.LocalID(s.Value)
 		if err != nil {
 			return s, fmt.Errorf("%w: %w", ErrUsage, err)
 		}
-		s.Value = strconv.Itoa(uid)
+		s.Value = id
 	}
 	if err := s.Check(); err != nil {
 		return s, fmt.Errorf("%w: %w", ErrUsage, err)

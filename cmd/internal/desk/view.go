@@ -12,6 +12,8 @@ type Held struct {
 	QueueID    string         `json:"queue_id"`
 	ID         string         `json:"id,omitempty"` // of the decision
 	Account    string         `json:"account,omitempty"`
+	Site       string         `json:"site,omitempty"`
+	Plugin     string         `json:"plugin,omitempty"`
 	Rule       string         `json:"rule,omitempty"`
 	Reason     string         `json:"reason,omitempty"`
 	MailFrom   string         `json:"mail_from"`
@@ -37,7 +39,7 @@ const (
 
 func heldOf(h *journal.Hold) Held {
 	return Held{
-		QueueID: h.QueueID, ID: h.DecisionID, Account: h.Account, Rule: h.Rule, Reason: h.Reason, MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt,
+		QueueID: h.QueueID, ID: h.DecisionID, Account: h.Account, Site: h.Site, Plugin: h.Plugin, Rule: h.Rule, Reason: h.Reason, MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt,
 		Size: h.Size, Recipients: h.Recipients, Domains: h.Domains, State: string(h.State), Changed: h.Changed, By: h.ChangedBy, Why: h.ChangeReason,
 		NewQueueID: h.NewQueueID, HeldBy: byUs,
 	}
@@ -47,7 +49,7 @@ func heldOf(h *journal.Hold) Held {
 type Decision struct {
 	ID         string         `json:"id"`
 	Time       time.Time      `json:"time"`
-	Stage      string         `json:"stage"` // "rcpt" or "message"
+	Stage      string         `json:"stage"` // "rcpt", "message" or "call"
 	Verdict    string         `json:"verdict"`
 	Rule       string         `json:"rule,omitempty"`
 	Reason     string         `json:"reason,omitempty"`
@@ -65,6 +67,17 @@ type Decision struct {
 	ClientIP   string         `json:"client_ip,omitempty"`
 	ClientName string         `json:"client_name,omitempty"`
 	Helo       string         `json:"helo,omitempty"`
+	Site       string         `json:"site,omitempty"`
+	SiteBy     string         `json:"site_by,omitempty"` // how surely it is known, as Confidence
+	Plugin     string         `json:"plugin,omitempty"`
+	PluginBy   string         `json:"plugin_by,omitempty"`
+	Node       string         `json:"node,omitempty"`
+	Template   string         `json:"template,omitempty"`
+	Entry      string         `json:"entry,omitempty"`
+	Script     string         `json:"script,omitempty"`     // file:line
+	WebClient  string         `json:"web_client,omitempty"` // client of the web request
+	Pool       string         `json:"pool,omitempty"`
+	Software   string         `json:"software,omitempty"`
 	MailFrom   string         `json:"mail_from"`
 	HeaderFrom string         `json:"header_from,omitempty"`
 	MessageID  string         `json:"message_id,omitempty"`
@@ -108,6 +121,8 @@ func decisionOf(d *journal.Decision) Decision {
 		Listener: d.Listener, Role: d.Role.String(), Account: d.Account, Confidence: d.Confidence, Login: d.Login, LoginBy: d.LoginBy, LocalUser: d.LocalUser,
 		Network: d.Network, ClientIP: d.ClientIP, ClientName: d.ClientName, Helo: d.Helo, MailFrom: d.MailFrom, HeaderFrom: d.HeaderFrom, MessageID: d.MessageID,
 		QueueID: d.QueueID, Size: d.Size, Recipients: d.Recipients, Domains: d.Domains, Late: d.Late, Repeats: d.Repeats, LastRepeat: d.LastRepeat,
+		Site: d.Site, SiteBy: d.SiteBy, Plugin: d.Plugin, PluginBy: d.PluginBy, Node: d.Node, Template: d.Template, Entry: d.Entry, Script: d.Script,
+		WebClient: d.WebClient, Pool: d.Pool, Software: d.Software,
 	}
 	if d.UID >= 0 {
 		v.UID = &d.UID
@@ -146,3 +161,6 @@ func explanationOf(e *journal.Explanation) Explanation {
 	}
 	return v
 }
+
+// ViewDecision is a decision of the journal as it is shown.
+func ViewDecision(d *journal.Decision) Decision { return decisionOf(d) }

@@ -35,6 +35,7 @@ type Watcher interface {
 const (
 	stageRcpt    = "rcpt"
 	stageMessage = "message"
+	stageCall    = "call"
 )
 
 // Guard asks the policy in force. It implements milter.Guard and is safe for
@@ -57,6 +58,7 @@ type Guard struct {
 type Counts struct {
 	Messages [policy.Reject + 1]atomic.Int64
 	Refused  atomic.Int64
+	Called   atomic.Int64 // messages that were refused before the MTA had them
 	Late     atomic.Int64 // decisions that came after the MTA had been answered; in neither of the others
 	Joined   atomic.Int64 // refusals that were answered with the id of one like them
 }
@@ -97,6 +99,22 @@ func (g *Guard) Message(ctx context.Context, m *policy.Message) policy.Decision 
 		g.Counts.Messages[d.Verdict].Add(1)
 	}
 	g.keep(ctx, now, p, m, &d, stageMessage)
+	return d
+}
+
+// Call decides about mail that is about to be handed in. What is not refused then
+// is decided by Message, and leaves nothing here.
+func (g *Guard) Call(ctx context.Context, m *policy.Message) policy.Decision {
+	now := time.Now()
+	p := g.policy.Load()
+	d := p.Early(ctx, now, m)
+	if !d.Verdict.Stops() {
+		return d
+	}
+	if ctx.Err() == nil {
+		g.Counts.Called.Add(1)
+	}
+	g.keep(ctx, now, p, m, &d, stageCall)
 	return d
 }
 
@@ -169,7 +187,7 @@ func (g *Guard) Tick(now time.Time) {
 // parties.
 func (g *Guard) line(ctx context.Context, m *policy.Message, d *policy.Decision, stage string, late bool) {
 	_, key := d.Origin.Account()
-	attrs := make([]slog.Attr, 0, 24)
+	attrs := make([]slog.Attr, 0, 30)
 	attrs = append(attrs,
 		slog.String("id", d.ID),
 		slog.String("verdict", d.Verdict.String()),
@@ -200,6 +218,14 @@ func (g *Guard) line(ctx context.Context, m *policy.Message, d *policy.Decision,
 	}
 	if by := d.Origin.LoginBy; by != "" {
 		attrs = append(attrs, slog.String("login_by", by))
+	}
+	for _, a := range [...]struct{ name, value string }{
+		{"site", d.Origin.Site.Value}, {"plugin", d.Origin.Plugin.Value}, {"node", d.Origin.Node.Value}, {"template", d.Origin.Template.Value},
+		{"entry", d.Origin.Call.Entry}, {"script", d.Origin.Call.Script},
+	} {
+		if a.value != "" {
+			attrs = append(attrs, slog.String(a.name, cut(a.value)))
+		}
 	}
 	log := g.log
 	if d.Verdict.Stops() {

@@ -8,6 +8,7 @@ import (
 	"relayguard/journal"
 	"relayguard/policy"
 	"relayguard/policy/address"
+	"relayguard/policy/origin"
 )
 
 // record is the decision as the journal keeps it: without recipients, subject
@@ -44,7 +45,16 @@ func record(now time.Time, phase policy.Phase, m *policy.Message, d *policy.Deci
 		Findings:   d.Findings,
 		Counters:   d.Counters,
 		Late:       late,
+		Node:       d.Origin.Node.Value,
+		Template:   d.Origin.Template.Value,
+		Entry:      d.Origin.Call.Entry,
+		Script:     d.Origin.Call.Script,
+		WebClient:  d.Origin.Call.WebClient,
+		Pool:       d.Origin.Call.Pool,
+		Software:   d.Origin.Call.Software,
 	}
+	r.Site, r.SiteBy = known(d.Origin.Site)
+	r.Plugin, r.PluginBy = known(d.Origin.Plugin)
 	if d.Waits != nil {
 		r.Waits, _ = json.Marshal(d.Waits) // strings and numbers
 	}
@@ -52,6 +62,14 @@ func record(now time.Time, phase policy.Phase, m *policy.Message, d *policy.Deci
 		r.Reply = d.Reply.String()
 	}
 	return r
+}
+
+// known is a key with the name of its confidence.
+func known(k origin.Key) (value, by string) {
+	if !k.Known() {
+		return "", ""
+	}
+	return k.Value, k.Confidence.String()
 }
 
 // maxDomains bounds the domains that one message has in the journal.

@@ -18,7 +18,7 @@ import (
 const (
 	joinFor       = time.Minute
 	tellEvery     = 10 * time.Second // a kill -9 loses no more counts than that
-	ownAtRcpt     = 1                // of one account and rule, while clients wait at RCPT
+	ownWaiting    = 1                // of one account and rule, while clients wait at RCPT, or programs call
 	ownMessages   = 20               // the same, of whole messages: each may be asked for
 	ownOfUnknown  = 100              // of all that nobody answers for
 	maxRefusals   = 20_000
@@ -32,6 +32,7 @@ type refusalKey struct {
 	rule           string
 	verdict        policy.Verdict
 	reason         string // of a deny: which one
+	where          string // of a call: the bucket, or else the site
 	late           bool   // the MTA had been answered: nobody has heard this id
 }
 
@@ -72,8 +73,11 @@ func (r *refusals) join(stage string, d *policy.Decision, now time.Time, late bo
 		key.reason = d.Reason
 	}
 	allowed := ownMessages
-	if stage == stageRcpt {
-		allowed = ownAtRcpt
+	switch stage {
+	case stageRcpt:
+		allowed = ownWaiting
+	case stageCall: // many sites may have one account
+		allowed, key.where = ownWaiting, whereOf(d)
 	}
 	if kind == origin.KindUnknown {
 		key.client, allowed = clientNet(d.Origin.ClientIP.Value), unknownClient
@@ -107,6 +111,18 @@ func (r *refusals) join(stage string, d *policy.Decision, now time.Time, late bo
 			e.id = id
 		}
 	}
+}
+
+// whereOf is which bucket stops a message, else of which site it is: there are no
+// more of either than the guard knows.
+func whereOf(d *policy.Decision) string {
+	if buckets := d.Buckets(); len(buckets) > 0 {
+		return buckets[0]
+	}
+	if d.Origin.Site.Proven() {
+		return d.Origin.Site.Value
+	}
+	return ""
 }
 
 // live is the entry of refusals like this one. One that is too old is dropped,

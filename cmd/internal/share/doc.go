@@ -11,6 +11,9 @@
 // every file for 30 days. A relay that was away for longer than that brings back
 // what was taken back meanwhile.
 //
+// A web node (Options.Node) only takes orders: what its own admin says is in force
+// there alone, over what a relay ordered before.
+//
 // The file is the truth: what is ordered here is in force and written before
 // Redis hears of it, and a Redis that was emptied is filled again. The red
 // switch is never shared. Trap: whoever may write to this hash may suspend

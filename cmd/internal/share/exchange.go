@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"relayguard/cmd/internal/switches"
 )
 
@@ -41,6 +43,10 @@ func (s *Share) exchange(ctx context.Context, pending bool) error {
 	if err := s.merge(at, there); err != nil {
 		s.o.Log.Error("switches of other relays", "error", err) // they are in force
 	}
+	if s.o.Node {
+		s.version = version
+		return nil
+	}
 	if err := s.clean(ctx, at, there); err != nil {
 		return err
 	}
@@ -55,7 +61,7 @@ func (s *Share) exchange(ctx context.Context, pending bool) error {
 // from ours.
 func (s *Share) look(ctx context.Context) (version string, at time.Time, err error) {
 	before := s.o.Now()
-	a, err := answerOf(look.Run(ctx, s.o.Client, []string{s.token}).Result())
+	a, err := answerOf(s.run(ctx, look, []string{s.token}).Result())
 	if err != nil {
 		return "", at, fmt.Errorf("ask Redis for the version of switches: %w", err)
 	}
@@ -73,6 +79,13 @@ func (s *Share) look(ctx context.Context) (version string, at time.Time, err err
 	return a.text(2), at, nil
 }
 
+// Probe asks Redis as a web node does, and changes nothing.
+func Probe(ctx context.Context, client goredis.UniversalClient, prefix string) error {
+	s := &Share{o: Options{Client: client, Node: true, Now: time.Now}, token: tokenOf(prefix)}
+	_, _, err := s.look(ctx)
+	return err
+}
+
 // entry is what the hash has under one name.
 type entry struct {
 	switches.Entry
@@ -85,7 +98,7 @@ func (s *Share) read(ctx context.Context, at time.Time) (map[string]entry, error
 	all := map[string]entry{}
 	refused, octets := 0, 0
 	for cursor := "0"; ; {
-		a, err := answerOf(page.Run(ctx, s.o.Client, []string{s.hash}, cursor, switches.MaxEntry).Result())
+		a, err := answerOf(s.run(ctx, page, []string{s.hash}, cursor, switches.MaxEntry).Result())
 		if err != nil {
 			return nil, fmt.Errorf("read switches from Redis: %w", err)
 		}

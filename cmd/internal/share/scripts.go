@@ -1,8 +1,10 @@
 package share
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -58,6 +60,18 @@ for i = 1, #ARGV, 2 do
   if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i+1] then redis.call('HDEL', KEYS[1], ARGV[i]) end
 end
 return 0`)
+
+// run runs a script that writes nothing. Of a web node Redis may know that it only
+// reads; before 7.0 it cannot tell.
+func (s *Share) run(ctx context.Context, script *goredis.Script, keys []string, args ...any) *goredis.Cmd {
+	if s.o.Node {
+		done := script.RunRO(ctx, s.o.Client, keys, args...)
+		if err := done.Err(); err == nil || !strings.Contains(err.Error(), "unknown command") {
+			return done
+		}
+	}
+	return script.Run(ctx, s.o.Client, keys, args...)
+}
 
 var errAnswer = errors.New("Redis gave an answer of another form")
 

@@ -14,14 +14,18 @@ import (
 	"relayguard/policy"
 )
 
-// Options are what is shared with whom. All but LocalUsers, Now, Arrived and Left
-// are required.
+// Options are what is shared with whom. All but Node, LocalUsers, Now, Arrived and
+// Left are required.
 type Options struct {
 	Client goredis.UniversalClient
 	Prefix string // the fleet's, as the buckets have it
 	Relay  string // this relay's name: Redis shows who wrote last
 	File   *switches.File
 	Log    *slog.Logger
+
+	// Node: this is a web node, not a relay. It takes orders and gives none, and
+	// needs no right to write.
+	Node bool
 
 	// LocalUsers: the relays have the same Unix accounts, so orders about those
 	// are shared, too.
@@ -70,13 +74,17 @@ func New(o Options) *Share {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	key := "{" + o.Prefix + "}:switches"
-	s := &Share{o: o, hash: key, token: key + ":version", channel: key, wake: make(chan struct{}, 1), told: map[string]bool{}, pending: true, synced: make(chan struct{}),
+	key := hashOf(o.Prefix)
+	s := &Share{o: o, hash: key, token: tokenOf(o.Prefix), channel: key, wake: make(chan struct{}, 1), told: map[string]bool{}, pending: true, synced: make(chan struct{}),
 		effects: effects{next: map[switches.What]effect{}, wake: make(chan struct{}, 1)}}
 	o.File.UseClock(s.now)
 	o.File.OnChange(s.changed)
 	return s
 }
+
+func hashOf(prefix string) string { return "{" + prefix + "}:switches" }
+
+func tokenOf(prefix string) string { return hashOf(prefix) + ":version" }
 
 // now is Redis's time, as far as it is known.
 func (s *Share) now() time.Time {
@@ -87,6 +95,9 @@ func (s *Share) now() time.Time {
 
 // changed hears of an order that was given here.
 func (s *Share) changed() {
+	if s.o.Node {
+		return // nobody else's business
+	}
 	s.mu.Lock()
 	s.pending = true
 	s.health.Waiting++
@@ -230,10 +241,10 @@ func (s *Share) shares(what switches.What) bool {
 	}
 	if what.Subject == policy.SubjectKey {
 		for part := range strings.SplitSeq(what.Value, " ") {
-			if strings.HasPrefix(part, "local_user:") || strings.HasPrefix(part, "shared_user:") {
+			if (strings.HasPrefix(part, "local_user:") || strings.HasPrefix(part, "shared_user:")) && !strings.Contains(part, "@") {
 				return false
 			}
 		}
 	}
-	return what.Subject != policy.SubjectLocalUser
+	return what.Subject != policy.SubjectLocalUser || strings.Contains(what.Value, "@") // of a web node: the same for all
 }

@@ -138,6 +138,12 @@ func (f *File) All(now time.Time) []policy.Switch {
 	return slices.DeleteFunc(f.board.Load().All(), func(s policy.Switch) bool { return s.Over(now) })
 }
 
+// Find is the switch about just that which has not ended, nil if there is none. It
+// does not wait. It must not be modified.
+func (f *File) Find(now time.Time, w What) *policy.Switch {
+	return f.board.Load().Find(now, w.Kind, w.Subject, w.Value, w.Rule)
+}
+
 // ErrFull says that there are as many switches as there may be.
 var ErrFull = fmt.Errorf("there are %d switches already", maxSwitches)
 

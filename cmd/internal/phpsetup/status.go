@@ -1,0 +1,124 @@
+package phpsetup
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"relayguard/cmd/internal/wrapper"
+	"relayguard/wordpress"
+)
+
+// Place is where PHP reads settings.
+type Place struct {
+	Version      string `json:"version"`
+	SAPI         string `json:"sapi"`
+	Pool         string `json:"pool,omitempty"` // its file; "": the PHP as a whole
+	SendmailPath string `json:"sendmail_path"`
+	Wrapper      bool   `json:"wrapper"`
+	Prepend      bool   `json:"prepend"`
+	Note         string `json:"note,omitempty"` // what is wrong
+}
+
+// Report is how PHP is set up now.
+type Report struct {
+	Places   []Place `json:"places"`
+	Program  string  `json:"program"`
+	Problem  string  `json:"problem,omitempty"` // of the wrapper itself
+	Wrappers int     `json:"wrappers"`          // places with the wrapper
+}
+
+// Status looks how PHP is set up, by its files. A pool that settles nothing of
+// ours for itself is not named: it goes by its PHP.
+func (s *Setup) Status() (Report, error) {
+	r := Report{Program: s.program(), Places: []Place{}}
+	all, err := find(s.etc(), s.Version, s.SAPI)
+	if err != nil {
+		return r, err
+	}
+	for _, p := range all {
+		v, err := p.settings(true)
+		if err != nil {
+			return r, err
+		}
+		r.Places = append(r.Places, s.place(p, "", v))
+		pools, err := poolsOf(p)
+		if err != nil {
+			return r, err
+		}
+		for _, one := range pools {
+			own := values{}
+			own.readPoolValues(one)
+			if _, found := own["sendmail_path"]; !found && own["auto_prepend_file"].text == "" {
+				continue
+			}
+			for key, value := range v {
+				if _, found := own[key]; !found {
+					own[key] = value
+				}
+			}
+			r.Places = append(r.Places, s.place(p, one.path, own))
+		}
+	}
+	for _, p := range r.Places {
+		if p.Wrapper {
+			r.Wrappers++
+		}
+	}
+	_, err = wrapper.Load(s.settings())
+	switch {
+	case err != nil:
+		r.Problem = err.Error() + "; it goes by its defaults"
+	case r.Wrappers > 0 && !exists(s.program()):
+		r.Problem = s.program() + " is not there: mail() fails; put it back: relayguard php install --apply"
+	}
+	return r, nil
+}
+
+// readPoolValues reads a pool with our block, which has the last word.
+func (v values) readPoolValues(p *pool) {
+	maps.Copy(v, p.settings)
+	maps.Copy(v, p.block())
+}
+
+func (s *Setup) place(p php, pool string, v values) Place {
+	out := Place{Version: p.version, SAPI: p.sapi, Pool: pool, SendmailPath: v["sendmail_path"].text}
+	if out.SendmailPath == "" {
+		out.SendmailPath = standardPath
+	}
+	name := firstWord(out.SendmailPath)
+	out.Wrapper = name == s.program()
+	prepend := v["auto_prepend_file"].text
+	out.Prepend = prepend != "" && filepath.Dir(prepend) == s.share()
+	switch {
+	case pool == "" && exists(p.own()) && !out.Wrapper:
+		out.Note = v["sendmail_path"].file + " comes after relayguard's file, and has the last word"
+	case out.Prepend && !exists(prepend):
+		out.Note = prepend + " is not there: every page fails"
+	case out.Prepend && !sameText(prepend, s.siteMap()):
+		out.Note = "the prepend is of another version; renew it: relayguard php install --prepend --pool " + pool + " --apply"
+	case !out.Wrapper && name != firstWord(standardPath) && !sameFile(name, s.Settings.Sendmail):
+		out.Note = "a program of its own"
+	}
+	return out
+}
+
+// sameText reports whether a prepend is what this version writes, whatever it
+// chains.
+func sameText(path, siteMap string) bool {
+	text, err := os.ReadFile(path)
+	return err == nil && string(text) == string(wordpress.PrependWith(chainOf(string(text)), siteMap))
+}
+
+// chainOf is what a prepend of ours runs after itself.
+func chainOf(text string) string {
+	for line := range strings.Lines(text) {
+		if _, rest, found := strings.Cut(line, "is_file('"); found && strings.Contains(line, "// relayguard:chain") {
+			if chain, _, found := strings.Cut(rest, "')) {"); found {
+				return strings.NewReplacer(`\\`, `\`, `\'`, `'`).Replace(chain)
+			}
+		}
+	}
+	return ""
+}

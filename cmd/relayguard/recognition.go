@@ -1,0 +1,244 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	phpcall "relayguard/cmd/internal/call"
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/nodes"
+	"relayguard/cmd/internal/sites"
+	"relayguard/policy"
+	"relayguard/policy/limit"
+	"relayguard/policy/origin"
+	"relayguard/policy/origin/fingerprint"
+	"relayguard/policy/origin/stamp"
+	"relayguard/policy/template"
+)
+
+// recognition is what is known and remembered of where mail is from, beside what
+// the MTA and the kernel tell. It outlives a reload.
+type recognition struct {
+	registry  *sites.File
+	replays   *stamp.Replays // of sites' stamps
+	relayed   *stamp.Replays // of nodes'
+	calls     *phpcall.Calls
+	plugins   *policy.Sites
+	templates *template.Memory
+	peaks     *limit.Peaks
+	heard     *nodes.Heard
+	dir       string
+	log       *slog.Logger
+}
+
+// What one stamp, call or bucket takes is below 200 octets.
+const (
+	maxReplays = 200_000
+	maxCalls   = 50_000
+	maxPeaks   = 100_000
+)
+
+// freshRecognition remembers nothing, and is kept nowhere.
+func freshRecognition(c *config.Config) *recognition {
+	return &recognition{
+		replays: stamp.NewReplays(maxReplays), relayed: stamp.NewReplays(maxReplays), calls: phpcall.NewCalls(maxCalls, time.Now),
+		plugins: policy.NewSites(c.Origin.MaxPlugins, 0), peaks: limit.NewPeaks(maxPeaks), heard: nodes.New(),
+		templates: template.New(template.Options{Parts: c.Origin.TemplateParts, Days: c.Origin.BoilerplateDays}),
+	}
+}
+
+// openRecognition reads what an earlier run kept. What cannot be read begins
+// empty, and is told.
+func openRecognition(c *config.Config, key []byte, log *slog.Logger) *recognition {
+	r := freshRecognition(c)
+	r.dir, r.log = filepath.Dir(c.Journal.Directory), log
+	o := template.Options{Parts: c.Origin.TemplateParts, Days: c.Origin.BoilerplateDays}
+	sum := sha256.Sum256(append([]byte("relayguard templates\n"), key...))
+	copy(o.Key[:], sum[:])
+	r.templates = template.New(o)
+	var err error
+	if r.registry, err = sites.Open(filepath.Join(r.dir, "sites.json")); err != nil {
+		log.Error("what web sites sign is not believed until they are registered again", "error", err)
+	}
+	for name, load := range r.files() {
+		if err := loadFile(filepath.Join(r.dir, name), load.load); err != nil {
+			log.Error("what was learnt about mail begins anew", "error", err)
+		}
+	}
+	return r
+}
+
+// kept is something that is in a file while no daemon runs.
+type kept struct {
+	load func(io.Reader) error
+	save func(io.Writer) error
+}
+
+// files are those of what is learnt, by name.
+func (r *recognition) files() map[string]kept {
+	return map[string]kept{
+		"templates.bin": {r.templates.Load, r.templates.Save},
+		"peaks.bin":     {r.peaks.Load, r.peaks.Save},
+		"plugins.txt":   {r.plugins.Load, r.plugins.Save},
+		"nodes.txt":     {r.heard.Load, r.heard.Save},
+	}
+}
+
+// save keeps what was learnt.
+func (r *recognition) save() {
+	for name, file := range r.files() {
+		if err := saveFile(filepath.Join(r.dir, name), file.save); err != nil {
+			r.log.Error("what was learnt about mail is lost by a restart", "error", err)
+		}
+	}
+}
+
+func loadFile(path string, load func(io.Reader) error) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := load(f); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+// saveFile puts a whole new file in the place of an old one.
+func saveFile(path string, save func(io.Writer) error) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(save(f), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// sites are those that are registered.
+func (r *recognition) sites() []stamp.Site {
+	if r.registry == nil {
+		return nil
+	}
+	return r.registry.All()
+}
+
+// attribution makes ready what a policy asks. It reads the files that the
+// configuration names.
+func (r *recognition) attribution(c *config.Config, userID func(string) (int, error)) (*policy.Attribution, []error) {
+	var errs []error
+	a := &policy.Attribution{Templates: r.templates, Calls: r.calls, Sites: r.plugins, SubmitUID: origin.NoUID, UserID: func(name string) (int, bool) {
+		uid, err := userID(name)
+		return uid, err == nil
+	}}
+	if uid, err := userID("smmsp"); err == nil { // Sendmail's submission program
+		a.SubmitUID = uid
+	}
+	var err error
+	if a.Fingerprints, err = fingerprints(c); err != nil {
+		errs = append(errs, err)
+	}
+	if err := r.register(a); err != nil {
+		errs = append(errs, err)
+	}
+	if a.Nodes, err = r.nodes(c); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Sign.Node != "" {
+		key, err := keyIn("sign.key_file", c.Sign.KeyFile)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		a.Signer = &policy.Signer{Node: c.Sign.Node, Key: key}
+	}
+	return a, errs
+}
+
+// register has a know the sites that are registered now.
+func (r *recognition) register(a *policy.Attribution) error {
+	all := r.sites()
+	book, err := stamp.NewBook(all, r.replays)
+	if err != nil {
+		return err
+	}
+	owner := map[int]string{} // of each account its only site, or ""
+	for _, s := range all {
+		if _, another := owner[s.UID]; another {
+			owner[s.UID] = ""
+		} else {
+			owner[s.UID] = s.Name
+		}
+	}
+	a.Stamps, a.RootOf = book, book.RootOf
+	a.SiteOf = func(uid int) (string, bool) {
+		name := owner[uid]
+		return name, name != ""
+	}
+	return nil
+}
+
+func (r *recognition) nodes(c *config.Config) (*stamp.Nodes, error) {
+	if len(c.Nodes) == 0 {
+		return nil, nil
+	}
+	var errs []error
+	all := make([]stamp.Node, len(c.Nodes))
+	for i, n := range c.Nodes {
+		key, err := keyIn("node "+n.Name+": key_file", n.KeyFile)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		all[i] = stamp.Node{Name: n.Name, Key: key, Addresses: n.Prefixes}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return stamp.NewNodes(all, r.relayed)
+}
+
+// keyIn reads a key of 32 octets, as hexadecimal digits.
+func keyIn(what, path string) (stamp.Key, error) {
+	text, err := secretIn(what, path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := hex.DecodeString(strings.TrimSpace(text))
+	if err != nil || len(key) != 32 {
+		return nil, fmt.Errorf("%s: %s does not begin with a line of 64 hexadecimal digits; openssl rand -hex 32 writes them", what, path)
+	}
+	return key, nil
+}
+
+// fingerprints are ours and those of the admin's file.
+func fingerprints(c *config.Config) (*fingerprint.Set, error) {
+	set := fingerprint.Default()
+	if c.Origin.Fingerprints == "" {
+		return set, nil
+	}
+	data, err := os.ReadFile(c.Origin.Fingerprints)
+	if err == nil {
+		set, err = set.Parse(data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("origin.fingerprints: %s: %w", c.Origin.Fingerprints, err)
+	}
+	return set, nil
+}

@@ -1,0 +1,2 @@
+<?php
+require __DIR__ . '/' . str_repeat('i', 120) . '.php';

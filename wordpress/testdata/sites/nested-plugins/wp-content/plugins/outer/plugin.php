@@ -1,0 +1,4 @@
+<?php
+add_action('case', function () {
+	do_action('outer_done');
+});

@@ -1,0 +1,6 @@
+<?php
+add_action('case', function () {
+	call_user_func(function () {
+		wp_mail('a@example.jp', 'from a theme', 'x');
+	});
+});

@@ -15,6 +15,8 @@ type order struct {
 	args []string
 	exit int
 	says []string // all of these
+
+	lines int // that are shown, if not all
 }
 
 // admin is who has been called at night.
@@ -34,7 +36,7 @@ func (a *admin) command(ctx context.Context, o order) error {
 	if err != nil {
 		return fmt.Errorf("relayguard %s: %w", strings.Join(o.args, " "), err)
 	}
-	a.out.shown(shown)
+	a.out.shown(firstLines(shown, o.lines))
 	if exit != o.exit {
 		a.wrong("EXPECTED exit status %d, got %d", o.exit, exit)
 	}
@@ -44,6 +46,15 @@ func (a *admin) command(ctx context.Context, o order) error {
 		}
 	}
 	return nil
+}
+
+// firstLines are so many of a text, and a sign that there are more; 0: all.
+func firstLines(text string, most int) string {
+	lines := strings.SplitAfter(text, "\n")
+	if most == 0 || len(lines) <= most {
+		return text
+	}
+	return strings.Join(lines[:most], "") + "[...]\n"
 }
 
 func (a *admin) wrong(format string, args ...any) {

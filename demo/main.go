@@ -1,8 +1,9 @@
 // Command demo shows relayguard at work: a private Postfix with Dovecot's AUTH
 // and the real daemon on loopback, a short scenario over real SMTP and
 // sendmail(1), what became of each message, what an admin does about a stolen
-// login, by the real commands, and how held bills go out by themselves. It exits 0
-// only if everything was as expected.
+// login, by the real commands, how held bills go out by themselves, and how the
+// abused share button of a web site is stopped. It exits 0 only if everything was as
+// expected.
 package main
 
 import (
@@ -99,7 +100,10 @@ func playAll(ctx context.Context, r *relay.Relay, binary string, out *screen) (b
 	if err := night(ctx, a, found); err != nil {
 		return false, err
 	}
-	err = heal(ctx, a)
+	if err := heal(ctx, a); err != nil {
+		return false, err
+	}
+	err = abuse(ctx, a)
 	return a.met, err
 }
 

@@ -224,6 +224,8 @@ func invite(r *relay.Relay, out *screen, binary string) {
 	out.command("what was decided, the newest first", "guard decisions --limit 20")
 	out.command("what is held; show, release and delete ID go the same way", "guard held list")
 	out.command("how a sender stands under its limits", "guard limits show "+billing)
+	out.command("what each web site and plugin sends", "guard origins list --by plugin")
+	out.command("the letter to a site's owner", "guard notice "+shopName)
 	out.command("Taro has a new password", "guard resume login:"+taro+" --cause 'new password'")
 	out.command("the red switch, and back: guard start", "guard stop --reason drill")
 	out.command("ways round the guard", "guard check")

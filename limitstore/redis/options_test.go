@@ -135,6 +135,7 @@ func TestOwnKeys(t *testing.T) {
 	for v, own := range map[string]bool{
 		"login:taro@example.jp": false, "local_user:33": true, "shared_user:33": true, "machine:192.0.2.1": true,
 		"login:a site:b": false, "plugin:x local_user:33": true, "login:local_user:33": false, "server": false,
+		"local_user:33@web1": false, "plugin:x local_user:33@web1": false,
 	} {
 		take(t, web1, value(v))
 		take(t, all, value(v))
@@ -154,8 +155,8 @@ func TestOwnKeys(t *testing.T) {
 			}
 			seen[e.State.Key] = true
 			return nil
-		}); err != nil || len(seen) != 8 {
-			t.Errorf("%s: %d buckets, %v; want 8", name, len(seen), err)
+		}); err != nil || len(seen) != 10 {
+			t.Errorf("%s: %d buckets, %v; want 10", name, len(seen), err)
 		}
 	}
 }

@@ -20,6 +20,8 @@ type dialogue struct {
 	first    []byte // of them what is not answered: it precedes the first message
 	messages [][]step
 	quit     []byte
+
+	agreement agreement
 }
 
 // variants is the number of different messages.
@@ -29,15 +31,20 @@ var abort = appendFrame(nil, cmdAbort)
 
 // newDialogue encodes the mails for a milter that agreed to a.
 func newDialogue(a agreement, mails []mail) *dialogue {
-	e := encoder{agreement: a}
+	e := encoder{agreement: a, local: len(mails) > 0 && mails[0].local}
 	e.connect()
-	d := &dialogue{open: e.steps, first: e.out, quit: appendFrame(slices.Clone(abort), cmdQuit)}
+	d := &dialogue{open: e.steps, first: e.out, quit: appendFrame(slices.Clone(abort), cmdQuit), agreement: a}
 	for i := range mails {
-		e := encoder{agreement: a, out: slices.Clone(abort)} // of the message before; the loop cuts it off the first
-		e.message(&mails[i])
-		d.messages = append(d.messages, e.steps)
+		d.messages = append(d.messages, d.encode(&mails[i]))
 	}
 	return d
+}
+
+// encode encodes one mail.
+func (d *dialogue) encode(m *mail) []step {
+	e := encoder{agreement: d.agreement, local: m.local, out: slices.Clone(abort)} // of the message before; the loop cuts it off the first
+	e.message(m)
+	return e.steps
 }
 
 // encoder collects steps.
@@ -46,6 +53,7 @@ type encoder struct {
 	steps []step
 	out   []byte
 	mail  *mail
+	local bool // by sendmail(1): no client, no login
 }
 
 // say adds a command with its macros. skip is the bit by which the milter does
@@ -63,6 +71,11 @@ func (e *encoder) say(cmd byte, skip, quiet uint32, payload ...string) {
 }
 
 func (e *encoder) connect() {
+	if e.local { // as cleanup(8) says of pickup's mail
+		e.say(cmdConnect, noConnect, nrConnect, "localhost", "\x00", "4", "\x00\x00", "127.0.0.1", "\x00")
+		e.say(cmdHelo, noHelo, nrHelo, "localhost", "\x00")
+		return
+	}
 	e.say(cmdConnect, noConnect, nrConnect, "client.example.org", "\x00", "4", "\xc3\x50", "203.0.113.7", "\x00")
 	e.say(cmdHelo, noHelo, nrHelo, "client.example.org", "\x00")
 }
@@ -120,6 +133,16 @@ func (e *encoder) macros(cmd byte) string {
 }
 
 func (e *encoder) macro(cmd byte, name string) string {
+	if e.local {
+		switch name {
+		case "_":
+			return "localhost [127.0.0.1]"
+		case "{daemon_name}":
+			return "LOCAL-PICKUP"
+		case "{daemon_addr}", "{daemon_port}", "{auth_type}", "{auth_authen}":
+			return ""
+		}
+	}
 	switch name {
 	case "j":
 		return "relay." + insideDomain

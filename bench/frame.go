@@ -26,6 +26,9 @@ const (
 	ansAccept   = 'a'
 	ansContinue = 'c'
 	ansOptNeg   = 'O'
+
+	ansInsertHeader = 'i'
+	ansChangeHeader = 'm'
 )
 
 const (

@@ -21,7 +21,8 @@ type load struct {
 	mails  []mail
 	poller *poller
 	conns  []*conn
-	next   int // variant of the next message
+	next   int     // variant of the next message
+	stream *stream // what is sent instead of variants; nil: them
 
 	dialogue *dialogue // made when the milter has negotiated
 
@@ -116,7 +117,13 @@ func (c *conn) open() error {
 func (c *conn) send(due time.Time) error {
 	l := c.load
 	c.scheduled = due
-	c.steps, c.at, c.message = l.dialogue.messages[l.next], 0, true
+	c.at, c.message = 0, true
+	if l.stream != nil {
+		m := l.stream.mail()
+		c.steps = l.dialogue.encode(&m)
+		return c.say()
+	}
+	c.steps = l.dialogue.messages[l.next]
 	l.next = (l.next + 1) % len(l.dialogue.messages)
 	return c.say()
 }
@@ -169,6 +176,9 @@ func (c *conn) answered(code byte, payload []byte) error {
 		return fmt.Errorf("an answer %q that nobody waits for", code)
 	}
 	step := &c.steps[c.at]
+	if step.after == cmdEOM && (code == ansInsertHeader || code == ansChangeHeader) {
+		return nil // the answer is yet to come
+	}
 	if code != ansContinue && (code != ansAccept || step.after != cmdEOM) {
 		return fmt.Errorf("answer %q %.80q to command %q: every message is one to let pass", code, payload, step.after)
 	}

@@ -20,6 +20,7 @@ type mail struct {
 	login, from, to, queueID string
 	header                   [][2]string
 	body                     string
+	local                    bool // handed in by sendmail(1)
 }
 
 func login(i int) string { return fmt.Sprintf("user%04d@%s", i%logins, insideDomain) }

@@ -102,7 +102,7 @@ func parseFlags(args []string) (plan, error) {
 }
 
 // Parts of the benchmark.
-var partNames = []string{"closed", "open", "memory", "postfix", "limits"}
+var partNames = []string{"closed", "open", "memory", "postfix", "limits", "origin"}
 
 func (p *plan) has(part string) bool { return p.only == "" || p.only == part }
 
@@ -123,7 +123,7 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 	for i := range variants {
 		b.mails = append(b.mails, newMail(i))
 	}
-	if p.only != "postfix" && p.only != "limits" {
+	if p.only != "postfix" && p.only != "limits" && p.only != "origin" {
 		if err := b.wire(ctx); err != nil {
 			b.skipped = append(b.skipped, fmt.Sprintf("wire: %v", err))
 		}
@@ -138,18 +138,27 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 			return err
 		}
 	}
+	if p.has("origin") {
+		if err := b.origin(ctx); err != nil {
+			b.skipped = append(b.skipped, fmt.Sprintf("origin: %v", err))
+		}
+	}
 	b.progress("")
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if len(b.results) == 0 {
+	if len(b.results)+len(b.bouts) == 0 {
 		return fmt.Errorf("nothing could be measured: %s", strings.Join(b.skipped, "; "))
 	}
 	printTable(out, b.results)
 	printStandings(out, b.standings)
+	printBouts(out, b.bouts)
 	b.remarks(out)
 	for i := range b.standings {
 		b.results = append(b.results, b.standings[i].results()...)
+	}
+	for i := range b.bouts {
+		b.results = append(b.results, b.bouts[i].result())
 	}
 	return writeJSON(p.json, b.results)
 }
@@ -162,6 +171,7 @@ type bench struct {
 	started   time.Time
 	results   []result
 	standings []standing // of limits, with a table of their own
+	bouts     []bout     // of origin, with one, too
 	skipped   []string   // what could not be measured, and why
 	foreign   []float64  // see throughput
 }

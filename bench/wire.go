@@ -27,16 +27,38 @@ type throughput struct {
 // closedLoop keeps all connections busy: each sends its next message as soon as
 // the last one is answered.
 func closedLoop(ctx context.Context, m *running, mails []mail, window time.Duration) (throughput, error) {
+	defer m.forget()
+	return busy(ctx, m, window, func(i int) (*load, error) {
+		l, err := newLoad(m.socket, mails)
+		if err == nil {
+			l.next = i * len(mails) / loops
+		}
+		return l, err
+	})
+}
+
+// closedLoopOf is closedLoop with mail of which no two are alike.
+func closedLoopOf(ctx context.Context, m *running, s *stream, window time.Duration) (throughput, error) {
+	return busy(ctx, m, window, func(int) (*load, error) {
+		l, err := newLoad(m.socket, []mail{s.mail()}) // from which the dialogue begins
+		if err == nil {
+			l.stream = s
+		}
+		return l, err
+	})
+}
+
+// busy keeps the connections of some loads busy.
+func busy(ctx context.Context, m *running, window time.Duration, open func(i int) (*load, error)) (throughput, error) {
 	var stop atomic.Bool
 	var group sync.WaitGroup
 	all := make([]*load, loops)
 	errs := make([]error, loops)
 	for i := range all {
-		l, err := newLoad(m.socket, mails)
+		l, err := open(i)
 		if err != nil {
 			return throughput{}, err
 		}
-		l.next = i * len(mails) / loops
 		l.ready = func(c *conn) error { return c.send(time.Time{}) }
 		all[i] = l
 	}
@@ -58,7 +80,6 @@ func closedLoop(ctx context.Context, m *running, mails []mail, window time.Durat
 	after, err2 := takeMeter(m.process, count())
 	stop.Store(true)
 	group.Wait()
-	m.forget()
 	for _, err := range append(errs, err, err2, ctx.Err()) {
 		if err != nil {
 			return throughput{}, fmt.Errorf("%s, closed loop: %w", m.name, err)

@@ -138,7 +138,7 @@ func (b *Book) Note(now time.Time, id, text string) bool {
 }
 
 // NoteOrigin writes into the time lines of all open incidents that concern an
-// account, a site or a plugin, what an admin did about it: "suspended by root:
+// account, a site or a plugin, what an admin did about it: "suspended login:a by root:
 // password stolen". It reports how many there are.
 func (b *Book) NoteOrigin(now time.Time, origin, text string) int {
 	origin = name(origin)

@@ -27,12 +27,14 @@ var statements = [...]string{
 	findHoldOfDecision: `SELECT n, state, queue_id FROM hold WHERE decision_id = ? AND decision_id <> '' AND queue_id = ''
 		ORDER BY n DESC LIMIT 1`,
 	insertHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
-		domains, state, changed, site, plugin) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,
-		coalesce((SELECT site FROM decision WHERE id = ?2), ''), coalesce((SELECT plugin FROM decision WHERE id = ?2), '')`,
+		domains, state, changed, site, plugin, template) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,
+		coalesce((SELECT site FROM decision WHERE id = ?2), ''), coalesce((SELECT plugin FROM decision WHERE id = ?2), ''),
+		coalesce((SELECT template FROM decision WHERE id = ?2), '')`,
 	// A hold that was saved from a broken database is there before its decision.
 	openHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
-		domains, state, changed, waits, site, plugin) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,?13,
-		iif(?14 <> '', ?14, coalesce((SELECT site FROM decision WHERE id = ?2), '')), iif(?15 <> '', ?15, coalesce((SELECT plugin FROM decision WHERE id = ?2), ''))
+		domains, state, changed, waits, site, plugin, template) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,?13,
+		iif(?14 <> '', ?14, coalesce((SELECT site FROM decision WHERE id = ?2), '')), iif(?15 <> '', ?15, coalesce((SELECT plugin FROM decision WHERE id = ?2), '')),
+		iif(?16 <> '', ?16, coalesce((SELECT template FROM decision WHERE id = ?2), ''))
 		WHERE NOT EXISTS (SELECT 1 FROM hold WHERE decision_id = ?2 AND decision_id <> '')`,
 	updateHold: `UPDATE hold SET queue_id = ?, account = ?, rule = ?, reason = ?, mail_from = ?, arrival = ?, held_at = ?,
 		size = ?, recipients = ?, domains = ?, state = 'held' WHERE n = ?`,
@@ -180,7 +182,7 @@ func (a *applier) decision(d *Decision) error {
 	}
 	const notSeen = 0 // its arrival, before somebody looks into the queue
 	_, err = a.exec(openHold, d.QueueID, d.ID, d.Account, d.Rule, d.Reason, d.MailFrom, notSeen, at, d.Size, d.Recipients,
-		domains, at, string(d.Waits), d.Site, d.Plugin)
+		domains, at, string(d.Waits), d.Site, d.Plugin, d.Template)
 	return err
 }
 

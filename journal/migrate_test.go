@@ -14,9 +14,11 @@ import (
 	"relayguard/journal"
 )
 
-// before4 leads a database of today back to version 3.
+// before5 leads a database of today back to version 4, before4 to version 3.
+const before5 = "ALTER TABLE hold DROP COLUMN template;"
+
 var before4 = func() string {
-	text := "DROP TABLE label_total; DROP INDEX decision_site; DROP INDEX decision_plugin; DROP INDEX decision_node; DROP INDEX decision_template;"
+	text := before5 + "DROP TABLE label_total; DROP INDEX decision_site; DROP INDEX decision_plugin; DROP INDEX decision_node; DROP INDEX decision_template;"
 	for _, column := range []string{"site", "site_by", "plugin", "plugin_by", "node", "template", "entry", "script", "web_client", "pool", "software"} {
 		text += "ALTER TABLE decision DROP COLUMN " + column + ";"
 	}
@@ -35,6 +37,7 @@ var olderVersions = map[int]string{
 		CREATE INDEX bucket_expires ON bucket (expires) WHERE expires <> 0;
 		INSERT INTO bucket VALUES ('login-hour', 'login:hanako@example.jp', '{}', 1)`,
 	3: before4,
+	4: before5,
 }
 
 // older makes a journal whose database is of that version, and has all there is.

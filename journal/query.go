@@ -51,6 +51,7 @@ type HoldQuery struct {
 	Rule       string
 	Site       string
 	Plugin     string
+	Template   string
 	HeldBefore time.Time // exclusive
 	HeldAfter  time.Time // inclusive
 	States     []State   // empty: the open ones
@@ -80,6 +81,7 @@ type Hold struct {
 	ChargeID     string          // of the step that paid for its release
 	Site         string
 	Plugin       string
+	Template     string // what its text looks like
 }
 
 // Delivered counts the log lines about a message's recipients by their outcome.
@@ -378,14 +380,14 @@ func (s store) holdsOf(ctx context.Context, id string, found []Explanation) ([]H
 var allStates = []State{StateHeld, StateReleasing, StateDeleting, StateReleased, StateDeleted, StateGone}
 
 const holdColumns = `queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients, domains, state,
-	changed, changed_by, change_reason, new_queue_id, waits, charge_id, site, plugin`
+	changed, changed_by, change_reason, new_queue_id, waits, charge_id, site, plugin, template`
 
 func scanHold(rows *sql.Rows) (h Hold, err error) {
 	var arrival, heldAt, changed int64
 	var domains, waits string
 	err = rows.Scan(&h.QueueID, &h.DecisionID, &h.Account, &h.Rule, &h.Reason, &h.MailFrom, &arrival, &heldAt, &h.Size,
 		&h.Recipients, &domains, &h.State, &changed, &h.ChangedBy, &h.ChangeReason, &h.NewQueueID,
-		&waits, &h.ChargeID, &h.Site, &h.Plugin)
+		&waits, &h.ChargeID, &h.Site, &h.Plugin, &h.Template)
 	if err != nil {
 		return h, err
 	}
@@ -411,6 +413,7 @@ func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	c.equal("rule", q.Rule)
 	c.equal("site", q.Site)
 	c.equal("plugin", q.Plugin)
+	c.equal("template", q.Template)
 	c.until("held_at", q.HeldBefore)
 	c.since("held_at", q.HeldAfter)
 	if len(q.States) == 0 {

@@ -22,7 +22,7 @@ const salvageTime = 10 * time.Second
 var salvages = [...]struct{ table, columns, from, where, order string }{
 	{
 		"hold", `n, queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients, domains, state,
-			changed, changed_by, change_reason, new_queue_id, waits, charge_id, site, plugin`,
+			changed, changed_by, change_reason, new_queue_id, waits, charge_id, site, plugin, template`,
 		"hold NOT INDEXED", openStates, "n",
 	},
 	{"value", "name, value", "value", "true", "name"},
@@ -118,7 +118,7 @@ func readable(ctx context.Context, db *sql.DB, table, columns string) string {
 }
 
 // lateColumns are those that not every version has.
-var lateColumns = map[string][]string{"hold": {"waits", "charge_id", "site", "plugin"}, "incident": {"account", "addresses"}}
+var lateColumns = map[string][]string{"hold": {"waits", "charge_id", "site", "plugin", "template"}, "incident": {"account", "addresses"}}
 
 func hasColumn(ctx context.Context, db *sql.DB, table, column string) bool {
 	var n int

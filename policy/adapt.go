@@ -59,19 +59,36 @@ func (l *Limits) adapted(r *limitRule, now time.Time, o *origin.Origin, value st
 	return &adapted, true
 }
 
+// Everybody is to whom Peaks grants patience when a guard begins to learn what is
+// usual, in whatever phase: an installation, or an upgrade of one that did not.
+const Everybody = "server"
+
 // unusual reports whether nothing is known yet of what is usual: while the guard
 // learns, of a site or an account that is new to it; in any phase, of a site that
 // an admin has registered just now.
 func (l *Limits) unusual(now time.Time, phase Phase, o *origin.Origin) bool {
 	met, granted := l.opt.Peaks.Met(l.abode(o))
+	began, all := l.opt.Peaks.Met(Everybody)
 	switch {
-	case granted && now.Sub(met) < untilUsual:
+	case granted && now.Sub(met) < untilUsual, all && now.Sub(began) < untilUsual:
 		return true
 	case phase != Learning:
 		return false
 	}
 	since := l.opt.Peaks.Since()
 	return since.IsZero() || now.Sub(since) < untilUsual || l.abode(o) != "" && (met.IsZero() || now.Sub(met) < untilUsual)
+}
+
+// meet remembers since when a site or an account is known. That a web node signs
+// for a site begins when it is registered there: then its orders did not begin
+// today.
+func (l *Limits) meet(now time.Time, o *origin.Origin) {
+	who := l.abode(o)
+	if met, _ := l.opt.Peaks.Met(who); met.IsZero() && o.Node.Known() && o.Site.Proven() {
+		l.opt.Peaks.Grant(now, who)
+		return
+	}
+	l.opt.Peaks.Meet(now, who)
 }
 
 // times is a product that still bounds something.
@@ -97,7 +114,7 @@ func (l *Limits) note(t *taking) {
 		}
 		if !started {
 			l.opt.Peaks.Start(t.now)
-			l.opt.Peaks.Meet(t.now, l.abode(&t.keys.o))
+			l.meet(t.now, &t.keys.o)
 			started = true
 		}
 		if u.Window.Length != 24*time.Hour && times(u.Used+u.Amount, r.Adapt.Times) <= r.own(u.Window.Length) {

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +90,55 @@ func TestWhileNothingIsUsualOnlyBurstsAct(t *testing.T) {
 	h.limit(policy.Enforce, limit.NewPeaks(0), defaults()...) // who does not learn has the limit as it is
 	if went := h.orders(t, now.AddDate(0, 0, 3), 150, "fresh"); went != 40 {
 		t.Errorf("%d of 150 went, want 40", went)
+	}
+}
+
+// Whoever begins to learn in another phase, or is told of a site, is patient with
+// the days too: that shop's orders did not begin today. Bursts act.
+func TestPatienceInEveryPhase(t *testing.T) {
+	for name, grant := range map[string]func(h *house, peaks *limit.Peaks){
+		"a guard that begins to learn": func(_ *house, peaks *limit.Peaks) { peaks.Grant(now, policy.Everybody) },
+		"a site that was registered":   func(_ *house, peaks *limit.Peaks) { peaks.Grant(now, "site:"+shop.Name) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, peaks := hosting(t, policy.Enforce), limit.NewPeaks(0)
+			h.limit(policy.Enforce, peaks, defaults()...)
+			grant(h, peaks)
+			for day := range 6 {
+				if went := h.orders(t, now.AddDate(0, 0, day), 150, "cart"); went != 150 {
+					t.Errorf("day %d: %d of 150 orders went", day, went)
+				}
+			}
+			at := now.AddDate(0, 0, 1)
+			if went := h.flood(t, 100, func(_ int, _ time.Time) *policy.Message {
+				return h.stamped(h.local(1000, "Look", h.person()), at, shop, "share")
+			}); went > 25 {
+				t.Errorf("%d of a burst went", went)
+			}
+		})
+	}
+}
+
+// What observe would stop does not become usual by that.
+func TestObserveDoesNotLearnFromWhatItWouldStop(t *testing.T) {
+	stops := func(phase policy.Phase) (all []int) {
+		h := hosting(t, phase, defaults()...)
+		for day := range 6 {
+			n := 0
+			for i := range 100 {
+				m := h.local(33, "[Shared Post] Our autumn menu is here", h.person())
+				m.Body = fmt.Appendf(nil, "Person %d thinks you may be interested in the following post:\r\n\r\nOur autumn menu is here\r\nhttps://far.example.jp/autumn-menu/\r\n", i)
+				d := h.Message(t.Context(), now.AddDate(0, 0, day).Add(time.Duration(i)*20*time.Second), m)
+				if slices.ContainsFunc(d.Findings, func(f policy.Finding) bool { return f.Rule == "template-first-time" }) {
+					n++
+				}
+			}
+			all = append(all, n)
+		}
+		return all
+	}
+	if got := stops(policy.Observe); slices.Min(got) < 40 {
+		t.Errorf("would-be stops a day: %v of 100", got)
 	}
 }
 

@@ -65,8 +65,24 @@ func (l *Limits) Ask(ctx context.Context, now time.Time, s *Switches, o *origin.
 	if err := l.opt.Store.Peek(ctx, now, &t.step, &t.out); err != nil {
 		return asked, fmt.Errorf("ask the limits: %w", err)
 	}
-	asked.Standings = l.standings(t, sources)
+	shut, err := l.shutNow(ctx, t)
+	if err != nil {
+		return asked, fmt.Errorf("ask the limits: %w", err)
+	}
+	asked.Standings = l.standings(t, sources, shut)
 	return asked, l.foretell(ctx, t, m, &asked)
+}
+
+// shutNow reports of each charge whether its bucket is shut already, and not only
+// by what is asked about.
+func (l *Limits) shutNow(ctx context.Context, t *taking) ([]bool, error) {
+	step := limit.Step{Charges: slices.Clone(t.step.Charges), Known: t.step.Known}
+	for i := range step.Charges {
+		step.Charges[i].Amount, step.Charges[i].Items = 0, nil
+	}
+	var out limit.Outcome
+	err := l.opt.Store.Peek(ctx, t.now, &step, &out)
+	return out.Latched, err
 }
 
 // standingCharges lists a charge for each limit that the origin has a bucket
@@ -74,30 +90,32 @@ func (l *Limits) Ask(ctx context.Context, now time.Time, s *Switches, o *origin.
 func (l *Limits) standingCharges(t *taking) []source {
 	var sources []source
 	o := &t.keys.o
+	kind, _ := o.Account()
 	for i := range l.rules {
 		r := &l.rules[i]
 		value := t.keys.of(r, "")
-		if value == "" || !r.when.from(o) || len(t.step.Charges) == limit.MaxCharges {
+		from := r.when.from(o) || r.template && kind == origin.KindUnknown // whose text it is is not said
+		if value == "" || !from || len(t.step.Charges) == limit.MaxCharges {
 			continue
 		}
-		in, from := l.inForce(r, t.now, t.s, o, value, t.s.OnProbation(t.now, o))
-		from.lifted = t.s.Lifted(t.now, o, r.Name)
+		in, whence := l.inForce(r, t.now, t.s, o, value, t.s.OnProbation(t.now, o))
+		whence.lifted = t.s.Lifted(t.now, o, r.Name)
 		sum := t.all(Everyone)
 		amount, items := t.amount(r, sum)
 		t.add(r, in.Charge(value, amount, items), false)
-		sources = append(sources, from)
+		sources = append(sources, whence)
 	}
 	return sources
 }
 
 // standings are how the charges stand.
-func (l *Limits) standings(t *taking, sources []source) []Standing {
+func (l *Limits) standings(t *taking, sources []source, shut []bool) []Standing {
 	all := make([]Standing, len(t.rules))
 	for i, r := range t.rules {
 		c := &t.step.Charges[i]
 		s := Standing{
 			Rule: r.Name, Per: join(r.Per, limit.Per.String), Key: c.Key.Value, Counts: r.Counts.String(), Kind: r.Kind.String(),
-			Then: r.Then.String(), Scope: r.Scope.String(), When: r.When.String(), Source: l.tellSource(r, sources[i]), Latched: t.out.Latched[i],
+			Then: r.Then.String(), Scope: r.Scope.String(), When: r.When.String(), Source: l.tellSource(r, sources[i]), Latched: shut[i],
 			Applies: !sources[i].lifted && r.Scope != InsideOnly && !r.when.unread() && r.when.at(t.now, l.opt.Location) && r.when.message(t.keys.m),
 		}
 		if r.tells {
@@ -189,6 +207,9 @@ func (l *Limits) tellSource(r *limitRule, from source) string {
 	}
 	if from.adapted {
 		fmt.Fprintf(&b, "; adapted: %d times its largest day", r.Adapt.Times)
+	}
+	if from.young {
+		b.WriteString("; only its burst, until it is known what is usual")
 	}
 	if from.halved {
 		b.WriteString("; halved: probation")

@@ -24,8 +24,12 @@ type Attribution struct {
 	Calls        Calls
 	Sites        *Sites
 
-	// RootOf is the site whose root holds a directory.
-	RootOf func(dir string) (site string, ok bool)
+	// SiteStamps and NodeStamps count what became of the stamps of mail.
+	SiteStamps, NodeStamps *stamp.Tally
+
+	// RootOf is the site of a Unix account whose root holds a directory: of others'
+	// an account may say what it likes.
+	RootOf func(uid int, dir string) (site string, ok bool)
 
 	// SiteOf is the only site that a Unix account runs; not of accounts that are
 	// shared.
@@ -112,7 +116,9 @@ func (p *Policy) attribute(now time.Time, m *Message) {
 		a.nodeStamp(now, m, &signed)
 	}
 	if a.Stamps != nil && m.Node == "" && m.Header.Count(stamp.Header) > 0 {
-		if s, err := a.Stamps.Verify(now, m.Header.Values(stamp.Header), &signed); err == nil {
+		s, err := a.Stamps.Verify(now, m.Header.Values(stamp.Header), &signed)
+		a.SiteStamps.Note(err)
+		if err == nil {
 			a.stamped(m, &s)
 		}
 	}
@@ -197,10 +203,10 @@ func (a *Attribution) call(m *Message) {
 // placed believes that a message is of the site in whose root the wrapper was
 // called.
 func (a *Attribution) placed(m *Message) {
-	if a.RootOf == nil || m.Call.Dir == "" {
+	if a.RootOf == nil || m.Call.Dir == "" || m.UID == origin.NoUID {
 		return
 	}
-	if site, ok := a.RootOf(m.Call.Dir); ok {
+	if site, ok := a.RootOf(m.UID, m.Call.Dir); ok {
 		m.Site, m.SiteConfidence = site, origin.Wrapper
 	}
 }
@@ -212,6 +218,7 @@ func (a *Attribution) nodeStamp(now time.Time, m *Message, signed *stamp.Mail) {
 		return
 	}
 	s, err := a.Nodes.Verify(now, m.ClientIP, m.Header.Values(stamp.NodeHeader), signed)
+	a.NodeStamps.Note(err)
 	if err != nil {
 		return
 	}

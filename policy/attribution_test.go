@@ -57,7 +57,7 @@ func hosting(t testing.TB, phase policy.Phase, all ...policy.LimitRule) *house {
 			uid, ok := map[string]int{"www-data": 33, "alice": 1001}[name]
 			return uid, ok
 		},
-		Calls: calls{"t1000": {UID: 1000, Pool: "shop", Dir: "/srv/shop/wp-admin"}, "t33": {UID: 33, Pool: "www", Dir: "/srv/blog", Script: "index.php"}, "t34": {UID: 33, Dir: "/tmp"}},
+		Calls: calls{"t1000": {UID: 1000, Pool: "shop", Dir: "/srv/shop/wp-admin"}, "t33": {UID: 33, Pool: "www", Dir: "/srv/blog", Script: "index.php"}, "t34": {UID: 33, Dir: "/tmp"}, "t1001": {UID: 1001, Dir: "/srv/shop"}},
 	}
 	h.limit(phase, nil, all...)
 	return h

@@ -176,7 +176,6 @@ func (l *Limits) charge(t *taking, r *limitRule, probation bool, domain string, 
 	}
 	in, _ := l.inForce(r, t.now, t.s, &t.keys.o, value, probation)
 	amount, items := t.amount(r, sum)
-	in = t.keys.squeezed(r, value, in)
 	t.add(r, in.Charge(value, amount, items), sum.messages == 0)
 }
 

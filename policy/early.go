@@ -103,7 +103,7 @@ func (p *Policy) shutBuckets(ctx context.Context, now time.Time, s *Switches, m 
 	}
 	l.prepare(t)
 	if a := p.Attribution; a != nil && a.Sites != nil && sure {
-		if l.seekShut(ctx, a.Sites, t) != nil {
+		if l.findUnlabelled(ctx, a.Sites, t) != nil {
 			return
 		}
 	}
@@ -135,37 +135,6 @@ func (p *Policy) shutBuckets(ctx context.Context, now time.Time, s *Switches, m 
 		f.Verdict = Defer
 		p.judge(d, &f)
 	}
-}
-
-// seekShut is findTightest that looks for a shut bucket alone, and notes nothing.
-func (l *Limits) seekShut(ctx context.Context, sites *Sites, t *taking) error {
-	o := &t.keys.o
-	if !l.plugins || !o.Site.Proven() || o.Plugin.Proven() {
-		return nil
-	}
-	value := func(plugin string) string { return "plugin:" + plugin + "@" + o.Site.Value }
-	t.keys.unlabelled = value(Unlabelled)
-	for i := range l.rules {
-		r := &l.rules[i]
-		if !ofPlugin(r.Per) || t.s.Lifted(t.now, o, r.Name) {
-			continue
-		}
-		for names := range slices.Chunk(sites.Names(o.Site.Value), limit.MaxCharges) {
-			step := limit.Step{Known: limit.Known{Account: t.keys.stable()}}
-			for _, name := range names {
-				step.Charges = append(step.Charges, r.whole.Charge(value(name), 0, nil))
-			}
-			var out limit.Outcome
-			if err := l.opt.Store.Peek(ctx, t.now, &step, &out); err != nil {
-				return err
-			}
-			if at := slices.Index(out.Latched, true); at >= 0 {
-				t.keys.unlabelled = step.Charges[at].Key.Value
-				return nil
-			}
-		}
-	}
-	return nil
 }
 
 // wereShut says of which charges the bucket was shut before; one that this

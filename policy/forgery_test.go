@@ -55,7 +55,7 @@ func TestASiteThatLiesGetsNoMoreThanItsOwn(t *testing.T) {
 				return h.stamped(m, at, shop, "share")
 			}
 			return m
-		}, plugin * 3 / 2}, // mail without a label stops when both have had half, the other goes on to its own bound
+		}, plugin * 2}, // each has its own, and mail without a label ends with the first plugin that is shut
 		{"another site's stamp", func(h *house, i int, at time.Time) *policy.Message {
 			return h.stamped(h.local(1000, fmt.Sprint(i), h.person()), at, blog, "share")
 		}, plugin},
@@ -82,7 +82,10 @@ func TestAnotherTenantChargesASiteNothing(t *testing.T) {
 	h := hosting(t, policy.Enforce, defaults()...)
 	h.flood(t, 100, func(i int, at time.Time) *policy.Message {
 		m := h.stamped(h.local(1001, fmt.Sprint(i), h.person()), at, shop, "share")
-		field(m, stamp.CallHeader, "t1000")
+		if field(m, stamp.CallHeader, "t1000"); i%2 == 0 { // its own call, which says that it was made in the shop's directory
+			m = h.local(1001, fmt.Sprint(i), h.person())
+			field(m, stamp.CallHeader, "t1001")
+		}
 		field(m, stamp.NodeHeader, stamp.Sign(at, web3.Key, &stamp.NodeStamp{Node: "web3", Queue: m.QueueID, Time: at, UID: 1000, Site: shop.Name, Labelled: true, Plugin: "share"}, &stamp.Mail{RcptTo: m.RcptTo}))
 		return m
 	})
@@ -96,6 +99,34 @@ func TestAnotherTenantChargesASiteNothing(t *testing.T) {
 	}
 	if names := h.Attribution.Sites.Names(shop.Name); len(names) > 0 {
 		t.Errorf("the site has %q", names)
+	}
+}
+
+// A plugin that is shut gets on no further without its label, and one that is busy
+// shuts nothing that has no label.
+func TestMailWithoutALabelEndsWithAPluginThatIsShut(t *testing.T) {
+	h := hosting(t, policy.Enforce, defaults()...)
+	for i := range 38 { // a cart's honest day: nearly all that it may
+		at := now.Add(time.Duration(i) * 20 * time.Minute)
+		if d := h.Message(t.Context(), at, h.stamped(h.local(1000, "Order", h.person()), at, shop, "cart")); d.Verdict != policy.Accept {
+			t.Fatal(i, d.Reason)
+		}
+	}
+	at := now.Add(13 * time.Hour)
+	for i := range 20 {
+		if d := h.Message(t.Context(), at, h.local(1000, fmt.Sprint("cron ", i), h.person())); d.Verdict != policy.Accept {
+			t.Fatalf("mail %d without a label: %v: %s", i, d.Verdict, d.Reason)
+		}
+	}
+	at = at.Add(11 * time.Minute)
+	for range 60 {
+		h.Message(t.Context(), at, h.stamped(h.local(1000, "Look", h.person()), at, shop, "share"))
+	}
+	if d := h.Message(t.Context(), at, h.local(1000, "Look", h.person())); d.Verdict != policy.Hold || !slices.Contains(d.Buckets(), "plugin:share@"+shop.Name) {
+		t.Errorf("without its label: %v by %q: %s", d.Verdict, d.Buckets(), d.Reason)
+	}
+	if d := h.Message(t.Context(), at, h.stamped(h.local(1000, "Reset", h.person()), at, shop, "")); d.Verdict != policy.Accept {
+		t.Errorf("a password reset: %v: %s", d.Verdict, d.Reason)
 	}
 }
 

@@ -23,7 +23,6 @@ type keys struct {
 
 	account    string // its stable name; empty: not asked for yet
 	unlabelled string // the bucket of mail of a site that tells no plugin; empty: none
-	rooms      []room // what there is for it
 }
 
 func (k *keys) reset(l *Limits, m *Message, o *origin.Origin) {

@@ -26,6 +26,7 @@ type source struct {
 	halved  bool
 	lifted  bool // it does not count at all
 	adapted bool // it has grown with what is usual
+	young   bool // only its burst bounds: it is not known yet what is usual
 }
 
 // inForce is what a rule charges to a bucket of an origin: its own windows or
@@ -43,7 +44,7 @@ func (l *Limits) inForce(r *limitRule, now time.Time, s *Switches, o *origin.Ori
 		return r.with(from.set.Windows, probation), from
 	case r.Adapt.On() && l.opt.Peaks != nil:
 		in, adapted := l.adapted(r, now, o, value, probation)
-		from.adapted = adapted
+		from.adapted, from.young = adapted, in == &r.young || in == &r.halfYoung
 		return in, from
 	case probation:
 		return &r.half, from

@@ -188,7 +188,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	if d.Verdict != Hold {
 		d.Waits = nil
 	}
-	if sent != nil && !d.Verdict.Stops() {
+	if sent != nil && !d.Verdict.Stops() && !slices.ContainsFunc(d.Findings, func(f Finding) bool { return p.Limits.has(f.Rule) }) { // what would be stopped is not to become usual
 		sent()
 	}
 	p.sign(now, m, &d)

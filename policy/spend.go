@@ -46,9 +46,12 @@ func (p *Policy) spend(ctx context.Context, now time.Time, s *Switches, m *Messa
 	d.Retry = len(t.rcpts) - try.Charged()
 	l.prepare(t)
 	if p.Attribution != nil && p.Attribution.Sites != nil {
-		if err := l.findTightest(ctx, p.Attribution.Sites, t); err != nil {
+		if err := l.findUnlabelled(ctx, p.Attribution.Sites, t); err != nil {
 			p.judge(d, unasked(m, err))
 			return
+		}
+		if t.keys.unlabelled != "" {
+			p.Attribution.Sites.Admit(now, d.Origin.Site.Value, Unlabelled)
 		}
 	}
 	if l.decide(ctx, p, m, d, t) {
@@ -84,11 +87,11 @@ func (l *Limits) decide(ctx context.Context, p *Policy, m *Message, d *Decision,
 		p.judgeAs(d, &all[i])
 		stopped = stopped || all[i].Verdict.Stops()
 	}
+	if p.Attribution != nil && p.Attribution.Sites != nil {
+		p.Attribution.Sites.noteShut(t)
+	}
 	if stopped {
 		l.void(t)
-		if p.Attribution != nil && p.Attribution.Sites != nil {
-			p.Attribution.Sites.noteShut(t)
-		}
 		if d.Waits, d.Near = t.waits(all), nil; d.Waits != nil {
 			d.Waits.Counted = d.Counted
 		}

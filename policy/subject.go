@@ -4,10 +4,10 @@ import (
 	"mime"
 	"strings"
 
-	"github.com/emersion/go-message/charset"
+	"relayguard/policy/template"
 )
 
-var words = mime.WordDecoder{CharsetReader: charset.Reader}
+var words = mime.WordDecoder{CharsetReader: template.CharsetReader}
 
 // subject is the decoded Subject of a message (RFC 2047), as it is where it
 // cannot be decoded.

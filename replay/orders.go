@@ -156,7 +156,11 @@ func (r *run) resume(ctx context.Context, e *Event) error {
 	for _, part := range []string{about, strings.ReplaceAll(about, " ", "%20")} {
 		for key := range r.orders.shut[part] {
 			opened = true
-			if err := r.Buckets.Resume(ctx, r.now, key); err != nil {
+			err := r.Buckets.Resume(ctx, r.now, key)
+			if err == nil { // it counts from nothing again, as where a desk opens it
+				err = r.Buckets.Reset(ctx, r.now, key)
+			}
+			if err != nil {
 				return err
 			}
 		}

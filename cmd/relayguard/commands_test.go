@@ -230,7 +230,7 @@ func TestWrongValuesExit2(t *testing.T) {
 		"decisions --since yesterday":                    `want how long ago, such as "2h" or "3d", or when`,
 		"decisions --verdict maybe":                      `--verdict: got "maybe", want one of accept, tell, hold, defer, reject`,
 		"decisions --client host":                        `--client: got "host", want an IP address`,
-		"decisions --stage data":                         "--stage: got \"data\", want rcpt or message",
+		"decisions --stage data":                         "--stage: got \"data\", want rcpt, message or call",
 		"decisions --limit 0":                            "--limit: got 0, want 1 to",
 		"explain":                                        "relayguard explain: ID is missing; see: relayguard explain --help",
 		"explain a b":                                    `"b" is one argument too many`,

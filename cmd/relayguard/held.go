@@ -39,7 +39,7 @@ Nobody is told: senders do not get it back.`),
 // heldFlags choose among held mail.
 type heldFlags struct {
 	account, login, localUser, rule, from string
-	site, plugin                          string
+	site, plugin, template                string
 	olderThan, newerThan                  span
 	all                                   bool
 	limit                                 int
@@ -47,12 +47,13 @@ type heldFlags struct {
 
 func (f *heldFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.account, "account", "", "of this `account`: login:NAME, local_user:NAME, network:NAME or unknown")
+	flags.StringVar(&f.account, "account", "", "of this `account`: login:NAME, local_user:NAME, network:NAME or unknown; or of site:NAME, plugin:NAME@SITE, plugin:NAME, template:NAME")
 	flags.StringVar(&f.login, "login", "", "of this SASL `login`")
 	flags.StringVar(&f.localUser, "local-user", "", "of this Unix `account`")
 	flags.StringVar(&f.rule, "rule", "", "held by this `rule`")
 	flags.StringVar(&f.site, "site", "", "of this web `site`")
 	flags.StringVar(&f.plugin, "plugin", "", "of this plugin: `NAME or NAME@SITE`")
+	flags.StringVar(&f.template, "template", "", "that looks like this `text`, as incidents name it")
 	flags.StringVar(&f.from, "from", "", "with this envelope sender's `address`")
 	flags.Var(&f.olderThan, "older-than", "held for longer than this `time`: 90m, 2h, 3d")
 	flags.Var(&f.newerThan, "newer-than", "held for less than this `time`")
@@ -75,13 +76,13 @@ func (f *heldFlags) filter(cmd *cobra.Command, ids []string) (desk.Filter, error
 	if err != nil {
 		return desk.Filter{}, err
 	}
-	return desk.Filter{IDs: ids, Site: site, Plugin: plugin, Account: accountOf(f.account), Login: strings.ToLower(f.login), LocalUser: f.localUser, Rule: f.rule, MailFrom: f.from,
+	return desk.Filter{IDs: ids, Site: site, Plugin: plugin, Template: strings.TrimPrefix(f.template, "template:"), Account: accountOf(f.account), Login: strings.ToLower(f.login), LocalUser: f.localUser, Rule: f.rule, MailFrom: f.from,
 		OlderThan: time.Duration(f.olderThan), NewerThan: time.Duration(f.newerThan), All: f.all, Limit: f.limit}, nil
 }
 
 // narrows reports whether anything but ids chooses.
 func narrows(f desk.Filter) bool {
-	return f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.Site != "" || f.Plugin != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
+	return f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.Site != "" || f.Plugin != "" || f.Template != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
 }
 
 func newHeldList() *cobra.Command {
@@ -209,6 +210,7 @@ func writeHeld(w io.Writer, page render.Page, now time.Time, h *desk.Held) error
 	l.add("account", "%s", h.Account)
 	l.known("site", h.Site)
 	l.known("plugin", h.Plugin)
+	l.known("template", h.Template)
 	l.known("rule", h.Rule)
 	l.known("why", h.Reason)
 	l.add("held", "since %s, by %s", shortTime(now, h.HeldAt), h.HeldBy)

@@ -109,9 +109,13 @@ Exit status: 0; 1 no such incident is known; 2 usage; 3 cannot tell.`),
 		Example: "  relayguard incident show i-0d5kqw3m8x",
 		Args:    exactly("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := get[[]incident.Incident](cmd, "/v1/incidents", nil)
+			client, c, err := asker(cmd)
 			if err != nil {
 				return err
+			}
+			var all []incident.Incident
+			if err := client.Get(cmd.Context(), "/v1/incidents", nil, &all); err != nil {
+				return answerOf(err)
 			}
 			n := slices.IndexFunc(all, func(i incident.Incident) bool { return i.ID == args[0] })
 			if n < 0 {
@@ -122,7 +126,7 @@ Exit status: 0; 1 no such incident is known; 2 usage; 3 cannot tell.`),
 				err = render.JSON(out, all[n])
 			} else {
 				var b bytes.Buffer
-				err = writeIncident(&b, render.PageOf(out), time.Now(), &all[n])
+				err = writeIncident(&b, render.PageOf(out), time.Now(), &all[n], c.Local.SharedUsers)
 				if err == nil {
 					_, err = out.Write(b.Bytes())
 				}
@@ -137,7 +141,9 @@ Exit status: 0; 1 no such incident is known; 2 usage; 3 cannot tell.`),
 	return cmd
 }
 
-func writeIncident(b *bytes.Buffer, page render.Page, now time.Time, i *incident.Incident) error {
+// writeIncident writes an incident. Shared are the Unix accounts as which many
+// sites send.
+func writeIncident(b *bytes.Buffer, page render.Page, now time.Time, i *incident.Incident, shared []string) error {
 	l := pairList{}
 	l.add("incident", "%s", i.ID)
 	l.add("origin", "%s", i.Origin)
@@ -172,28 +178,64 @@ func writeIncident(b *bytes.Buffer, page render.Page, now time.Time, i *incident
 		}
 	}
 	b.WriteString("\nwhat next:\n")
-	fmt.Fprintf(b, "  relayguard explain %s\n", shellWord(i.Last, "ID"))
+	writeNext(b, i, shared)
+	return nil
+}
+
+// writeNext writes the commands that fit an incident.
+func writeNext(b *bytes.Buffer, i *incident.Incident, shared []string) {
+	say := func(format string, args ...any) { fmt.Fprintf(b, "  "+format+"\n", args...) }
+	say("relayguard explain %s", shellWord(i.Last, "ID"))
 	site, plugin := incident.SiteOf(i.Origin)
-	account, from := shellWord(i.Accounts()[0], ""), shellWord(i.Origin, "")
+	from := shellWord(i.Origin, "")
+	name, isText := strings.CutPrefix(i.Origin, "template:")
 	switch {
 	case from != "" && site != "":
-		fmt.Fprintf(b, "  relayguard origins show %s\n", from)
+		say("relayguard origins show %s", from)
 		if plugin != "" {
-			fmt.Fprintf(b, "  relayguard held list --plugin %s\n", shellWord(pluginAt(plugin, site), "NAME"))
+			say("relayguard held list --plugin %s", shellWord(pluginAt(plugin, site), "NAME"))
 		} else {
-			fmt.Fprintf(b, "  relayguard held list --site %s\n", shellWord(site, "SITE"))
+			say("relayguard held list --site %s", shellWord(site, "SITE"))
 		}
-		fmt.Fprintf(b, "  relayguard notice %s\n", i.ID)
+		say("relayguard notice %s", i.ID)
 		if i.Open() {
-			fmt.Fprintf(b, "  relayguard resume %s --cause '...'\n", from)
+			say("relayguard suspend %s --reason '...'", from)
+			say("relayguard resume %s --cause '...'", from)
 		}
-	case strings.Contains(account, ":"):
-		fmt.Fprintf(b, "  relayguard held list --account %s\n", account)
+	case from != "" && isText:
+		say("relayguard origins show %s", from)
+		say("relayguard held list --template %s", shellWord(name, "NAME"))
 		if i.Open() {
-			fmt.Fprintf(b, "  relayguard suspend %s --reason '...'\n", account)
+			say("relayguard resume %s --cause '...'", from)
+			say("relayguard limits set %s %s --windows COUNT/TIME --for TIME --reason '...'", shellWord(i.Cause, "LIMIT"), shellWord("key:"+i.Origin, "WHO"))
+			for _, account := range i.Accounts() {
+				if isShared(account, shared) {
+					say("(%s is not to be suspended: many sites send as it, local.shared_users)", shellWord(account, "its account"))
+				}
+			}
+		}
+	default:
+		account := i.Accounts()[0]
+		who := shellWord(account, "")
+		if !strings.Contains(who, ":") {
+			return
+		}
+		say("relayguard held list --account %s", who)
+		switch kind, _, _ := strings.Cut(account, ":"); {
+		case !i.Open() || !slices.Contains([]string{"login", "local_user", "network"}, kind):
+		case isShared(account, shared):
+			say("(%s is not to be suspended: many sites send as it, local.shared_users)", who)
+		default:
+			say("relayguard suspend %s --reason '...'", who)
 		}
 	}
-	return nil
+}
+
+// isShared reports whether many sites send as an account, here or on a web node.
+func isShared(account string, shared []string) bool {
+	name, ok := strings.CutPrefix(account, "local_user:")
+	name, _, _ = strings.Cut(name, "@")
+	return ok && slices.Contains(shared, name)
 }
 
 // details are what is known of the site and the program that the mail is from.

@@ -182,9 +182,10 @@ func (r *rules) standings(now time.Time, s *policy.Switches) func(limit.Entry) [
 		if scratch.Peek(ctx, now, &step, &out) != nil {
 			return nil
 		}
+		shut := !e.State.Latched.IsZero() // a full one is shut by the next message
 		for _, u := range out.Uses {
-			if u.Used > 0 || out.Latched[0] {
-				all = append(all, bucketShown{e.State.Key.Limit, e.State.Key.Value, u.Window.Length.Seconds(), u.Used, u.Window.Count, u.FreeAt, out.Latched[0]})
+			if u.Used > 0 || shut {
+				all = append(all, bucketShown{e.State.Key.Limit, e.State.Key.Value, u.Window.Length.Seconds(), u.Used, u.Window.Count, u.FreeAt, shut})
 			}
 		}
 		return all
@@ -218,8 +219,12 @@ func inForce(l *config.Limit, in *limit.Limit) limitShown {
 
 // originOf is the origin that WHO stands for.
 func (s *state) originOf(who string) (origin.Origin, error) {
-	subject, value, err := subjectFor(who, s.desk.LocalID)
 	o := origin.Origin{UID: origin.NoUID, NodeUID: origin.NoUID}
+	if text, ok := strings.CutPrefix(who, "template:"); ok && text != "" {
+		o.Template = origin.Key{Value: text, Confidence: origin.Fingerprint}
+		return o, nil
+	}
+	subject, value, err := subjectFor(who, s.desk.LocalID)
 	if err != nil {
 		return o, err
 	}
@@ -230,7 +235,15 @@ func (s *state) originOf(who string) (origin.Origin, error) {
 	case policy.SubjectTrusted:
 		o.Network = key
 	case policy.SubjectSite:
-		o.Site = key
+		o.Site = origin.Key{Value: strings.ToLower(value), Confidence: origin.Kernel}
+	case policy.SubjectPlugin:
+		value = strings.ToLower(value)
+		at := strings.LastIndexByte(value, '@')
+		if at < 1 || at == len(value)-1 {
+			return o, fmt.Errorf("found %q: each site's plugin has budgets of its own, say plugin:NAME@SITE", who)
+		}
+		o.Plugin = origin.Key{Value: value[:at], Confidence: origin.Kernel}
+		o.Site = origin.Key{Value: value[at+1:], Confidence: origin.Kernel}
 	case policy.SubjectLocalUser:
 		uid, node, on := strings.Cut(value, "@")
 		if on {
@@ -242,7 +255,7 @@ func (s *state) originOf(who string) (origin.Origin, error) {
 		o.UID, _ = strconv.Atoi(value)
 		o.LocalUser = origin.Key{Value: cmp.Or(s.desk.UserName(o.UID), "uid:"+value), Confidence: origin.Kernel}
 	default:
-		return o, fmt.Errorf("found %q, want an account: login:NAME, local_user:NAME, network:NAME or site:NAME", who)
+		return o, fmt.Errorf("found %q, want an account, or what else has budgets: login:NAME, local_user:NAME, network:NAME, site:NAME, plugin:NAME@SITE, template:NAME", who)
 	}
 	o.Customer = s.rules.Load().policy.Finder.Customers.Find(&o)
 	return o, nil

@@ -66,12 +66,13 @@ Shows the limits that the daemon goes by. Over a window marked with * nothing is
 stopped in the phase that is in force: it only tells.
 
 With WHO, shows each limit that is for it: where its windows come from (the
-configuration, an override of the account, its domain or its customer, probation),
-what was used, when it is free again, and what a message to 10 people would get
-right now. WHO is a login, or login:NAME, local_user:NAME, network:NAME, site:NAME.
+configuration, an override of the account, its domain or its customer, what it is
+used to, probation), what was used, when it is free again or that it is shut, and what
+a message to 10 people, all of them new to it, would get right now. WHO is a login, or
+login:NAME, local_user:NAME, network:NAME, site:NAME, plugin:NAME@SITE, template:NAME.
 
 Exit status: 0; 2 usage; 3 cannot tell.`),
-		Example: "  relayguard limits show\n  relayguard limits show taro@example.jp\n  relayguard limits show local_user:www-data --recipients 1 --json",
+		Example: "  relayguard limits show\n  relayguard limits show taro@example.jp\n  relayguard limits show plugin:share-by-mail@shop.example.jp\n  relayguard limits show local_user:www-data --recipients 1 --json",
 		Args:    atMost("WHO"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {

@@ -68,6 +68,14 @@ func newMetric(kind prometheus.ValueType, name, help, label string, read func(*s
 	return metric{prometheus.NewDesc("relayguard_"+name, help, labels, nil), kind, read}
 }
 
+func floats(all map[string]int64) map[string]float64 {
+	out := make(map[string]float64, len(all))
+	for name, n := range all {
+		out[name] = float64(n)
+	}
+	return out
+}
+
 func flag(on bool) float64 {
 	if on {
 		return 1
@@ -78,11 +86,7 @@ func flag(on bool) float64 {
 // metrics are all there are.
 var metrics = []metric{
 	counter("messages", "Messages decided, by verdict.", "verdict", func(s *status) map[string]float64 {
-		all := map[string]float64{}
-		for verdict, n := range s.Messages {
-			all[verdict] = float64(n)
-		}
-		return all
+		return floats(s.Messages)
 	}),
 	total("refused_recipients", "Recipients refused before there was a message.", func(s *status) int64 { return s.Refused }),
 	gauge("connections", "Connections from the MTA.", func(s *status) float64 { return float64(s.Open) }),
@@ -103,6 +107,19 @@ var metrics = []metric{
 	counter("deliveries", "Deliveries in the MTA's log, by what became of them.", "status", func(s *status) map[string]float64 {
 		return map[string]float64{"sent": float64(s.Log.Delivered), "deferred": float64(s.Log.Deferred), "bounced": float64(s.Log.Bounced)}
 	}),
+	gauge("sites_registered", "Web sites whose signature is believed.", func(s *status) float64 { return float64(s.Origins.Sites) }),
+	total("site_stamps_believed", "Messages with a site's stamp that was believed.", func(s *status) int64 { return s.Origins.SiteStamps.Believed }),
+	counter("site_stamps_refused", "Messages with a site's stamp that was not believed, by reason.", "reason", func(s *status) map[string]float64 { return floats(s.Origins.SiteStamps.Refused) }),
+	total("node_stamps_believed", "Messages with a web node's stamp that was believed.", func(s *status) int64 { return s.Origins.NodeStamps.Believed }),
+	counter("node_stamps_refused", "Messages with a web node's stamp that was not believed, by reason.", "reason", func(s *status) map[string]float64 { return floats(s.Origins.NodeStamps.Refused) }),
+	counter("node_messages", "Messages of web nodes, by whether the node's word on where they are from is known.", "signed", func(s *status) map[string]float64 {
+		return map[string]float64{"yes": float64(s.Origins.Signed), "no": float64(s.Origins.Unsigned)}
+	}),
+	counter("wrapper_calls", "Calls of the sendmail wrapper, by what became of them.", "outcome", func(s *status) map[string]float64 {
+		c := &s.Origins.Calls
+		return map[string]float64{"accepted": float64(c.Accepted), "refused": float64(c.Refused), "turned_away": float64(c.Turned), "broken": float64(c.Broken)}
+	}),
+	gauge("text_parts", "Parts of texts that are remembered, of origin.template_parts.", func(s *status) float64 { return float64(s.Origins.Texts) }),
 	total("auth_failures", "Failed logins in the MTA's log.", func(s *status) int64 { return s.Log.AuthFailed }),
 }
 

@@ -251,6 +251,7 @@ type status struct {
 	Relays    string              `json:"relays,omitempty"` // why other relays may not have this one's orders, or it theirs
 	Waiting   int                 `json:"waiting"`          // held messages that wait for budget
 	Nodes     *nodeStatus         `json:"web_nodes,omitempty"`
+	Origins   originStatus        `json:"origins"`
 }
 
 type journalStatus struct {
@@ -323,6 +324,7 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 	standing := s.desk.MTAStopped(ctx, now)
 	out.MTAStop, out.Forbidden = standing.Stop, standing.Forbidden
 	out.Nodes = s.nodeStatus(now, c)
+	out.Origins = s.learnt.status()
 	if s.share != nil && c.Sign.Node == "" {
 		out.Relays = sharing(s.share.Health())
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	phpcall "relayguard/cmd/internal/call"
@@ -36,6 +37,9 @@ type recognition struct {
 	templates *template.Memory
 	peaks     *limit.Peaks
 	heard     *nodes.Heard
+	signed    stamp.Tally                    // of sites
+	relays    stamp.Tally                    // of nodes
+	wrapper   atomic.Pointer[phpcall.Server] // nil: nobody listens
 	dir       string
 	log       *slog.Logger
 }
@@ -73,6 +77,9 @@ func openRecognition(c *config.Config, key []byte, log *slog.Logger) *recognitio
 		if err := loadFile(filepath.Join(r.dir, name), load.load); err != nil {
 			log.Error("what was learnt about mail begins anew", "error", err)
 		}
+	}
+	if _, ok := r.peaks.Met(policy.Everybody); !ok { // it begins to learn: the shops here did not begin today
+		r.peaks.Grant(time.Now(), policy.Everybody)
 	}
 	return r
 }
@@ -145,7 +152,7 @@ func (r *recognition) sites() []stamp.Site {
 // configuration names.
 func (r *recognition) attribution(c *config.Config, userID func(string) (int, error)) (*policy.Attribution, []error) {
 	var errs []error
-	a := &policy.Attribution{Templates: r.templates, Calls: r.calls, Sites: r.plugins, SubmitUID: origin.NoUID, UserID: func(name string) (int, bool) {
+	a := &policy.Attribution{Templates: r.templates, Calls: r.calls, Sites: r.plugins, SubmitUID: origin.NoUID, SiteStamps: &r.signed, NodeStamps: &r.relays, UserID: func(name string) (int, bool) {
 		uid, err := userID(name)
 		return uid, err == nil
 	}}

@@ -18,8 +18,13 @@ func newResume() *cobra.Command {
 		Short: "let an account send again",
 		Long: strings.TrimSpace(`
 Ends an account's suspension and opens the abuse limits that are shut for it. For
-seven days it is on probation: half of each limit. What of its mail is held stays
-held until somebody has looked at it; the command that releases it is told.
+seven days it is on probation: half of each limit. What was shut counts from nothing
+again; of other limits what was used stays used. What of its mail is held stays held
+until somebody has looked at it; the command that releases it is told.
+
+ACCOUNT may also be a budget that is nobody's account, as limits list names it, such
+as template:NAME, machine:ADDRESS or server: then what is shut of it is opened, and
+there is no probation.
 
 ` + placeHelp + `
 
@@ -66,7 +71,7 @@ func writeResumed(cmd *cobra.Command, r *desk.Resumed) error {
 	}
 	l.known("opened", strings.Join(r.Opened, ", "))
 	l.known("probation", r.Probation)
-	l.known("still counts", r.Note)
+	l.known("counts", r.Note)
 	l.add("still held", "%s", counted(r.Held, "message"))
 	if err := render.PageOf(cmd.OutOrStdout()).Pairs(cmd.OutOrStdout(), l); err != nil {
 		return err

@@ -92,6 +92,7 @@ func (d *daemon) serveCalls(ctx context.Context) {
 		return
 	}
 	server := &phpcall.Server{Calls: d.state.learnt.calls, Timeout: d.config.Origin.CallTimeout, Log: d.log, Refuse: d.refuseCall}
+	d.state.learnt.wrapper.Store(server)
 	ctx, cancel := context.WithCancel(ctx)
 	stop := d.state.stop
 	d.state.stop = func() {

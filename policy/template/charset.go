@@ -78,6 +78,11 @@ func (c *converted) load() error {
 
 // convert appends text as UTF-8, at most up to most octets in to.
 func convert(to []byte, e encoding.Encoding, b []byte, most int) []byte {
+	if e == japanese.ISO2022JP {
+		if all, ok := convertJIS(to, b); ok {
+			return all[:min(len(all), most)]
+		}
+	}
 	d := e.NewDecoder()
 	for len(to) < most {
 		if room := min(len(b)+len(b)/2, most-len(to)) + utf8.UTFMax; cap(to)-len(to) < room {

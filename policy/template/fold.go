@@ -1,6 +1,7 @@
 package template
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
@@ -28,11 +29,23 @@ func fold(to, b []byte) []byte {
 	}
 }
 
-// lower makes ASCII letters small, in place.
+const (
+	eachOctet = 0x0101010101010101
+	highBits  = 0x80 * eachOctet
+)
+
+// lower makes ASCII letters small, in place, eight octets at a time.
 func lower(b []byte) []byte {
-	for i, c := range b {
+	rest := b
+	for ; len(rest) >= 8; rest = rest[8:] {
+		w := binary.LittleEndian.Uint64(rest)
+		low := w &^ highBits
+		from, behind := low+(0x80-'A')*eachOctet, low+(0x7f-'Z')*eachOctet // bit 7: it is at or behind A, behind Z
+		binary.LittleEndian.PutUint64(rest, w|(from^behind)&^w&highBits>>2)
+	}
+	for i, c := range rest {
 		if c >= 'A' && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
+			rest[i] = c + 'a' - 'A'
 		}
 	}
 	return b
@@ -45,6 +58,9 @@ func steady(b []byte) int {
 	for i := 0; i < len(b); i++ {
 		c := b[i]
 		if c < utf8.RuneSelf {
+			for i+9 <= len(b) && binary.LittleEndian.Uint64(b[i+1:])&highBits == 0 {
+				i += 8
+			}
 			continue
 		}
 		if i+2 >= len(b) || b[i+1]&0xc0 != 0x80 || b[i+2]&0xc0 != 0x80 {

@@ -34,8 +34,8 @@ const maxName = 12
 type token struct {
 	hash       uint64
 	start, end int32
-	letters    int32
-	units      int32 // 0: a mask
+	letters    uint16
+	units      uint8 // 0: a mask
 }
 
 // line is one line of text, taken apart. It is used again for the next.
@@ -65,8 +65,10 @@ func (l *line) read(b []byte, link func([]byte)) {
 			}
 			continue
 		}
-		r, n := utf8.DecodeRune(b[i:])
+		r, n := wideRune(b[i:])
 		switch {
+		case r == '、' || r == '。' || r == '「' || r == '」':
+			l.clause = len(l.tokens)
 		case r == '様' || r == '殿' || r == 'さ' && bytes.HasPrefix(b[i+n:], []byte("ん")):
 			l.dropTo(max(l.clause, len(l.tokens)-maxName))
 			l.mask()
@@ -77,11 +79,17 @@ func (l *line) read(b []byte, link func([]byte)) {
 			continue
 		case unicode.IsDigit(r):
 			l.mask()
-		case r == '、' || r == '。' || r == '「' || r == '」':
-			l.clause = len(l.tokens)
 		}
 		i += n
 	}
+}
+
+// wideRune is utf8.DecodeRune, quicker for kana and Han.
+func wideRune(b []byte) (rune, int) {
+	if len(b) > 2 && b[0] >= 0xe3 && b[0] <= 0xe9 && b[1]&0xc0 == 0x80 && b[2]&0xc0 == 0x80 {
+		return rune(b[0]&0xf)<<12 | rune(b[1]&0x3f)<<6 | rune(b[2]&0x3f), 3
+	}
+	return utf8.DecodeRune(b)
 }
 
 // simple is chunk for a word of nothing but letters, as most are.
@@ -230,7 +238,7 @@ func (l *line) put(w []byte, units, letters int) {
 	}
 	start := len(l.norm)
 	l.norm = append(l.norm, w...)
-	l.tokens = append(l.tokens, token{nonzero(wordHash(l.seed, w)), int32(start), int32(len(l.norm)), int32(letters), int32(units)})
+	l.tokens = append(l.tokens, token{nonzero(wordHash(l.seed, w)), int32(start), int32(len(l.norm)), uint16(letters), uint8(units)})
 }
 
 // text is what the tokens from..to are hashed as, nil if that means nothing. It
@@ -244,7 +252,7 @@ func (l *line) text(from, to int, least int32) []byte {
 	}
 	var letters, words, chars int32
 	for _, t := range l.tokens[from:to] {
-		letters += t.letters
+		letters += int32(t.letters)
 		switch t.units {
 		case 1:
 			chars++
@@ -262,18 +270,18 @@ func (l *line) text(from, to int, least int32) []byte {
 func (l *line) parts() (head, tail []byte) {
 	units := int32(0)
 	for _, t := range l.tokens {
-		units += t.units
+		units += int32(t.units)
 	}
 	if units < wholeUnits {
 		return nil, nil
 	}
 	to, from := 0, len(l.tokens)
 	for n := int32(0); n < partUnits; to++ {
-		n += l.tokens[to].units
+		n += int32(l.tokens[to].units)
 	}
 	for n := int32(0); n < partUnits; {
 		from--
-		n += l.tokens[from].units
+		n += int32(l.tokens[from].units)
 	}
 	return l.text(0, to, minLetters), l.text(from, len(l.tokens), minLetters)
 }
@@ -287,9 +295,11 @@ func (l *line) char(r rune, b []byte) {
 
 func isCJK(r rune) bool {
 	switch {
+	case r >= 0x3021 && r < 0xa000: // nearly all
+		return true
 	case r < 0x1100:
 		return false
-	case r < 0x1200, r >= 0x2e80 && r < 0x3000, r >= 0x3005 && r <= 0x3007, r >= 0x3021 && r < 0xa000, r >= 0xac00 && r < 0xd7b0,
+	case r < 0x1200, r >= 0x2e80 && r < 0x3000, r >= 0x3005 && r <= 0x3007, r >= 0xac00 && r < 0xd7b0,
 		r >= 0xf900 && r < 0xfb00, r >= 0x1b000 && r < 0x1b170, r >= 0x20000 && r < 0x40000:
 		return true
 	}

@@ -5,8 +5,6 @@ import (
 	"encoding/base64"
 	"mime"
 	"strings"
-
-	"github.com/emersion/go-message/textproto"
 )
 
 // Bounds of a message's structure.
@@ -19,7 +17,7 @@ const (
 type body struct {
 	plain, html []byte
 	parts       int
-	raw, coded  []byte // room
+	coded       []byte // room
 }
 
 // reset keeps the room for the next message.
@@ -48,21 +46,14 @@ func (d *body) multipart(boundary string, b []byte, depth int) {
 	if boundary == "" || depth >= maxDepth {
 		return
 	}
-	r := textproto.NewMultipartReader(bytes.NewReader(b), boundary)
+	all := splitter{rest: b, delimiter: "--" + boundary}
 	for d.parts < maxParts && (len(d.plain) == 0 || len(d.html) == 0) {
 		d.parts++
-		part, err := r.NextPart()
-		if err != nil {
+		p, ok := all.next()
+		if !ok {
 			return // its end, or it is broken: what came before counts
 		}
-		contentType := part.Header.Get("Content-Type")
-		nested := len(contentType) >= len("multipart/") && strings.EqualFold(contentType[:len("multipart/")], "multipart/")
-		if nested {
-			d.read(contentType, "", "", readUpTo(nil, part, maxBody), depth+1)
-			continue
-		}
-		d.raw = readUpTo(d.raw[:0], part, maxBody)
-		d.read(contentType, part.Header.Get("Content-Transfer-Encoding"), part.Header.Get("Content-Disposition"), d.raw, depth+1)
+		d.read(p.contentType, p.encoding, p.disposition, p.content, depth+1)
 	}
 }
 

@@ -21,7 +21,7 @@ func (d *Desk) Arrived(ctx context.Context, s policy.Switch) {
 			d.Log.Error("suspended on another relay: sendmail(1) still takes its mail here, which is held instead", "account", account, "error", err)
 		}
 	}
-	d.tell(now, account, "suspended by "+s.By+" on another relay")
+	d.tell(now, account, "suspended "+account+" by "+s.By+" on another relay")
 	held, err := d.holdQueued(ctx, now, by, account, "suspended: "+s.Reason)
 	if err != nil {
 		d.Log.Error("suspended on another relay: not all of its mail in the queue here is held", "account", account, "error", err)
@@ -42,6 +42,6 @@ func (d *Desk) Departed(ctx context.Context, s policy.Switch) {
 			d.Log.Error("resumed on another relay: sendmail(1) still refuses its mail here", "account", account, "error", err)
 		}
 	}
-	d.tell(now, account, "resumed on another relay")
+	d.tell(now, account, "resumed "+account+" on another relay")
 	d.Log.Info("resumed on another relay", "account", account)
 }

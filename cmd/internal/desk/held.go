@@ -15,13 +15,14 @@ import (
 
 // Filter chooses held mail. What is set must all hold.
 type Filter struct {
-	IDs       []string      `json:"ids,omitempty"` // queue ids or decision ids
-	Account   string        `json:"account,omitempty"`
+	IDs       []string      `json:"ids,omitempty"`     // queue ids or decision ids
+	Account   string        `json:"account,omitempty"` // also "site:NAME", "plugin:NAME", "plugin:NAME@SITE", "template:NAME"
 	Login     string        `json:"login,omitempty"`
 	LocalUser string        `json:"local_user,omitempty"`
 	Rule      string        `json:"rule,omitempty"`
 	Site      string        `json:"site,omitempty"`
 	Plugin    string        `json:"plugin,omitempty"`
+	Template  string        `json:"template,omitempty"`
 	MailFrom  string        `json:"mail_from,omitempty"` // "<>" is the null sender
 	OlderThan time.Duration `json:"older_than,omitempty"`
 	NewerThan time.Duration `json:"newer_than,omitempty"`
@@ -31,22 +32,12 @@ type Filter struct {
 
 // chooses reports whether the filter leaves anything out.
 func (f *Filter) chooses() bool {
-	return len(f.IDs) > 0 || f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.Site != "" || f.Plugin != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
+	return len(f.IDs) > 0 || f.Account != "" || f.Login != "" || f.LocalUser != "" || f.Rule != "" || f.Site != "" || f.Plugin != "" || f.Template != "" || f.MailFrom != "" || f.OlderThan != 0 || f.NewerThan != 0
 }
 
 func (f *Filter) query(now time.Time) journal.HoldQuery {
-	if kind, value, ok := strings.Cut(f.Account, ":"); ok && (kind == "site" || kind == "plugin") && f.Site == "" && f.Plugin == "" {
-		whole := *f
-		whole.Account, whole.Site = "", value
-		if kind == "plugin" {
-			whole.Plugin, whole.Site = value, ""
-			if at := strings.LastIndexByte(value, '@'); at >= 0 {
-				whole.Plugin, whole.Site = value[:at], value[at+1:]
-			}
-		}
-		return whole.query(now)
-	}
-	q := journal.HoldQuery{IDs: f.IDs, Account: f.Account, Login: f.Login, LocalUser: f.LocalUser, Rule: f.Rule, Site: f.Site, Plugin: f.Plugin}
+	q := journal.HoldQuery{IDs: f.IDs, Account: f.Account, Login: f.Login, LocalUser: f.LocalUser, Rule: f.Rule, Site: f.Site, Plugin: f.Plugin, Template: f.Template}
+	narrow(&q)
 	if f.OlderThan != 0 {
 		q.HeldBefore = now.Add(-f.OlderThan)
 	}
@@ -54,6 +45,39 @@ func (f *Filter) query(now time.Time) journal.HoldQuery {
 		q.HeldAfter = now.Add(-f.NewerThan)
 	}
 	return q
+}
+
+// narrow takes what is less than an account out of Account. What makes no sense,
+// or says otherwise than the rest, stays there: no mail is of such an account.
+func narrow(q *journal.HoldQuery) {
+	kind, value, _ := strings.Cut(q.Account, ":")
+	of := *q
+	agrees := func(to *string, value string) bool {
+		if value == "" || *to != "" && *to != value {
+			return false
+		}
+		*to = value
+		return true
+	}
+	ok := false
+	switch kind {
+	case "site":
+		ok = agrees(&of.Site, strings.ToLower(value))
+	case "plugin":
+		value = strings.ToLower(value)
+		at := strings.LastIndexByte(value, '@')
+		if at < 0 {
+			ok = agrees(&of.Plugin, value)
+			break
+		}
+		ok = agrees(&of.Plugin, value[:at]) && agrees(&of.Site, value[at+1:])
+	case "template":
+		ok = agrees(&of.Template, value)
+	}
+	if ok {
+		of.Account = ""
+		*q = of
+	}
 }
 
 // List is what is held.

@@ -79,7 +79,7 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 	case policy.SubjectSite, policy.SubjectPlugin:
 		out.Local = "refused by relayguard-sendmail with status 75 where PHP uses it, else held"
 	}
-	d.tell(now, out.Account, "suspended by "+by.Name)
+	d.tell(now, out.Account, "suspended "+out.Account+" by "+by.Name)
 	out.Held, err = d.holdQueued(ctx, now, by, out.Account, "suspended: "+s.Reason)
 	if err != nil {
 		out.Remarks = append(out.Remarks, "not all of its mail in the queue is held: "+err.Error())
@@ -287,9 +287,6 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 			out.Remarks = append(out.Remarks, "sendmail(1) still refuses its mail: "+err.Error())
 		}
 	}
-	if len(out.Opened) > 0 {
-		out.Note = "what was used of the limits that are open again, which are half now; relayguard limits reset " + out.Account + " forgets it"
-	}
 	if out.Was || len(out.Opened) > 0 {
 		p := policy.Switch{Kind: policy.Probation, Subject: subject, Value: about.Value, Reason: r.Cause, By: by.Name, Since: now, Until: now.Add(probation)}
 		if at := strings.LastIndexByte(p.Value, '@'); subject == policy.SubjectPlugin && at >= 0 { // of one site, and a switch knows plugins of all
@@ -301,11 +298,29 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 		}
 		out.Probation = "half of each limit " + until(p)
 	}
+	out.Note = countsAnew(out.Opened)
 	d.forgive(about.About())
-	d.tell(now, out.Account, "resumed by "+by.Name)
+	d.tell(now, out.Account, resumedBy(out.Account, by, out.Opened))
 	held, err := d.find(ctx, now, Filter{Account: out.Account})
 	out.Held = len(held)
 	return out, err
+}
+
+// countsAnew says what became of the counts of buckets that were opened.
+func countsAnew(opened []string) string {
+	if len(opened) == 0 {
+		return ""
+	}
+	return "from nothing again, under what was shut"
+}
+
+// resumedBy is a line of an incident: what may send again.
+func resumedBy(what string, by By, opened []string) string {
+	text := "resumed " + what + " by " + by.Name
+	if len(opened) > 0 {
+		text += ": opened " + strings.Join(opened, ", ")
+	}
+	return text
 }
 
 func (d *Desk) tell(now time.Time, account, text string) {
@@ -321,12 +336,20 @@ var onlyBuckets = []string{"machine", "client", "mail_from", "sender_domain", "f
 func (d *Desk) resumeBucket(ctx context.Context, now time.Time, by By, r Resumption) Resumed {
 	d.append(d.audit(now, by, "resume", r.Account, r.Cause, ""))
 	opened, err := d.openLatched(ctx, now, strings.TrimPrefix(r.Account, "key:"))
-	out := Resumed{Account: r.Account, Opened: opened}
+	out := Resumed{Account: r.Account, Opened: opened, Note: countsAnew(opened)}
+	d.tell(now, strings.TrimPrefix(r.Account, "key:"), resumedBy(r.Account, by, opened))
 	if d.ownNode() != "" {
 		out.Remarks = append(out.Remarks, onlyHere)
 	}
 	if err != nil {
 		out.Remarks = append(out.Remarks, "not all of its limits are open: "+err.Error())
+	}
+	if strings.HasPrefix(r.Account, "template:") {
+		held, err := d.find(ctx, now, Filter{Account: r.Account})
+		if err != nil {
+			out.Remarks = append(out.Remarks, "what of it is held is not known: "+err.Error())
+		}
+		out.Held = len(held)
 	}
 	return out
 }
@@ -343,7 +366,9 @@ func (d *Desk) Bucket(account string) (string, error) {
 }
 
 // openLatched opens every shut bucket of an account, alone or with other parts in
-// its key, and those of more values, here and on web nodes. It names those limits.
+// its key, and those of more values, here and on web nodes. Each counts from
+// nothing again: it is full, and what comes first on half of it would shut it at
+// once. It names those limits.
 func (d *Desk) openLatched(ctx context.Context, now time.Time, value string, more ...string) (opened []string, err error) {
 	of := func(bucket string) bool { return policy.HasPart(bucket, value) || slices.Contains(more, bucket) }
 	defer func() {
@@ -367,7 +392,11 @@ func (d *Desk) openLatched(ctx context.Context, now time.Time, value string, mor
 		return nil
 	})
 	for _, key := range shut {
-		if one := d.Buckets.Resume(ctx, now, key); one != nil {
+		one := d.Buckets.Resume(ctx, now, key)
+		if one == nil {
+			one = d.Buckets.Reset(ctx, now, key)
+		}
+		if one != nil {
 			err = errors.Join(err, one)
 		} else if !slices.Contains(opened, key.Limit) {
 			opened = append(opened, key.Limit)

@@ -72,7 +72,7 @@ func TestSuspend(t *testing.T) {
 	if want := []string{"suspend " + taro + ": stolen password"}; !slices.Equal(s.actions(), want) {
 		t.Errorf("journaled %q, want %q", s.actions(), want)
 	}
-	if want := []string{taro + ": suspended by root"}; !slices.Equal(s.told, want) {
+	if want := []string{taro + ": suspended " + taro + " by root"}; !slices.Equal(s.told, want) {
 		t.Errorf("told %q, want %q", s.told, want)
 	}
 	s.reconcile()
@@ -374,7 +374,7 @@ func TestResume(t *testing.T) {
 	s.shut(taro)
 	s.shut(hanako)
 	out, err := s.d.Resume(t.Context(), s.now, admin, desk.Resumption{Account: "TARO@example.jp", Cause: "password changed"})
-	if err != nil || !out.Was || out.Held != 2 || !slices.Equal(out.Opened, []string{"abuse"}) || !strings.HasPrefix(out.Probation, "half of each limit until ") || len(out.Remarks) != 0 || !strings.Contains(out.Note, "limits reset login:taro@example.jp") {
+	if err != nil || !out.Was || out.Held != 2 || !slices.Equal(out.Opened, []string{"abuse"}) || !strings.HasPrefix(out.Probation, "half of each limit until ") || len(out.Remarks) != 0 || !strings.Contains(out.Note, "from nothing again") {
 		t.Errorf("got %+v, %v", out, err)
 	}
 	if got := s.inForce(taro); !slices.Equal(got, []policy.SwitchKind{policy.Probation}) {

@@ -14,6 +14,7 @@ type Held struct {
 	Account    string         `json:"account,omitempty"`
 	Site       string         `json:"site,omitempty"`
 	Plugin     string         `json:"plugin,omitempty"`
+	Template   string         `json:"template,omitempty"`
 	Rule       string         `json:"rule,omitempty"`
 	Reason     string         `json:"reason,omitempty"`
 	MailFrom   string         `json:"mail_from"`
@@ -39,7 +40,7 @@ const (
 
 func heldOf(h *journal.Hold) Held {
 	return Held{
-		QueueID: h.QueueID, ID: h.DecisionID, Account: h.Account, Site: h.Site, Plugin: h.Plugin, Rule: h.Rule, Reason: h.Reason, MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt,
+		QueueID: h.QueueID, ID: h.DecisionID, Account: h.Account, Site: h.Site, Plugin: h.Plugin, Template: h.Template, Rule: h.Rule, Reason: h.Reason, MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt,
 		Size: h.Size, Recipients: h.Recipients, Domains: h.Domains, State: string(h.State), Changed: h.Changed, By: h.ChangedBy, Why: h.ChangeReason,
 		NewQueueID: h.NewQueueID, HeldBy: byUs,
 	}

@@ -34,6 +34,7 @@ type Node struct {
 	Signed   time.Time `json:"signed,omitzero"`   // its last mail that it had signed
 	Unsigned time.Time `json:"unsigned,omitzero"` // the last that it had not
 	Unknown  int64     `json:"unsigned_messages"` // how many such, since the start
+	Known    int64     `json:"signed_messages"`   // how many that it had signed
 }
 
 // New remembers nothing yet.
@@ -58,6 +59,7 @@ func (h *Heard) Note(now time.Time, node string, signed bool, uid int, name stri
 		return
 	}
 	n.Signed = now.UTC()
+	n.Known++
 	if uid >= 0 && strings.HasSuffix(name, "@"+node) && !strings.HasPrefix(name, "uid:") {
 		h.learn(strconv.Itoa(uid)+"@"+node, name)
 	}
@@ -114,6 +116,17 @@ func (h *Heard) All(names []string) []Node {
 	}
 	slices.SortFunc(all, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
 	return all
+}
+
+// Messages are how many all nodes have sent since the start, signed and not.
+func (h *Heard) Messages() (signed, unsigned int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, n := range h.nodes {
+		signed += n.Known
+		unsigned += n.Unknown
+	}
+	return signed, unsigned
 }
 
 // Save writes the accounts, a line each: id, a tab, name.

@@ -102,11 +102,13 @@ func (w *Wrapper) ask(o options, h *head) (call.Answer, error) {
 	})
 }
 
-// workingDir is the kernel's name of it: os.Getwd would believe PWD.
+// workingDir is the kernel's name of it: os.Getwd would believe PWD. It is empty
+// outside of this process's root, where the kernel says "(unreachable)/srv"
+// (getcwd(2)): that is the name of another place, or of none.
 func workingDir() string {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Getcwd(buf)
-	if err != nil || n < 1 {
+	if err != nil || n < 1 || buf[0] != '/' {
 		return ""
 	}
 	return string(buf[:n-1]) // without its NUL

@@ -88,16 +88,16 @@ func unbroken(body []byte) []byte {
 // is none.
 func softBreak(body []byte) (end, next int) {
 	for i := 0; ; {
-		n := bytes.IndexByte(body[i:], '\n')
+		n := bytes.IndexByte(body[i:], '=') // there are fewer than lines
 		if n < 0 {
 			return -1, 0
 		}
 		i += n + 1
-		switch {
-		case i > 1 && body[i-2] == '=':
-			return i - 2, i
-		case i > 2 && body[i-2] == '\r' && body[i-3] == '=':
-			return i - 3, i
+		switch rest := body[i:]; {
+		case len(rest) > 0 && rest[0] == '\n':
+			return i - 1, i + 1
+		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+			return i - 1, i + 2
 		}
 	}
 }

@@ -17,8 +17,14 @@ const (
 // Book verifies stamps. The zero value knows no sites. Safe for concurrent use.
 type Book struct {
 	sites   map[string]*entrySite // by key id
-	roots   map[string]string     // name by directory
+	roots   map[string]root       // by directory
 	replays *Replays
+}
+
+// root is whose a directory is.
+type root struct {
+	name string
+	uid  int
 }
 
 // entrySite is a site with what is needed of it for each message.
@@ -37,11 +43,11 @@ func NewBook(sites []Site, replays *Replays) (*Book, error) {
 	if err := checkSites(sites); err != nil {
 		return nil, err
 	}
-	b := &Book{sites: make(map[string]*entrySite, len(sites)), roots: map[string]string{}, replays: replays}
+	b := &Book{sites: make(map[string]*entrySite, len(sites)), roots: map[string]root{}, replays: replays}
 	for _, s := range sites {
 		b.sites[s.KeyID] = &entrySite{s, "site " + s.KeyID}
 		if s.Root != "" {
-			b.roots[s.Root] = s.Name
+			b.roots[s.Root] = root{s.Name, s.UID}
 		}
 	}
 	return b, nil
@@ -125,12 +131,16 @@ func checkTime(now time.Time, at int64, life time.Duration) error {
 
 func unix(at int64) time.Time { return time.Unix(at, 0).UTC() }
 
-// RootOf is the site in whose directory dir lies, of several the innermost. dir is
-// absolute and without links, "." and "..".
-func (b *Book) RootOf(dir string) (site string, ok bool) {
+// RootOf is the site of a Unix account in whose directory dir lies, of several the
+// innermost; none if that is another account's. dir is absolute and without links,
+// "." and "..".
+func (b *Book) RootOf(uid int, dir string) (site string, ok bool) {
 	for dir != "" && len(b.roots) > 0 {
-		if site, ok := b.roots[dir]; ok {
-			return site, true
+		if s, ok := b.roots[dir]; ok {
+			if s.uid != uid {
+				return "", false
+			}
+			return s.name, true
 		}
 		dir = dir[:max(strings.LastIndexByte(dir, '/'), 0)]
 	}

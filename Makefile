@@ -60,8 +60,9 @@ bin/relayguard:
 .PHONY: install
 install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, units, configuration, man pages, completion (DESTDIR, PREFIX)
 	install -d $(SBINDIR) $(MANDIR)/man8 $(MANDIR)/man5 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(UNITDIR) $(SYSUSERSDIR) $(TMPFILESDIR) $(CONFDIR)
-	install -m 755 bin/relayguard $(SBINDIR)/relayguard
-	ln -sf relayguard $(SBINDIR)/relayguard-sendmail
+	install -m 755 bin/relayguard $(SBINDIR)/relayguard.new
+	mv -f $(SBINDIR)/relayguard.new $(SBINDIR)/relayguard # at once: PHP runs it for each mail
+	test -L $(SBINDIR)/relayguard-sendmail || ln -s relayguard $(SBINDIR)/relayguard-sendmail
 	umask 022; for unit in relayguard relayguard-queue; do \
 		sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/$$unit.service >$(UNITDIR)/$$unit.service || exit 1; \
 	done
@@ -94,6 +95,9 @@ install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, units, 
 
 .PHONY: uninstall
 uninstall: ## what install put there; configuration, journal, backups and account stay
+	@if test -z '$(DESTDIR)' && grep -rlsF relayguard /etc/php; then \
+		echo 'PHP sends through relayguard: relayguard php remove (with --pool FILE for each pool above), reload PHP, then once more'; exit 1; \
+	fi
 	rm -f $(SBINDIR)/relayguard $(SBINDIR)/relayguard-sendmail $(MANDIR)/man8/relayguard.8 $(MANDIR)/man8/relayguard-*.8 $(MANDIR)/man5/relayguard.toml.5 \
 		$(BASHDIR)/relayguard $(ZSHDIR)/_relayguard $(FISHDIR)/relayguard.fish \
 		$(UNITDIR)/relayguard.service $(UNITDIR)/relayguard-queue.service $(UNITDIR)/relayguard-queue.socket \

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relayguard/policy"
 )
 
 // Load puts saved incidents back after a restart; nobody is alerted again of
@@ -94,6 +96,63 @@ func (b *Book) Abused(account string) bool {
 		}
 	}
 	return false
+}
+
+// Mail is a message of an account as which many send.
+type Mail struct {
+	Account  string
+	Site     string   // proven; empty: not known
+	Template string   // what its text looks like
+	Buckets  []string // values of all that it is charged to
+}
+
+// MailOf is the message that waits.
+func MailOf(w *policy.Waits) Mail {
+	m := Mail{Account: w.Origin.Name(), Template: w.Origin.Template.Value}
+	if w.Origin.Site.Proven() {
+		m.Site = w.Origin.Site.Value
+	}
+	for _, c := range w.Charges {
+		m.Buckets = append(m.Buckets, c.Value)
+	}
+	return m
+}
+
+// AbusedMail is Abused for a message of an account as which many send: whether an
+// incident of abuse is open of its site, of its text, or of what it is charged to.
+// Another site's trouble is not its own.
+func (b *Book) AbusedMail(m Mail) bool {
+	if b.opts.Abuses == nil {
+		return false
+	}
+	causes := b.opts.Abuses()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for e := range b.accounts[name(m.Account)] {
+		if e.abuse(causes) && e.touches(&m) {
+			return true
+		}
+	}
+	return false
+}
+
+// touches reports whether an incident is about a message of one of its accounts.
+func (e *entry) touches(m *Mail) bool {
+	site, template := "", ""
+	if e.Details != nil {
+		site, template = e.Details.Site, e.Details.Template
+	}
+	if of, _ := SiteOf(e.Origin); of != "" {
+		site = of
+	}
+	switch {
+	case m.Site != "" && m.Site == site, m.Template != "" && m.Template == template && (m.Site == "" || site == ""):
+		return true
+	case !slices.Contains(e.Accounts(), e.Origin): // of a site, a plugin or a text
+		return slices.Contains(m.Buckets, e.Origin)
+	}
+	return len(e.Buckets) == 0 || len(e.Buckets) == maxBuckets || // not all may be known
+		slices.ContainsFunc(e.Buckets, func(bucket string) bool { return slices.Contains(m.Buckets, bucket) })
 }
 
 // abuse reports whether it is open and of one of these causes.

@@ -28,8 +28,8 @@ var statements = [...]string{
 		ORDER BY n DESC LIMIT 1`,
 	insertHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
 		domains, state, changed, site, plugin, template) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,
-		coalesce((SELECT site FROM decision WHERE id = ?2), ''), coalesce((SELECT plugin FROM decision WHERE id = ?2), ''),
-		coalesce((SELECT template FROM decision WHERE id = ?2), '')`,
+		iif(?13 <> '', ?13, coalesce((SELECT site FROM decision WHERE id = ?2), '')), iif(?14 <> '', ?14, coalesce((SELECT plugin FROM decision WHERE id = ?2), '')),
+		iif(?15 <> '', ?15, coalesce((SELECT template FROM decision WHERE id = ?2), ''))`,
 	// A hold that was saved from a broken database is there before its decision.
 	openHold: `INSERT INTO hold (queue_id, decision_id, account, rule, reason, mail_from, arrival, held_at, size, recipients,
 		domains, state, changed, waits, site, plugin, template) SELECT ?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'held',?12,?13,
@@ -37,7 +37,8 @@ var statements = [...]string{
 		iif(?16 <> '', ?16, coalesce((SELECT template FROM decision WHERE id = ?2), ''))
 		WHERE NOT EXISTS (SELECT 1 FROM hold WHERE decision_id = ?2 AND decision_id <> '')`,
 	updateHold: `UPDATE hold SET queue_id = ?, account = ?, rule = ?, reason = ?, mail_from = ?, arrival = ?, held_at = ?,
-		size = ?, recipients = ?, domains = ?, state = 'held' WHERE n = ?`,
+		size = ?, recipients = ?, domains = ?, state = 'held',
+		site = iif(?12 = '', site, ?12), plugin = iif(?13 = '', plugin, ?13), template = iif(?14 = '', template, ?14) WHERE n = ?11`,
 	// What a message waited for says to whom it goes, if only in digests: it goes
 	// with the message.
 	changeHold: `UPDATE hold SET queue_id = ?, state = ?2, changed = ?, changed_by = ?, change_reason = ?,
@@ -231,11 +232,11 @@ func (a *applier) held(h *Held) error {
 	domains := a.domainsText(h.Domains)
 	if n != 0 && state.Open() {
 		_, err = a.exec(updateHold, h.QueueID, h.Account, h.Rule, h.Reason, h.MailFrom, micros(h.Arrival), micros(h.HeldAt),
-			h.Size, h.Recipients, domains, n)
+			h.Size, h.Recipients, domains, n, h.Site, h.Plugin, h.Template)
 		return err
 	}
 	_, err = a.exec(insertHold, h.QueueID, h.DecisionID, h.Account, h.Rule, h.Reason, h.MailFrom, micros(h.Arrival),
-		micros(h.HeldAt), h.Size, h.Recipients, domains, micros(h.HeldAt))
+		micros(h.HeldAt), h.Size, h.Recipients, domains, micros(h.HeldAt), h.Site, h.Plugin, h.Template)
 	return err
 }
 

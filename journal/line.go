@@ -372,6 +372,9 @@ func (h Held) encode(l *line) {
 	l.number("size", h.Size)
 	l.number("recipients", int64(h.Recipients))
 	l.domains("domains", h.Domains)
+	l.text("site", h.Site)
+	l.text("plugin", h.Plugin)
+	l.text("template", h.Template)
 	l.close()
 }
 
@@ -580,6 +583,7 @@ func (w *wire) record() Record {
 		return Held{
 			QueueID: w.QueueID, DecisionID: w.ID, Account: w.Account, Rule: w.Rule, Reason: w.Reason, MailFrom: w.MailFrom,
 			Arrival: moment(w.Arrival), HeldAt: moment(w.Time), Size: w.Size, Recipients: int(w.Recipients), Domains: w.Domains,
+			Site: w.Site, Plugin: w.Plugin, Template: w.Template,
 		}
 	case "hold-change":
 		var state string

@@ -189,7 +189,7 @@ func TestLineOfEveryRecordComesBack(t *testing.T) {
 	for _, r := range []Record{
 		benchmarkRounded(at),
 		Repeat{ID: "a", N: 1, Last: at},
-		Held{QueueID: "Q", DecisionID: "d", Account: "a", Rule: "r", Reason: "x", MailFrom: "m", Arrival: at, HeldAt: at, Size: 1, Recipients: 2, Domains: map[string]int{"d": 1}},
+		Held{QueueID: "Q", DecisionID: "d", Account: "a", Rule: "r", Reason: "x", MailFrom: "m", Arrival: at, HeldAt: at, Size: 1, Recipients: 2, Domains: map[string]int{"d": 1}, Site: "s", Plugin: "p", Template: "t"},
 		HoldChange{QueueID: "Q", DecisionID: "d", Time: at, State: StateReleasing, By: "b", Reason: "r", NewQueueID: "N", Arrival: at, ChargeID: "release:d"},
 		AdminAction{Time: at, By: "b", UID: 0, LoginUID: -1, Verb: "v", Target: "t", Reason: "r", Outcome: "o"},
 		Incident{ID: "i", Origin: "o", Account: "a", Addresses: json.RawMessage(`[1]`), Cause: "c", Noticed: "n", Opened: at, Updated: at, Closed: at, Stops: 1, Recipients: 2, State: json.RawMessage(`{"a":[1]}`)},

@@ -14,11 +14,9 @@ import (
 	"relayguard/journal"
 )
 
-// before5 leads a database of today back to version 4, before4 to version 3.
-const before5 = "ALTER TABLE hold DROP COLUMN template;"
-
+// before4 leads a database of today back to version 3.
 var before4 = func() string {
-	text := before5 + "DROP TABLE label_total; DROP INDEX decision_site; DROP INDEX decision_plugin; DROP INDEX decision_node; DROP INDEX decision_template;"
+	text := "ALTER TABLE hold DROP COLUMN template; DROP TABLE label_total; DROP INDEX decision_site; DROP INDEX decision_plugin; DROP INDEX decision_node; DROP INDEX decision_template;"
 	for _, column := range []string{"site", "site_by", "plugin", "plugin_by", "node", "template", "entry", "script", "web_client", "pool", "software"} {
 		text += "ALTER TABLE decision DROP COLUMN " + column + ";"
 	}
@@ -37,7 +35,6 @@ var olderVersions = map[int]string{
 		CREATE INDEX bucket_expires ON bucket (expires) WHERE expires <> 0;
 		INSERT INTO bucket VALUES ('login-hour', 'login:hanako@example.jp', '{}', 1)`,
 	3: before4,
-	4: before5,
 }
 
 // older makes a journal whose database is of that version, and has all there is.

@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -42,4 +43,32 @@ func TestAcceptedMailOfASiteOrPlugin(t *testing.T) {
 	if len(held) != 1 || held[0].QueueID != "4Q0" || held[0].Site != "shop.example.jp" || held[0].Plugin != "share" {
 		t.Errorf("held of the plugin: %+v", held)
 	}
+}
+
+func TestHoldsOfAText(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, journal.Options{Dir: dir})
+	for i, template := range []string{"t1", "t2", ""} {
+		d := held(i)
+		d.Template = template
+		must(t, j.Append(d))
+	}
+	late := journal.Decision{ID: newID(7), Time: start, Stage: journal.StageMessage, Verdict: policy.Accept, Account: "local_user:www-data", QueueID: "4Q7", Template: "t1", Recipients: 1}
+	must(t, j.Append(late, journal.Held{QueueID: "4Q7", DecisionID: late.ID, Account: late.Account, Rule: policy.RuleSuspended, HeldAt: start}))
+	must(t, j.Sync(t.Context()))
+	find := func(who interface {
+		Holds(context.Context, journal.HoldQuery) ([]journal.Hold, error)
+	}) {
+		t.Helper()
+		for template, want := range map[string]int{"t1": 2, "t2": 1, "t3": 0, "": 4} {
+			all, err := who.Holds(t.Context(), journal.HoldQuery{Template: template})
+			must(t, err)
+			if len(all) != want || template != "" && want > 0 && all[0].Template != template {
+				t.Errorf("%q: %+v, want %d", template, all, want)
+			}
+		}
+	}
+	find(j)
+	must(t, j.Close())
+	find(reader(t, dir)) // decisions stay in the file
 }

@@ -109,6 +109,8 @@ type Passed struct {
 	MailFrom   string
 	Size       int64
 	Recipients int
+	Site       string
+	Template   string
 }
 
 // Total counts an account's answers of one day (UTC). A message counts with its
@@ -464,19 +466,23 @@ func (s store) whose(account string) (condition string, args []any) {
 func (s store) passed(ctx context.Context, account string, since time.Time) ([]Passed, error) {
 	var found []Passed
 	whose, args := s.whose(account)
+	labels := "site, template"
+	if s.old {
+		labels = "'', ''"
+	}
 	// Beside what passed at once: what was held and let go, under its old id or the
 	// one that it got.
 	err := s.each(ctx, `SELECT * FROM (
-		SELECT account, queue_id, id, time AS at, 0, mail_from, size, recipients FROM decision WHERE `+whose+` AND time >= ?1
+		SELECT account, queue_id, id, time AS at, 0, mail_from, size, recipients, `+labels+` FROM decision WHERE `+whose+` AND time >= ?1
 			AND stage = 'message' AND verdict IN ('accept', 'tell') AND queue_id <> ''
 		UNION ALL
-		SELECT account, iif(new_queue_id <> '', new_queue_id, queue_id), decision_id, changed, arrival, mail_from, size, recipients FROM hold
+		SELECT account, iif(new_queue_id <> '', new_queue_id, queue_id), decision_id, changed, arrival, mail_from, size, recipients, `+labels+` FROM hold
 			WHERE `+whose+` AND changed >= ?1 AND state = 'released'
 		) ORDER BY at DESC, id DESC LIMIT ?2`,
 		append([]any{micros(since), MaxLimit}, args...), func(rows *sql.Rows) error {
 			var p Passed
 			var at, arrival int64
-			err := rows.Scan(&p.Account, &p.QueueID, &p.DecisionID, &at, &arrival, &p.MailFrom, &p.Size, &p.Recipients)
+			err := rows.Scan(&p.Account, &p.QueueID, &p.DecisionID, &at, &arrival, &p.MailFrom, &p.Size, &p.Recipients, &p.Site, &p.Template)
 			p.Time, p.Arrival = moment(at), moment(arrival)
 			found = append(found, p)
 			return err

@@ -115,6 +115,9 @@ type Held struct {
 	Size       int64
 	Recipients int
 	Domains    map[string]int
+	Site       string // these as far as DecisionID does not tell them
+	Plugin     string
+	Template   string
 }
 
 // State is where a hold stands.

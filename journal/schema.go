@@ -3,7 +3,7 @@ package journal
 // schemaVersion is the database's PRAGMA user_version. An older database is
 // brought up to it in place; one of a later version is put aside as a broken
 // one is.
-const schemaVersion = 5
+const schemaVersion = 4
 
 // migrations lead from the version that is their index to the next.
 var migrations = [schemaVersion]string{
@@ -24,10 +24,9 @@ var migrations = [schemaVersion]string{
 		ALTER TABLE decision ADD COLUMN software TEXT NOT NULL DEFAULT '';
 		ALTER TABLE hold ADD COLUMN site TEXT NOT NULL DEFAULT '';
 		ALTER TABLE hold ADD COLUMN plugin TEXT NOT NULL DEFAULT '';
+		ALTER TABLE hold ADD COLUMN template TEXT NOT NULL DEFAULT '';
 		ALTER TABLE incident ADD COLUMN account TEXT NOT NULL DEFAULT '';
 		ALTER TABLE incident ADD COLUMN addresses TEXT NOT NULL DEFAULT '';` + ofOrigins,
-	4: `ALTER TABLE hold ADD COLUMN template TEXT NOT NULL DEFAULT '';
-		UPDATE hold SET template = coalesce((SELECT template FROM decision WHERE id = decision_id), '') WHERE decision_id <> '';`,
 }
 
 // ofOrigins are the tables and indexes by site, plugin and template. A label

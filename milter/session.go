@@ -45,6 +45,7 @@ type session struct {
 	digest        hash.Hash // of header and body, in place of what is not kept
 	rcptBytes     int
 	kept          *[]byte  // where message.Body is, nil without one
+	bodyCut       bool     // message.Body is not to grow any more
 	held          int64    // of the server's memory budget
 	args          []string // ESMTP arguments of the command at hand
 	out           []byte   // frames of an answer
@@ -364,18 +365,18 @@ var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b 
 // keepBody keeps the beginning of a body, as far as there is memory for it.
 func (s *session) keepBody(piece []byte) {
 	m := &s.message
-	if m.BodyMore { // there would be a gap
+	if s.bodyCut { // there would be a gap
 		return
 	}
 	if room := s.listener.BodyBytes - len(m.Body); len(piece) > room {
-		m.BodyMore = true
+		s.bodyCut = true
 		piece = piece[:room]
 	}
 	if len(piece) == 0 {
 		return
 	}
 	if !s.hold(len(piece)) {
-		m.BodyMore = true
+		s.bodyCut = true
 		return
 	}
 	if s.kept == nil {
@@ -511,7 +512,7 @@ func (s *session) resetMessage() {
 	clear(rcpt[:cap(rcpt)])
 	*m = policy.Message{Header: m.Header, RcptTo: rcpt}
 	s.digest.Reset()
-	s.rcptBytes = 0
+	s.rcptBytes, s.bodyCut = 0, false
 	s.conn.server.memory.give(s.held)
 	s.held = 0
 }

@@ -89,6 +89,7 @@ func (l *Limits) meet(now time.Time, o *origin.Origin) {
 		return
 	}
 	l.opt.Peaks.Meet(now, who)
+	l.opt.Peaks.Meet(now, Everybody) // who was granted patience while the clock was ahead has it from now
 }
 
 // times is a product that still bounds something.
@@ -160,8 +161,7 @@ func (l *Limits) void(t *taking) {
 	if !tripped || abode.Value == "" || peaks.Voided(t.now, abode) {
 		return
 	}
-	peaks.VoidKey(t.now, abode)
-	peaks.Void(t.now, func(value string) bool { return HasPart(value, abode.Value) })
+	peaks.Void(t.now, abode.Value)
 }
 
 // abode is the site of a message, else the account unless many share it; "" if

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/policy/address"
 	"relayguard/policy/origin"
 	"relayguard/policy/origin/fingerprint"
 	"relayguard/policy/origin/stamp"
@@ -329,7 +330,7 @@ func (p *Policy) recognise(now time.Time, m *Message, o *origin.Origin) (sent fu
 	slices.Sort(rcpts)
 	rcpts = slices.Compact(rcpts)
 	if kind, _ := o.Account(); !o.Site.Proven() && (kind == origin.KindNode || kind == origin.KindUnknown || kind == origin.KindLocalUser && p.Limits.isShared(o)) {
-		sender = a.Templates.Shared(now, sender, text, rcpts)
+		sender = a.Templates.Shared(now, sender, author(m), text, rcpts)
 	}
 	match := a.Templates.Find(now, sender, text, rcpts)
 	m.Template, m.TemplateConfidence = match.Name, origin.Fingerprint
@@ -338,4 +339,14 @@ func (p *Policy) recognise(now time.Time, m *Message, o *origin.Origin) (sent fu
 	}
 	o.Template = origin.Key{Value: m.Template, Confidence: m.TemplateConfidence}
 	return func() { a.Templates.Sent(now, sender, text) }
+}
+
+// author is the domain of From. Without one the MTA writes the
+// envelope sender there.
+func author(m *Message) string {
+	a, ok := address.Parse(m.HeaderFrom)
+	if !ok {
+		a = sender(m)
+	}
+	return a.Domain
 }

@@ -32,9 +32,8 @@ type Message struct {
 	Size   int64  // octets of header and body seen so far
 
 	// Body is the beginning of the body as it arrived, valid during the call: what
-	// milter.max_body_bytes and the memory for it allow. BodyMore: there is more.
-	Body     []byte
-	BodyMore bool
+	// milter.max_body_bytes and the memory for it allow.
+	Body []byte
 
 	// Text is what is known of the text where there is no body to read: a trace has
 	// it. nil: it is read from Header and Body.

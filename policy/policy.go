@@ -57,14 +57,16 @@ type Policy struct {
 	Room     HoldRoom
 }
 
-// HoldRoom bounds what is held. It must not wait. nil: there is always room.
+// HoldRoom bounds what is held, of all together and by the names that
+// Limits.RoomOf gives. It must not wait. nil: there is always room.
 type HoldRoom interface {
-	// Full reports whether nothing more of an account may be held.
-	Full(account string) bool
+	// Full reports whether nothing more under a name may be held; under "" nothing
+	// is, and only the bound of all together counts.
+	Full(name string) bool
 	// Take reports whether one more message may be held, and counts it.
-	Take(account string, size int64) bool
+	Take(name string, size int64) bool
 	// Give takes back a Take of a message that is not held after all.
-	Give(account string, size int64)
+	Give(name string, size int64)
 }
 
 // Inside is the set of exactly the domains that are ours, in the form of
@@ -168,7 +170,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		p.judge(&d, p.lifted(switches, now, &d.Origin, p.headerFrom(maps, m, &d.Origin, froms, readable)))
 	}
 	p.judgeOrder(&d, p.shut(switches, now, m, &d.Origin))
-	place := place{room: p.Room, size: m.Size}
+	place := place{room: p.Room, limits: p.Limits, size: m.Size}
 	p.stopOrSpend(ctx, now, switches, m, &d, &place)
 	if d.Verdict == Reject && m.MailFrom == "" { // Sendmail loses a null sender's mail that is refused
 		d.Verdict, d.Reply = Hold, Reply{}
@@ -181,7 +183,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	}
 	switch {
 	case d.Verdict != Hold:
-		place.give(&d)
+		place.give()
 	case !place.take(&d):
 		p.noRoom(m, &d)
 	}
@@ -275,7 +277,7 @@ func (p *Policy) leaves(m *Message) bool {
 // noRoomFor is what the red switch finds at RCPT: what goes to this recipient
 // would be held, and there is no more room for it. Those inside still get theirs.
 func (p *Policy) noRoomFor(s *Switch, m *Message, o *origin.Origin, to string) *Finding {
-	if s == nil || p.own(m) || p.Inside.Has(to) || p.Room == nil || !p.Room.Full(o.Name()) {
+	if s == nil || p.own(m) || p.Inside.Has(to) || !p.noMoreRoom(o) {
 		return nil
 	}
 	return &Finding{RuleHoldCap, Defer, fmt.Sprintf("%s: all mail to the outside is stopped: %s; and as much as may be held is held already", RuleStopped, s.Reason)}
@@ -283,24 +285,30 @@ func (p *Policy) noRoomFor(s *Switch, m *Message, o *origin.Origin, to string) *
 
 // place is room for one message that is held. It is asked for at most once.
 type place struct {
-	room  HoldRoom // nil: there is always room
-	size  int64
-	asked bool
-	taken bool
+	room   HoldRoom // nil: there is always room
+	limits *Limits
+	size   int64
+	asked  bool
+	taken  bool
+	name   string // whose it is, once it is taken
 }
 
 // take reports whether the message may be held.
 func (l *place) take(d *Decision) bool {
 	if !l.asked {
-		l.asked, l.taken = true, l.room == nil || l.room.Take(d.Origin.Name(), l.size)
+		l.asked, l.taken = true, true
+		if l.room != nil {
+			l.name = l.limits.RoomOf(&d.Origin)
+			l.taken = l.room.Take(l.name, l.size)
+		}
 	}
 	return l.taken
 }
 
 // give takes the place back, if there is one.
-func (l *place) give(d *Decision) {
+func (l *place) give() {
 	if l.taken && l.room != nil {
-		l.room.Give(d.Origin.Name(), l.size)
+		l.room.Give(l.name, l.size)
 	}
 	l.taken = false
 }

@@ -2,13 +2,16 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
+	"strings"
 )
 
 // Sites on a disk: a line that names the format and the SHA-256 of the rest, which
@@ -26,16 +29,38 @@ type savedPlugin struct {
 	Shut   bool   `json:"shut,omitempty"`
 }
 
-// Save writes what is remembered.
-func (s *Sites) Save(w io.Writer) error {
+// atATime is of how many names the lock is held, to copy them.
+const atATime = 1000
+
+// copied is what is remembered: each site as it was at one moment. Who waits for
+// the lock has it in between. A site that goes and comes again meanwhile may be told
+// twice.
+func (s *Sites) copied() []savedPlugin {
 	s.mu.Lock()
-	saved := make([]savedPlugin, 0, s.names)
+	defer s.mu.Unlock()
+	saved := []savedPlugin{}
+	some := make([]savedPlugin, 0, atATime)
 	for site, plugins := range s.sites {
 		for name, p := range plugins {
-			saved = append(saved, savedPlugin{site, name, p.first, p.last, p.shut})
+			some = append(some, savedPlugin{site, name, p.first, p.last, p.shut})
+		}
+		if len(some) >= atATime {
+			s.mu.Unlock()
+			saved, some = append(saved, some...), some[:0]
+			runtime.Gosched()
+			s.mu.Lock()
 		}
 	}
-	s.mu.Unlock()
+	return append(saved, some...)
+}
+
+// Save writes what is remembered. It holds up others only while it copies some.
+func (s *Sites) Save(w io.Writer) error {
+	saved := s.copied()
+	slices.SortFunc(saved, func(a, b savedPlugin) int {
+		return cmp.Or(strings.Compare(a.Site, b.Site), strings.Compare(a.Plugin, b.Plugin))
+	})
+	saved = slices.CompactFunc(saved, func(a, b savedPlugin) bool { return a.Site == b.Site && a.Plugin == b.Plugin })
 	body, err := json.Marshal(saved)
 	if err != nil {
 		return fmt.Errorf("save plugins of sites: %w", err)

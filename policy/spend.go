@@ -266,7 +266,7 @@ func (p *Policy) full(ctx context.Context, now time.Time, m *Message, d *Decisio
 	if kind, _ := d.Origin.Account(); l == nil || l.observe || kind == origin.KindUnknown {
 		return nil
 	}
-	noRoom := p.Room != nil && p.Room.Full(d.Origin.Name())
+	noRoom := p.noMoreRoom(&d.Origin)
 	if !noRoom && !l.refuses {
 		return nil // the usual case: what does not fit is held at the end
 	}

@@ -13,6 +13,7 @@ import (
 type held struct {
 	whose
 	id         string
+	room       string // whose it takes
 	at         time.Time
 	recipients int
 	size       int64
@@ -55,7 +56,7 @@ func newHolds() holds {
 
 // hold puts a message into the hold queue, and in line if it waits for budget.
 func (r *run) hold(m *policy.Message, d *policy.Decision, who whose, s *sent, waits bool) {
-	h := &held{whose: who, id: d.ID, at: r.now, recipients: len(m.RcptTo) + m.RcptMore, size: m.Size, names: namesOf(&d.Origin), sent: s}
+	h := &held{whose: who, id: d.ID, room: r.policy().Limits.RoomOf(&d.Origin), at: r.now, recipients: len(m.RcptTo) + m.RcptMore, size: m.Size, names: namesOf(&d.Origin), sent: s}
 	r.held.tidy()
 	r.held.all = append(r.held.all, h)
 	r.held.n++
@@ -110,7 +111,7 @@ func (r *run) free(h *held) {
 		}
 	}
 	if room := r.Enforce.Room; room != nil {
-		room.Give(h.origin, h.size)
+		room.Give(h.room, h.size)
 	}
 }
 

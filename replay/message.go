@@ -121,7 +121,7 @@ func (r *run) content(m *policy.Message, e *Event) {
 	m.Body = []byte(e.Body)
 	if r.BodyBytes != nil {
 		if most := r.BodyBytes(m.Role); len(m.Body) > most {
-			m.Body, m.BodyMore = m.Body[:most], true
+			m.Body = m.Body[:most]
 		}
 	}
 	m.Text = textOf(e)

@@ -1,6 +1,7 @@
 package replay_test
 
 import (
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -97,6 +98,26 @@ func TestResumeOpensWhatAbuseShut(t *testing.T) {
 		if want := map[string]string{"1": passes, "2": passes, "3": refused, "resumed": c.want}; !reflect.DeepEqual(got, want) {
 			t.Errorf("%v, resumed %q: %v, want %v", c.per, c.resume, got, want)
 		}
+	}
+}
+
+// What abuse shut is full: it counts from nothing once it is resumed, against half of
+// each limit.
+func TestResumedAbuseCountsAnew(t *testing.T) {
+	const taro = "taro@example.jp"
+	rule := policy.LimitRule{Limit: limit.Limit{Name: "abuse", Per: []limit.Per{limit.Login}, Counts: limit.Messages, Kind: limit.Abuse, Windows: []limit.Window{window(4, 24*time.Hour)}}, Then: policy.Reject}
+	var events []event
+	for i := range 5 {
+		events = append(events, labelled(time.Duration(i), fmt.Sprint(i), taro))
+	}
+	events = append(events, told(time.Minute, "resume", event{"origin": "login:" + taro}))
+	for i := 5; i < 8; i++ {
+		events = append(events, labelled(time.Hour+time.Duration(i), fmt.Sprint(i), taro))
+	}
+	got := verdicts(t, newHouse(rule), events...)
+	want := map[string]string{"0": passes, "1": passes, "2": passes, "3": passes, "4": refused, "5": passes, "6": passes, "7": refused}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
@@ -256,7 +277,7 @@ type diary struct {
 func (d *diary) Stopped(time.Time, *policy.Message, *policy.Decision) { d.stops++ }
 func (d *diary) Tick(time.Time, *policy.Policy)                       { d.ticks++ }
 func (d *diary) Open() int                                            { return d.open }
-func (d *diary) Abused(string) bool                                   { return d.abused }
+func (d *diary) Abused(*policy.Waits, *policy.Policy) bool            { return d.abused }
 func (d *diary) All() []replay.Incident                               { return nil }
 
 func TestAnIncidentOfAbuseEndsPacedRelease(t *testing.T) {

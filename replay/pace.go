@@ -152,7 +152,7 @@ func (r *run) tryRelease(ctx context.Context, h *held) (left bool, err error) {
 // itself: a suspension, a complaint, an open incident of abuse, or bounces.
 func (r *run) halted(h *held) bool {
 	o := &h.waits.Origin
-	if r.Board.Load().Suspended(r.now, o) != nil || r.orders.complained[o.Stable()] || r.Incidents != nil && r.Incidents.Abused(h.origin) {
+	if r.Board.Load().Suspended(r.now, o) != nil || r.orders.complained[o.Stable()] || r.Incidents != nil && r.Incidents.Abused(h.waits, r.policy()) {
 		return true
 	}
 	for _, k := range h.waits.Lines() {

@@ -44,7 +44,8 @@ type Incidents interface {
 	Stopped(now time.Time, m *policy.Message, d *policy.Decision)
 	Tick(now time.Time, p *policy.Policy) // the one in force
 	Open() int                            // incidents that may change as time passes
-	Abused(account string) bool
+	// Abused reports whether an incident of abuse is open that concerns the message.
+	Abused(w *policy.Waits, p *policy.Policy) bool
 	All() []Incident // in order of time; called at the end
 }
 

@@ -171,8 +171,7 @@ func unitFirstTime(t *testing.T, u *unitLogin) {
 	if done := ask[struct{ Opened []string }](t, u.r, 0, "resume", u.login, "--cause", "a new customer list"); !slices.Equal(done.Opened, []string{"first-time"}) {
 		t.Errorf("resume: %+v", done)
 	}
-	order(t, u.r, 0, "limits", "reset", u.login, "--reason", "what it sent was right") // else three of two are used
-	u.sends("accept", "", rcpts("fresh", 2)...)                                        // half of four
+	u.sends("accept", "", rcpts("fresh", 2)...) // half of four, from nothing again
 	u.sends("hold", "", rcpts("more", 1)...)
 }
 

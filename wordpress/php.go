@@ -2,6 +2,7 @@ package wordpress
 
 import (
 	_ "embed"
+	"regexp"
 	"sort"
 	"strings"
 )
@@ -39,9 +40,10 @@ func PrependWith(chain, siteMap string) []byte {
 // IsPrepend reports whether a file is a prepend of relayguard's, of any version.
 func IsPrepend(text []byte) bool { return ours(text, "relayguard:prepend") }
 
-// SiteMap is the file that tells the prepend where the keys of sites are: the
-// directory of a site, absolute and without links, to its key file. It has no
-// secrets.
+// SiteMap is the file that tells the prepend where the keys of sites are that are
+// not in wp-content: the directory of a site, absolute and without links, to its
+// key file. It has no secrets. Relayguard writes an empty one; what an admin adds
+// stays.
 func SiteMap(keyFiles map[string]string) []byte {
 	roots := make([]string, 0, len(keyFiles))
 	for root := range keyFiles {
@@ -49,13 +51,21 @@ func SiteMap(keyFiles map[string]string) []byte {
 	}
 	sort.Strings(roots)
 	var b strings.Builder
-	b.WriteString("<?php\n// relayguard:sites. Written by relayguard; the next change overwrites it.\nreturn array(\n")
+	b.WriteString("<?php\n// relayguard:sites. The prepend looks here for keys that are not below a site's\n// wp-content/mu-plugins: 'directory of the site' => 'its key file'. Relayguard\n// wrote it once; what you add stays, and then the file does, too.\nreturn array(\n")
 	for _, root := range roots {
 		b.WriteString("\t" + phpString(root) + " => " + phpString(keyFiles[root]) + ",\n")
 	}
 	b.WriteString(");\n")
 	return []byte(b.String())
 }
+
+// IsEmptySiteMap reports whether a file is a SiteMap of relayguard's, of any
+// version, to which nobody added a site.
+func IsEmptySiteMap(text []byte) bool {
+	return ours(text, "relayguard:sites") && emptyMap.Match(text)
+}
+
+var emptyMap = regexp.MustCompile(`\nreturn array\(\s*\);\s*$`)
 
 // whole puts the common part in.
 func whole(text string) string {

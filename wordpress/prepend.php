@@ -136,11 +136,15 @@ if (PHP_VERSION_ID >= 80000 && !class_exists('Relayguard_Prepend', false)) {
 		/** Headers of an array: what may stand once, and what may be in a field. */
 		private static function built($headers)
 		{
-			$once = array('orig-date', 'from', 'sender', 'reply-to', 'to', 'cc', 'bcc', 'message-id', 'references', 'subject');
+			$once = array('orig-date', 'from', 'sender', 'reply-to', 'cc', 'bcc', 'message-id', 'references');
+			$never = array('to' => 'To', 'subject' => 'Subject'); // mail() writes them
 			$lines = array();
 			foreach ($headers as $field => $value) {
 				if (!is_string($field)) {
 					throw new TypeError('Header name cannot be numeric, ' . $field . ' given');
+				}
+				if (isset($never[strtolower($field)])) {
+					throw new ValueError('The additional headers cannot contain the "' . $never[strtolower($field)] . '" header');
 				}
 				$array = is_array($value);
 				$single = in_array(strtolower($field), $once, true);

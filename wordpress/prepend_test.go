@@ -196,6 +196,11 @@ func TestPrependRefusesWhatPHPRefuses(t *testing.T) {
 		"a number as header":        {`mail("a@b.jp", 's', "x", array("A" => 1))`, `TypeError: Header "A" must be of type array|string, int given`},
 		"two From":                  {`mail("a@b.jp", 's', "x", array("From" => array("a", "b")))`, `TypeError: Header "from" must be of type string, array given`},
 		"a number in a list":        {`mail("a@b.jp", 's', "x", array("A" => array(1)))`, `TypeError: Header "A" must only contain values of type string, int found`},
+		"another To":                {`mail("a@b.jp", 's', "x", array("tO" => "evil@example.com"))`, `ValueError: The additional headers cannot contain the "To" header`},
+		"another Subject":           {`mail("a@b.jp", 's', "x", array("X" => "1", "subject" => array("b\r\n")))`, `ValueError: The additional headers cannot contain the "Subject" header`},
+		"a fault before another To": {`mail("a@b.jp", 's', "x", array("X" => 1, "To" => "b"))`, `TypeError: Header "X" must be of type array|string, int given`},
+		"another To before a fault": {`mail("a@b.jp", 's', "x", array("To" => 1, "X" => 1))`, `ValueError: The additional headers cannot contain the "To" header`},
+		"To to mb_send_mail":        {`mb_send_mail("a@b.jp", 's', "x", array("To" => "b"))`, `ValueError: The additional headers cannot contain the "To" header`},
 		"a name in a list":          {`mail("a@b.jp", 's', "x", array("A" => array("b" => "c")))`, `TypeError: Header "A" must only contain numeric keys, "b" found`},
 	}
 	pages := map[string]string{}

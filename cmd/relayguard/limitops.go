@@ -217,10 +217,16 @@ func inForce(l *config.Limit, in *limit.Limit) limitShown {
 	return s
 }
 
+// wantWho says whose limits can be shown.
+const wantWho = "want an account, or what else has budgets: login:NAME, local_user:NAME, network:NAME, site:NAME, plugin:NAME@SITE, template:NAME"
+
 // originOf is the origin that WHO stands for.
 func (s *state) originOf(who string) (origin.Origin, error) {
 	o := origin.Origin{UID: origin.NoUID, NodeUID: origin.NoUID}
-	if text, ok := strings.CutPrefix(who, "template:"); ok && text != "" {
+	if text, ok := strings.CutPrefix(who, "template:"); ok {
+		if text == "" {
+			return o, fmt.Errorf("found %q, %s", who, wantWho)
+		}
 		o.Template = origin.Key{Value: text, Confidence: origin.Fingerprint}
 		return o, nil
 	}
@@ -255,7 +261,7 @@ func (s *state) originOf(who string) (origin.Origin, error) {
 		o.UID, _ = strconv.Atoi(value)
 		o.LocalUser = origin.Key{Value: cmp.Or(s.desk.UserName(o.UID), "uid:"+value), Confidence: origin.Kernel}
 	default:
-		return o, fmt.Errorf("found %q, want an account, or what else has budgets: login:NAME, local_user:NAME, network:NAME, site:NAME, plugin:NAME@SITE, template:NAME", who)
+		return o, fmt.Errorf("found %q, %s", who, wantWho)
 	}
 	o.Customer = s.rules.Load().policy.Finder.Customers.Find(&o)
 	return o, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,8 +22,9 @@ type parts struct {
 	expansions policy.Expansions
 	lines      policy.Queue
 	uid        func(name string) (int, error)
-	customer   func(*origin.Origin) origin.Key // made by newPolicy
-	learnt     *recognition                    // nil: nothing tells site and plugin
+	customer   func(*origin.Origin) origin.Key // this and the next are newPolicy's to set
+	userName   func(uid int) string
+	learnt     *recognition // nil: nothing tells site and plugin
 }
 
 // policyLimits makes the configured limits ready for a phase. An account that
@@ -36,6 +38,12 @@ func policyLimits(c *config.Config, phase policy.Phase, on parts) (*policy.Limit
 	for _, name := range c.Local.SharedUsers {
 		if uid, err := on.uid(name); err == nil {
 			o.SharedUIDs = append(o.SharedUIDs, uid)
+			if on.userName == nil {
+				continue
+			}
+			if called := on.userName(uid); called != "" && !slices.Contains(o.SharedUsers, called) { // as the journal has it
+				o.SharedUsers = append(slices.Clip(o.SharedUsers), called)
+			}
 		}
 	}
 	for i := range c.Limits {

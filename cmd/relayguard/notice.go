@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -39,8 +40,10 @@ others are told on standard error.
 
 --stage first is the first letter, update says how it stands, recovered that it is
 over, analysis what it was: time line, cause, measures. Without --stage: first for
-an open incident, recovered for a closed one. --cause is a sentence for analysis;
-without, it says what is known by itself. Read the letter before it is sent.
+an open incident, recovered for a closed one. --cause is what you found, for
+analysis, in at most 2,000 characters; without, it says what is known by itself. The
+text goes by the limit: one that stays shut until relayguard resume, one that has
+room again by itself, or a suspension. Read the letter before it is sent.
 
 The letter has no recipients, no content, no addresses of web clients, and no path
 but a file's below the site's root. It begins with its subject. Only incidents of
@@ -64,9 +67,23 @@ written over.`),
 				return usage(cmd, "--stage: got %q, want one of %s", stage, names(incident.Stages))
 			case cause != "" && stage != string(incident.StageAnalysis):
 				return usage(cmd, "--cause is for --stage analysis")
+			case utf8.RuneCountInString(cause) > incident.MaxCause:
+				return usage(cmd, "--cause: got %d characters, want at most %d", utf8.RuneCountInString(cause), incident.MaxCause)
+			case utf8.RuneCountInString(from) > incident.MaxFrom:
+				return usage(cmd, "--sign: got %d characters, want at most %d", utf8.RuneCountInString(from), incident.MaxFrom)
 			}
 			who := args[0]
-			facts, err := askOrRead(cmd, "/v1/notice", url.Values{"who": {who}}, func(ctx context.Context, j originJournal) (noticeFacts, error) { return noticeOf(ctx, j, nil, who) })
+			facts, err := askOrRead(cmd, "/v1/notice", url.Values{"who": {who}}, func(ctx context.Context, j originJournal) (noticeFacts, error) {
+				c, err := commandConfig(cmd)
+				if err != nil {
+					return noticeFacts{}, err
+				}
+				known, err := knownWithout(c, time.Now())
+				if err != nil {
+					return noticeFacts{}, err
+				}
+				return noticeOf(ctx, j, known, who)
+			})
 			if err != nil {
 				return err
 			}
@@ -117,7 +134,8 @@ func (f *noticeFacts) letter(lang string, stage incident.Stage) incident.Letter 
 		}
 	}
 	return incident.Letter{Incident: f.Incident, Lang: lang, Stage: stage, PassedMessages: f.Passed.Messages, PassedRecipients: f.Passed.Recipients,
-		Held: f.Held, Released: f.Released, Deleted: f.Deleted, Now: time.Now(), Location: time.Local}
+		Kind: f.Kind, Strangers: f.Strangers, Suspended: f.Suspended, Probation: f.Probation,
+		Held: f.Held, Waiting: f.Waiting, Released: f.Released, Paced: f.Paced, Deleted: f.Deleted, Now: time.Now(), Location: time.Local}
 }
 
 // putLetter writes to a new file, or to standard output.

@@ -127,7 +127,7 @@ func showRanks(cmd *cobra.Command, asJSON bool, all []originRank, none string, t
 	var err error
 	switch {
 	case asJSON:
-		err = render.JSON(out, slices.Concat([]originRank{}, all))
+		err = render.JSON(out, append([]originRank{}, all...)) // never null
 	case len(all) == 0:
 		remark(cmd, "%s", none)
 	default:

@@ -181,10 +181,10 @@ func TestTheDaemonTellsOfOrigins(t *testing.T) {
 	if err != nil || len(sites) != 2 || sites[0].Site != "shop.example.jp" || sites[0].Account != "local_user:www-data" || sites[0].First.IsZero() || sites[1].Site != "blog.example.jp" {
 		t.Errorf("%+v, %v", sites, err)
 	}
-	if facts, err := noticeOf(t.Context(), s.journal, s.book.All(), "shop.example.jp"); err != nil || facts.Held != 2 || facts.Passed.Messages != 4 || facts.Passed.Recipients != 8 {
+	if facts, err := noticeOf(t.Context(), s.journal, s.knownOf(time.Now()), "shop.example.jp"); err != nil || facts.Held != 2 || facts.Passed.Messages != 4 || facts.Passed.Recipients != 8 {
 		t.Errorf("%+v, %v", facts, err)
 	}
-	if _, err := noticeOf(t.Context(), s.journal, nil, "blog.example.jp"); answerOf(err).(*exitError).code != exitFinding {
+	if _, err := noticeOf(t.Context(), s.journal, s.knownOf(time.Now()), "blog.example.jp"); answerOf(err).(*exitError).code != exitFinding {
 		t.Errorf("a site without an incident: %v", err)
 	}
 }

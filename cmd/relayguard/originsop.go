@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -59,7 +58,7 @@ func (d *daemon) originOperations(m *control.Mux) {
 		return asked(withPlugin(ctx, s.journal, q))
 	})
 	control.Handle(m, "GET /v1/notice", control.Read, func(ctx context.Context, r *http.Request, _ control.Peer, _ nothing) (noticeFacts, error) {
-		return noticeOf(ctx, s.journal, s.book.All(), r.URL.Query().Get("who"))
+		return noticeOf(ctx, s.journal, s.knownOf(time.Now()), r.URL.Query().Get("who"))
 	})
 }
 
@@ -287,95 +286,4 @@ func (s *state) limitsUsed(ctx context.Context, now time.Time, who string) []buc
 		return []bucketShown{}
 	}
 	return list.Buckets
-}
-
-// noticeFacts are what a letter is written from.
-type noticeFacts struct {
-	Incident incident.Incident `json:"incident"`
-	More     []string          `json:"more,omitempty"` // ids of other incidents of the same site
-	Passed   originRank        `json:"passed"`         // of the plugin or site, in the day before it was stopped and since
-	Held     int               `json:"held"`
-	Released int               `json:"released"`
-	Deleted  int               `json:"deleted"`
-}
-
-// noticeOf finds the incident that a letter is about: by its id, or the newest of a
-// site, an open one before those that are closed.
-func noticeOf(ctx context.Context, j originJournal, open []incident.Incident, who string) (noticeFacts, error) {
-	all := slices.Clone(open)
-	kept, err := j.Incidents(ctx, false)
-	if err != nil {
-		return noticeFacts{}, err
-	}
-	for _, k := range kept {
-		if i, err := incidentOf(k); err == nil && !slices.ContainsFunc(open, func(o incident.Incident) bool { return o.ID == i.ID }) {
-			all = append(all, i)
-		}
-	}
-	sortIncidents(all)
-	var found []incident.Incident
-	for _, i := range all {
-		if i.ID == who || i.Concerns(who) || i.Concerns("site:"+strings.ToLower(strings.TrimPrefix(who, "site:"))) {
-			found = append(found, i)
-		}
-	}
-	if len(found) == 0 {
-		return noticeFacts{}, control.Errorf(http.StatusNotFound, "no incident %s is known, nor one of a site of that name; relayguard incident list --all lists them", who)
-	}
-	out := noticeFacts{Incident: found[0]}
-	for _, i := range found[1:] {
-		if i.ID != who && len(out.More) < shownIncidents {
-			out.More = append(out.More, i.ID)
-		}
-	}
-	return out, out.count(ctx, j)
-}
-
-// beforeStop is how far back mail is counted that left before an incident began.
-const beforeStop = 24 * time.Hour
-
-// count counts the mail that the incident is about.
-func (f *noticeFacts) count(ctx context.Context, j originJournal) error {
-	i := &f.Incident
-	site, plugin := incident.SiteOf(i.Origin)
-	if i.Details != nil {
-		site, plugin = cmp.Or(site, i.Details.Site), cmp.Or(plugin, i.Details.Plugin)
-	}
-	q := journal.RankQuery{By: journal.BySite, Site: site, Plugin: plugin, Since: i.Opened.Add(-beforeStop)}
-	if !i.Open() {
-		q.Until = i.Closed
-	}
-	switch name, ofText := strings.CutPrefix(i.Origin, "template:"); {
-	case ofText:
-		q = journal.RankQuery{By: journal.ByTemplate, Template: name, Since: q.Since, Until: q.Until}
-	case site == "":
-		q = journal.RankQuery{By: journal.ByAccount, Account: i.Accounts()[0], Since: q.Since, Until: q.Until}
-	}
-	passed, err := originRanks(ctx, j, q)
-	if err != nil {
-		return err
-	}
-	if sum := sumOf(i.Origin, passed); sum != nil {
-		f.Passed = *sum
-	}
-	holds, err := j.Holds(ctx, journal.HoldQuery{Rule: i.Cause, Site: site, HeldAfter: i.Opened.Add(-time.Minute),
-		States: []journal.State{journal.StateHeld, journal.StateReleasing, journal.StateDeleting, journal.StateReleased, journal.StateDeleted}})
-	if err != nil {
-		return err
-	}
-	accounts := i.Accounts()
-	for _, h := range holds {
-		if site == "" && !slices.Contains(accounts, h.Account) {
-			continue
-		}
-		switch h.State {
-		case journal.StateReleased:
-			f.Released++
-		case journal.StateDeleted:
-			f.Deleted++
-		default:
-			f.Held++
-		}
-	}
-	return nil
 }

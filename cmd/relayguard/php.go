@@ -111,8 +111,9 @@ The wrapper keeps the options of the present sendmail_path, such as -f. If that
 names another program than /usr/sbin/sendmail, name it with --sendmail: then the
 wrapper hands mail to that one.
 
-The wrapper reserves 2 GB of address space, of which it uses 30 MB: for
-accounts with a lower limit (ulimit -v, RLimitMEM) mail() would fail.
+What the wrapper needs of an account's limits, or mail() fails: 2 GB of address
+space (ulimit -v, RLimitMEM; it uses 30 MB); 16 processes free for each mail under
+way, for threads count, too (ulimit -u, RLimitNPROC); 20 open files (ulimit -n).
 
 The prepend is off by default, goes into pools of php-fpm only, and needs PHP 8.0
 or newer. It runs the present auto_prepend_file after itself. Sites of the pool
@@ -317,7 +318,13 @@ The wrapper's and the prepend's own files stay, for PHP runs them until it has r
 its settings again: without them mail() or every page would fail. Reload what is
 printed, and then take them away with --files.
 
-Exit status: 0 done, or nothing to do; 3 it did not work.`),
+With --files they stay if a setting still names them, if this same call took one out
+of a setting, or if a worker of php-fpm or apache2 began before the settings changed.
+That a pool without workers (pm = ondemand) was not reloaded cannot be seen: reload
+it first.
+
+Exit status: 0 done, or nothing to do; 1 --files was said, and they stay; 3 it did
+not work.`),
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.finish(cmd); err != nil {
@@ -332,8 +339,9 @@ Exit status: 0 done, or nothing to do; 3 it did not work.`),
 			}
 			sayReload(cmd, out.Reload)
 			switch {
-			case len(out.Kept) > 0 && f.files:
-				remark(cmd, "kept, for PHP's settings still name relayguard: %s", strings.Join(out.Kept, ", "))
+			case out.Early != "":
+				remark(cmd, "kept %s: %s", strings.Join(out.Kept, ", "), out.Early)
+				return &exitError{code: exitFinding}
 			case len(out.Kept) > 0:
 				remark(cmd, "kept for PHP that runs, take them away with --files after that: %s", strings.Join(out.Kept, ", "))
 			case len(out.Files) == 0:

@@ -23,7 +23,7 @@ func phpRoot(t *testing.T) (flags []string, root string) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -51,7 +51,8 @@ func TestPHPIsShownChangedAndPutBack(t *testing.T) {
 		{[]string{"install", "--prepend"}, exitUsage, "", "needs --pool"},
 		{[]string{"install", "--prepend", "--pool", root + "/etc/php/8.2/fpm/pool.d/shop.conf", "--apply"}, exitFine, "auto_prepend_file", "reload"},
 		{[]string{"install", "--sendmail", "sendmail"}, exitUsage, "", "absolute path"},
-		{[]string{"remove"}, exitFine, ini + "\n", "take them away with --files"},
+		{[]string{"remove", "--files"}, exitFinding, ini + "\n", "reload it first, then run this again"},
+		{[]string{"remove"}, exitFine, "", "take them away with --files"},
 		{[]string{"remove", "--files"}, exitFine, "relayguard-sendmail\n", ""},
 		{[]string{"remove"}, exitFine, "", "nothing of relayguard"},
 	} {

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -42,6 +42,10 @@ type recognition struct {
 	wrapper   atomic.Pointer[phpcall.Server] // nil: nobody listens
 	dir       string
 	log       *slog.Logger
+
+	usual *learntFile   // of the peaks
+	files []*learntFile // that and the others
+	soon  chan struct{} // the peaks are to be written
 }
 
 // What one stamp, call or bucket takes is below 200 octets.
@@ -73,71 +77,66 @@ func openRecognition(c *config.Config, key []byte, log *slog.Logger) *recognitio
 	if r.registry, err = sites.Open(filepath.Join(r.dir, "sites.json")); err != nil {
 		log.Error("what web sites sign is not believed until they are registered again", "error", err)
 	}
-	for name, load := range r.files() {
-		if err := loadFile(filepath.Join(r.dir, name), load.load); err != nil {
+	r.usual = r.file("peaks.bin", r.peaks)
+	r.files = []*learntFile{r.usual, r.file("templates.bin", r.templates), r.file("plugins.txt", r.plugins), r.file("nodes.txt", r.heard)}
+	r.soon = make(chan struct{}, 1)
+	for _, file := range r.files {
+		if err := file.read(); err != nil {
 			log.Error("what was learnt about mail begins anew", "error", err)
 		}
 	}
 	if _, ok := r.peaks.Met(policy.Everybody); !ok { // it begins to learn: the shops here did not begin today
-		r.peaks.Grant(time.Now(), policy.Everybody)
+		r.grant(time.Now(), policy.Everybody)
 	}
 	return r
 }
 
-// kept is something that is in a file while no daemon runs.
-type kept struct {
-	load func(io.Reader) error
-	save func(io.Writer) error
+// file is where something is kept while no daemon runs.
+func (r *recognition) file(name string, what interface {
+	Load(io.Reader) error
+	Save(io.Writer) error
+}) *learntFile {
+	return &learntFile{path: filepath.Join(r.dir, name), load: what.Load, save: what.Save}
 }
 
-// files are those of what is learnt, by name.
-func (r *recognition) files() map[string]kept {
-	return map[string]kept{
-		"templates.bin": {r.templates.Load, r.templates.Save},
-		"peaks.bin":     {r.peaks.Load, r.peaks.Save},
-		"plugins.txt":   {r.plugins.Load, r.plugins.Save},
-		"nodes.txt":     {r.heard.Load, r.heard.Save},
-	}
-}
-
-// save keeps what was learnt.
-func (r *recognition) save() {
-	for name, file := range r.files() {
-		if err := saveFile(filepath.Join(r.dir, name), file.save); err != nil {
-			r.log.Error("what was learnt about mail is lost by a restart", "error", err)
+// keep writes what is learnt every so often, and sooner what an admin has begun
+// anew, until ctx ends.
+func (r *recognition) keep(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.save()
+		case <-r.soon:
+			r.saveFile(r.usual)
 		}
 	}
 }
 
-func loadFile(path string, load func(io.Reader) error) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// grant begins anew with somebody, and has that written at once. It waits for no
+// disk.
+func (r *recognition) grant(now time.Time, who string) {
+	r.peaks.Grant(now, who)
+	select {
+	case r.soon <- struct{}{}:
+	default: // it is about to be written
 	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := load(f); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	return nil
 }
 
-// saveFile puts a whole new file in the place of an old one.
-func saveFile(path string, save func(io.Writer) error) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
+// save writes what is learnt. It must not run beside keep.
+func (r *recognition) save() {
+	for _, file := range r.files {
+		r.saveFile(file)
 	}
-	err = errors.Join(save(f), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
+}
+
+func (r *recognition) saveFile(file *learntFile) {
+	if err := file.write(); err != nil {
+		r.log.Error("what was learnt about mail is lost by a restart", "error", err)
 	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }
 
 // sites are those that are registered.

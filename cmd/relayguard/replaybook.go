@@ -66,7 +66,9 @@ func (b *replayBook) Tick(now time.Time, p *policy.Policy) {
 func (b *replayBook) Open() int { return b.open }
 
 // Abused implements replay.Incidents.
-func (b *replayBook) Abused(account string) bool { return b.book.Abused(account) }
+func (b *replayBook) Abused(w *policy.Waits, p *policy.Policy) bool {
+	return abusedBy(b.book, w, p.Limits)
+}
 
 // All implements replay.Incidents.
 func (b *replayBook) All() []replay.Incident {

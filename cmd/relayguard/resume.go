@@ -22,6 +22,10 @@ seven days it is on probation: half of each limit. What was shut counts from not
 again; of other limits what was used stays used. What of its mail is held stays held
 until somebody has looked at it; the command that releases it is told.
 
+Of an account that local.shared_users names, all texts of its mail that are shut are
+opened, and all plugins that its incidents name. Not the account is on probation for
+them, but each site whose plugin it was.
+
 ACCOUNT may also be a budget that is nobody's account, as limits list names it, such
 as template:NAME, machine:ADDRESS or server: then what is shut of it is opened, and
 there is no probation.

@@ -85,6 +85,7 @@ func newPolicy(c *config.Config, phase policy.Phase, userName func(uid int) stri
 		}
 		return customers.Find(o)
 	}
+	on.userName = userName
 	limits, more := policyLimits(c, phase, on)
 	errs = append(errs, more...)
 	p := &policy.Policy{

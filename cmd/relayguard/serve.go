@@ -134,6 +134,7 @@ func (d *daemon) start(ctx context.Context) error {
 	}
 	d.state.rules.Store(d.rules)
 	d.state.config.Store(d.config)
+	d.state.seedRoom(ctx)
 	d.state.startShare(ctx)
 	if err := d.state.desk.OpenLines(ctx, time.Now()); err != nil {
 		d.log.Error("held mail does not wait for budget", "error", err)

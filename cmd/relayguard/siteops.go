@@ -32,7 +32,7 @@ func (d *daemon) siteOperations(m *control.Mux) {
 			return sites.Info{}, control.Errorf(http.StatusBadRequest, "%v", err)
 		}
 		if !known { // its orders did not begin today
-			s.learnt.peaks.Grant(time.Now(), "site:"+site.Name)
+			s.learnt.grant(time.Now(), "site:"+site.Name)
 		}
 		s.noteSite(p, "register site", site.Name)
 		return sites.InfoOf(site), d.useSites(ctx)

@@ -29,6 +29,7 @@ import (
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/origin"
+	"relayguard/policy/origin/stamp"
 )
 
 // state is what outlives a reload: what was counted, held, ordered and kept.
@@ -102,20 +103,22 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 		return nil, err
 	}
 	s.learnt = openRecognition(c, *s.items.key.Load(), log)
-	s.seedRoom(ctx)
 	s.desk = &desk.Desk{
 		Journal: s.journal, Queue: &queue.Client{Path: c.MTA.QueueHelper}, Switches: s.switches, Log: log, Room: s.room, Buckets: s.budgets,
-		UID:      userID,
-		UserName: users.Name,
-		Shared:   func(uid int) bool { return s.rules.Load().shared[uid] },
-		Dropped:  func() int64 { return s.journal.Stats().DroppedAccepted },
-		Limits:   func() []string { return s.rules.Load().limitNames },
-		Waiting:  s.lines,
+		UID:           userID,
+		UserName:      users.Name,
+		Shared:        func(uid int) bool { return s.rules.Load().shared[uid] },
+		SharedAccount: func(name string) bool { return s.rules.Load().policy.Limits.SharedAccount(name) },
+		Dropped:       func() int64 { return s.journal.Stats().DroppedAccepted },
+		Limits:        func() []string { return s.rules.Load().limitNames },
+		Waiting:       s.lines,
 		Pay: func(ctx context.Context, now time.Time, w *policy.Waits, id string) (policy.Paid, error) {
 			return s.rules.Load().policy.Limits.Pay(ctx, now, s.board.Load(), w, id)
 		},
 		Pacing: s.pacing,
-		Abused: func(account string) bool { return s.book.Abused(account) },
+		Abused: func(w *policy.Waits) bool {
+			return abusedBy(s.book, w, s.rules.Load().policy.Limits)
+		},
 		Shut:   func(account string) []string { return s.book.ShutBuckets(account) },
 		Notice: func(now time.Time, topic, text string) { s.channels.Send(incident.NewNotice(now, topic, text)) },
 	}
@@ -130,10 +133,22 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	s.desk.Released = func(_ time.Time, w policy.Waiting, paid policy.Paid) {
 		s.trail.Accepted(w.QueueID, trail.Passed{Charges: paid.Charges, Bounces: paid.Bounces, Recipients: w.Recipients, Counted: w.Waits.Counted})
 	}
+	s.desk.Registered = func(site string) bool {
+		return slices.ContainsFunc(s.learnt.sites(), func(known stamp.Site) bool { return known.Name == site })
+	}
 	s.openShare(c)
 	s.openNodes()
 	s.desk.Tell = func(now time.Time, account, text string) { s.book.NoteOrigin(now, account, text) }
 	return s, nil
+}
+
+// abusedBy reports whether an incident of abuse concerns a message that waits: one
+// of its account, or where many share that, one of its own site or text.
+func abusedBy(book *incident.Book, w *policy.Waits, limits *policy.Limits) bool {
+	if limits.Shares(&w.Origin) {
+		return book.AbusedMail(incident.MailOf(w))
+	}
+	return book.Abused(w.Origin.Name())
 }
 
 func caps(c *config.Config) holds.Caps {
@@ -142,16 +157,18 @@ func caps(c *config.Config) holds.Caps {
 }
 
 // seedRoom counts what the journal says is held, until the queue can be looked at.
+// The rules are in force by then: they say which accounts are shared.
 func (s *state) seedRoom(ctx context.Context) {
 	held, err := s.journal.Holds(ctx, journal.HoldQuery{})
 	if err != nil {
 		s.log.Error("what is held is not known before the queue was looked at", "error", err)
 		return
 	}
-	totals := map[string]holds.Total{}
+	limits, totals := s.rules.Load().policy.Limits, map[string]holds.Total{}
 	for _, h := range held {
-		t := totals[h.Account]
-		totals[h.Account] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + h.Size}
+		room := policy.RoomName(h.Account, limits.SharedAccount(h.Account), h.Site, h.Template)
+		t := totals[room]
+		totals[room] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + h.Size}
 	}
 	s.room.Set(totals)
 }
@@ -342,7 +359,7 @@ func (s *state) run(g *guard.Guard, c *config.Config) {
 		s.expansions.Sweep(now)
 		s.keepExpansions()
 	})
-	every(learntEvery, func(time.Time) { s.learnt.save() })
+	s.work.Go(func() { s.learnt.keep(ctx, learntEvery) })
 	queueDir := s.lookAtDisk("")
 	every(diskEvery, func(time.Time) { queueDir = s.lookAtDisk(queueDir) })
 	s.work.Go(func() { s.reconcile(ctx, c.Hold.ReconcileEvery) })

@@ -46,12 +46,14 @@ over: new mail is refused, and what it has in the queue is held. Mail programs s
 550; sendmail(1) refuses a Unix account of its own, and what comes from one that
 many sites share is held. A site's or a plugin's mail is refused by
 relayguard-sendmail, so that PHP's mail() is false (relayguard php install), and
-held where PHP does not use that; above the caps on held mail it is refused.
+held where PHP does not use that; above the caps on held mail it is refused. Of a
+site or plugin that is neither registered nor in the journal it is said that nothing
+is known of it.
 
 ` + placeHelp + `
 
-Exit status: 0; 1 it is suspended, but something else did not work; 2 usage; 3
-cannot tell, or not allowed.`),
+Exit status: 0; 1 it is suspended, but something else did not work, or nothing is
+known of such a site or plugin; 2 usage; 3 cannot tell, or not allowed.`),
 		Example: "  relayguard suspend taro@example.jp --reason 'password stolen'\n  relayguard suspend local_user:site12 --for 2h --reason 'spam from a form'\n  relayguard suspend plugin:share-by-mail@shop.example.jp --reason 'abused'",
 		Args:    exactly("ACCOUNT"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"crypto/sha256"
@@ -8,7 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -21,72 +22,138 @@ import (
 //	its limit and value (length and octets), day of the last note,
 //	number of days that are void and each of them,
 //	number of windows and of each: its seconds, number of days, and of each the day and the count,
-//	number of those who were met, and of each: the name, the second, 1 if an admin has begun anew
-const peaksHead = "relayguard peaks 1\n"
+//	number of sites and accounts, and of each: the name, the second in which it was met,
+//	1 if an admin has begun anew, number of days that are void and each of them
+const peaksHead = "relayguard peaks 2\n"
 
 // maxPeaksFile bounds what is read: twice what DefaultPeaks can come to.
 const maxPeaksFile = 256 << 20
 
-// Save writes what is remembered. It holds up others only while it copies.
+// Save writes what is remembered: each bucket as it was at one moment, though not
+// all at the same. It holds up others for a fraction of a millisecond at a time.
 func (p *Peaks) Save(w io.Writer) error {
-	data := p.append(nil)
-	sum := sha256.Sum256(data)
-	if _, err := w.Write(append(data, sum[:]...)); err != nil {
+	since, buckets := p.encodeBuckets()
+	abodes := p.encodeAbodes()
+	sum := sha256.New()
+	out := bufio.NewWriterSize(io.MultiWriter(w, sum), pieceSize)
+	out.WriteString(peaksHead)
+	out.Write(binary.AppendUvarint(nil, uint64(since)))
+	for _, all := range [][]encoded{inOrder(buckets), inOrder(abodes)} {
+		out.Write(binary.AppendUvarint(nil, uint64(len(all))))
+		for _, one := range all {
+			out.Write(one.data)
+		}
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("save peaks: %w", err)
+	}
+	if _, err := w.Write(sum.Sum(nil)); err != nil {
 		return fmt.Errorf("save peaks: %w", err)
 	}
 	return nil
 }
 
-func (p *Peaks) append(b []byte) []byte {
-	put := func(n int64) { b = binary.AppendUvarint(b, uint64(n)) }
-	text := func(s string) {
-		put(int64(len(s)))
-		b = append(b, s...)
+// encoded is one bucket, or one site or account by Key.Value.
+type encoded struct {
+	key  Key
+	data []byte
+}
+
+// pieceSize is how much is encoded under the lock at a time: of buckets with long
+// histories some hundred.
+const pieceSize = 32 << 10
+
+// pieces are encoded under the lock one after the other. Between two of them who
+// waits for the lock has it. A map that is ranged over meanwhile may be changed; of
+// what comes and goes one may be told twice.
+type pieces struct {
+	p   *Peaks
+	b   []byte
+	all []encoded
+}
+
+// add ends one, begun at that octet.
+func (s *pieces) add(k Key, from int) {
+	s.all = append(s.all, encoded{k, s.b[from:len(s.b):len(s.b)]})
+	if len(s.b) < pieceSize {
+		return
 	}
+	s.p.mu.Unlock()
+	runtime.Gosched()
+	s.b = make([]byte, 0, pieceSize+pieceSize/8)
+	s.p.mu.Lock()
+}
+
+func (s *pieces) number(n int64) { s.b = binary.AppendUvarint(s.b, uint64(n)) }
+
+func (s *pieces) text(t string) {
+	s.number(int64(len(t)))
+	s.b = append(s.b, t...)
+}
+
+func (s *pieces) days(days voidDays) {
+	s.number(int64(len(days)))
+	for _, day := range days {
+		s.number(int64(day))
+	}
+}
+
+func (p *Peaks) encodeBuckets() (since int64, all []encoded) {
+	s := pieces{p: p, all: make([]encoded, 0, p.Len()+looked)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	b = append(b, peaksHead...)
-	put(p.since)
-	keys := make([]Key, 0, len(p.buckets))
-	for k := range p.buckets {
-		if len(k.Limit) <= maxKey && len(k.Value) <= maxKey {
-			keys = append(keys, k)
+	since = p.since
+	for k, b := range p.buckets {
+		if len(k.Limit) > maxKey || len(k.Value) > maxKey {
+			continue
 		}
-	}
-	slices.SortFunc(keys, func(a, b Key) int {
-		return cmp.Or(strings.Compare(a.Limit, b.Limit), strings.Compare(a.Value, b.Value))
-	})
-	put(int64(len(keys)))
-	for _, k := range keys {
-		one := p.buckets[k]
-		text(k.Limit)
-		text(k.Value)
-		put(int64(one.last))
-		put(int64(len(one.void)))
-		for _, day := range one.void {
-			put(int64(day))
-		}
-		put(int64(len(one.windows)))
-		for _, w := range one.windows {
-			put(int64(w.length / time.Second))
-			put(int64(len(w.days)))
+		from := len(s.b)
+		s.text(k.Limit)
+		s.text(k.Value)
+		s.number(int64(b.last))
+		s.days(b.void)
+		s.number(int64(len(b.windows)))
+		for _, w := range b.windows {
+			s.number(int64(w.length / time.Second))
+			s.number(int64(len(w.days)))
 			for _, d := range w.days {
-				put(int64(d.day()))
-				put(d.count())
+				s.number(int64(d.day()))
+				s.number(d.count())
 			}
 		}
+		s.add(k, from)
 	}
-	put(int64(len(p.met)))
-	for _, who := range slices.Sorted(maps.Keys(p.met)) {
-		text(who)
-		put(p.met[who].first)
+	return since, s.all
+}
+
+func (p *Peaks) encodeAbodes() []encoded {
+	p.mu.Lock()
+	n := len(p.abodes)
+	p.mu.Unlock()
+	s := pieces{p: p, all: make([]encoded, 0, n+looked)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for who, a := range p.abodes {
+		from := len(s.b)
+		s.text(who)
+		s.number(a.met)
 		granted := int64(0)
-		if p.met[who].granted {
+		if a.granted {
 			granted = 1
 		}
-		put(granted)
+		s.number(granted)
+		s.days(a.void)
+		s.add(Key{Value: who}, from)
 	}
-	return b
+	return s.all
+}
+
+// inOrder sorts by key, each once.
+func inOrder(all []encoded) []encoded {
+	slices.SortFunc(all, func(a, b encoded) int {
+		return cmp.Or(strings.Compare(a.key.Limit, b.key.Limit), strings.Compare(a.key.Value, b.key.Value))
+	})
+	return slices.CompactFunc(all, func(a, b encoded) bool { return a.key == b.key })
 }
 
 // Load reads what Save wrote, in place of what is remembered. After an error
@@ -109,7 +176,7 @@ func (p *Peaks) Load(r io.Reader) error {
 	read := reader{data: body[len(peaksHead):]}
 	since := read.number(MaxCount)
 	buckets := read.peaks(p.most)
-	met := read.met(p.most)
+	abodes := read.abodes(p.most)
 	if read.err == nil && len(read.data) > 0 {
 		read.fail("got %d octets too many", len(read.data))
 	}
@@ -118,24 +185,35 @@ func (p *Peaks) Load(r io.Reader) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.since, p.buckets, p.met = since, buckets, met
+	p.since, p.buckets, p.abodes = since, buckets, abodes
 	return nil
 }
 
-// met reads who was met, and keeps so many.
-func (r *reader) met(most int) map[string]meeting {
-	met := map[string]meeting{}
+// abodes reads sites and accounts, and keeps so many.
+func (r *reader) abodes(most int) map[string]*abode {
+	abodes := map[string]*abode{}
 	for range r.number(MaxCount) {
 		who := r.text()
-		m := meeting{r.number(MaxCount), r.number(1) == 1}
+		a := &abode{met: r.number(MaxCount), granted: r.number(1) == 1, void: r.days(who)}
 		if r.err != nil {
 			return nil
 		}
-		if len(met) < most {
-			met[who] = m
+		if len(abodes) < most {
+			abodes[who] = a
 		}
 	}
-	return met
+	return abodes
+}
+
+// days reads days that are void, in order.
+func (r *reader) days(of string) (void voidDays) {
+	for range r.number(keptDays) {
+		void = append(void, r.day())
+	}
+	if !slices.IsSortedFunc(void, func(x, y int32) int { return cmp.Or(cmp.Compare(x, y), -1) }) {
+		r.fail("got days out of order of %q", of)
+	}
+	return void
 }
 
 // peaks reads all buckets, and keeps so many.
@@ -143,22 +221,16 @@ func (r *reader) peaks(most int) map[Key]*peaks {
 	buckets := map[Key]*peaks{}
 	for range r.number(MaxCount) {
 		k := Key{Limit: r.text(), Value: r.text()}
-		b := &peaks{last: r.day()}
-		for range r.number(MaxPeakDays + 2) {
-			b.void = append(b.void, r.day())
-		}
+		b := &peaks{last: r.day(), void: r.days(k.Value)}
 		for range r.number(MaxWindows) {
 			w := windowPeaks{length: time.Duration(r.number(int64(MaxLength/time.Second))) * time.Second}
-			for range r.number(MaxPeakDays + 2) {
+			for range r.number(keptDays) {
 				w.days = append(w.days, newDayPeak(r.day(), r.number(maxPeak)))
 			}
 			if b.window(w.length) != nil || !slices.IsSortedFunc(w.days, dayPeak.before) {
 				r.fail("got days out of order in bucket %q", k)
 			}
 			b.windows = append(b.windows, w)
-		}
-		if !slices.IsSortedFunc(b.void, func(x, y int32) int { return cmp.Or(cmp.Compare(x, y), -1) }) {
-			r.fail("got days out of order in bucket %q", k)
 		}
 		if r.err != nil {
 			return nil

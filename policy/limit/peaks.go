@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,8 +24,11 @@ const (
 	MaxPeakDays = 31
 
 	// DefaultPeaks is how many buckets Peaks remembers, each of about 200 octets,
-	// and 8 more for each day and window: at most 70 MB.
+	// and 8 more for each day and window: at most 70 MB. As many sites and accounts
+	// are remembered, of about 150 octets.
 	DefaultPeaks = 100_000
+
+	keptDays = MaxPeakDays + 2 // those before today, today, and one that a clock may be ahead
 )
 
 // Peaks remembers for buckets their largest counts on each of the last days, to
@@ -37,6 +41,10 @@ const (
 // limit at midnight. What it finds is to be told by Void, which makes both days
 // count for nothing.
 //
+// A clock that was wrong for a while does no lasting harm, ahead or behind. Days
+// are kept by their number, so that one in the year 2040 does not push out the
+// others; days in the future are not looked at, and are the first to go.
+//
 // It keeps a bounded number of buckets. When that is reached, one goes for each
 // that comes: of some, the one known on the fewest days. Safe for concurrent use.
 type Peaks struct {
@@ -45,21 +53,25 @@ type Peaks struct {
 	mu      sync.Mutex
 	buckets map[Key]*peaks
 	since   int64 // second of the first note; 0: none
-	met     map[string]meeting
+	abodes  map[string]*abode
 }
 
-// meeting is when a site or an account was met.
-type meeting struct {
-	first   int64 // second
-	granted bool  // an admin has asked for patience
+// abode is a site or an account: who has buckets.
+type abode struct {
+	met     int64    // second in which it was first met; 0: it was not
+	granted bool     // an admin has asked for patience
+	void    voidDays // in all its buckets
 }
 
 // peaks are those of one bucket.
 type peaks struct {
-	last    int32   // day of the last note or void
-	void    []int32 // days that count for nothing, in order
+	last    int32 // day of the last note or void
+	void    voidDays
 	windows []windowPeaks
 }
+
+// voidDays are days that count for nothing, in order.
+type voidDays []int32
 
 type windowPeaks struct {
 	length time.Duration
@@ -90,7 +102,7 @@ func NewPeaks(most int) *Peaks {
 	if most <= 0 {
 		most = DefaultPeaks
 	}
-	return &Peaks{most: most, buckets: map[Key]*peaks{}, met: map[string]meeting{}}
+	return &Peaks{most: most, buckets: map[Key]*peaks{}, abodes: map[string]*abode{}}
 }
 
 // Largest is the largest count of a window of that length on any of the last
@@ -113,7 +125,7 @@ func (p *Peaks) Largest(now time.Time, k Key, window time.Duration, days int) in
 	}
 	largest, from, to := int64(0), newDayPeak(max(today-int32(min(days, MaxPeakDays)), 0), 0), newDayPeak(max(today-1, 0), 0)
 	for i := len(w.days) - 1; i >= 0 && w.days[i] >= from; i-- {
-		if d := w.days[i]; d < to && d.count() > largest && !slices.Contains(b.void, d.day()) {
+		if d := w.days[i]; d < to && d.count() > largest && !p.isVoid(k, b, d.day()) {
 			largest = d.count()
 		}
 	}
@@ -131,7 +143,7 @@ func (p *Peaks) Note(now time.Time, k Key, window time.Duration, used, amount in
 	defer p.mu.Unlock()
 	p.start(now)
 	b := p.bucket(k, today)
-	if slices.Contains(b.void, today) {
+	if p.isVoid(k, b, today) {
 		return
 	}
 	w := b.window(window)
@@ -156,10 +168,13 @@ func (p *Peaks) Start(now time.Time) {
 }
 
 func (p *Peaks) start(now time.Time) {
-	if p.since == 0 {
+	if p.since == 0 || isAhead(p.since, now) {
 		p.since = max(now.Unix(), 1)
 	}
 }
+
+// isAhead reports whether only a clock that was wrong can have noted a second.
+func isAhead(second int64, now time.Time) bool { return second-now.Unix() > 24*60*60 }
 
 // Meet remembers when it was first met who has buckets: a site or an account. Once
 // as many are known as buckets may be, who comes is not remembered.
@@ -174,10 +189,16 @@ func (p *Peaks) meet(now time.Time, who string, granted bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, known := p.met[who]; known && !granted || !known && len(p.met) >= p.most {
-		return
+	a := p.abodes[who]
+	if a == nil {
+		if len(p.abodes) >= p.most && !granted {
+			return
+		}
+		a = p.newAbode(who)
 	}
-	p.met[strings.Clone(who)] = meeting{max(now.Unix(), 1), granted}
+	if granted || a.met == 0 || isAhead(a.met, now) {
+		a.met, a.granted = max(now.Unix(), 1), a.granted || granted
+	}
 }
 
 // Met is when somebody was first met, or begun with anew by an admin; zero: never.
@@ -187,28 +208,37 @@ func (p *Peaks) Met(who string) (first time.Time, granted bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	m, known := p.met[who]
-	if !known {
+	a := p.abodes[who]
+	if a == nil || a.met == 0 {
 		return time.Time{}, false
 	}
-	return time.Unix(m.first, 0).UTC(), m.granted
+	return time.Unix(a.met, 0).UTC(), a.granted
 }
 
-// Void makes today and yesterday count for nothing in all buckets for whose value
-// it is true, whatever is noted later. Its time grows with the number of buckets:
-// ask Voided first.
-func (p *Peaks) Void(now time.Time, whose func(value string) bool) {
-	if p == nil {
+func (p *Peaks) newAbode(who string) *abode {
+	if len(p.abodes) >= p.most {
+		p.forgetAbode()
+	}
+	a := &abode{}
+	p.abodes[strings.Clone(who)] = a
+	return a
+}
+
+// Void makes today and yesterday count for nothing in all buckets of a site
+// ("site:shop.example.jp") or an account ("login:taro@example.jp"), also in those
+// that are noted later: in those whose value is it, or has it as one of its parts,
+// and for a site in those of its plugins ("plugin:NAME@shop.example.jp").
+func (p *Peaks) Void(now time.Time, who string) {
+	if p == nil || who == "" || len(who) > maxKey {
 		return
 	}
-	today := dayOf(now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for k, b := range p.buckets {
-		if whose(k.Value) {
-			b.voids(today)
-		}
+	a := p.abodes[who]
+	if a == nil {
+		a = p.newAbode(who)
 	}
+	a.void.add(dayOf(now))
 }
 
 // VoidKey is Void of one bucket, of which nothing needs to be known.
@@ -219,18 +249,48 @@ func (p *Peaks) VoidKey(now time.Time, k Key) {
 	today := dayOf(now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.bucket(k, today).voids(today)
+	p.bucket(k, today).void.add(today)
 }
 
-// Voided reports whether today counts for nothing in a bucket.
+// Voided reports whether today counts for nothing in a bucket. Of a site or an
+// account Key.Value alone is asked.
 func (p *Peaks) Voided(now time.Time, k Key) bool {
 	if p == nil {
 		return false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	b := p.buckets[k]
-	return b != nil && slices.Contains(b.void, dayOf(now))
+	return p.isVoid(k, p.buckets[k], dayOf(now))
+}
+
+// isVoid reports whether a day counts for nothing in a bucket, nil if nothing is
+// known of it.
+func (p *Peaks) isVoid(k Key, b *peaks, day int32) bool {
+	switch {
+	case b != nil && b.void.has(day), p.isVoidPart(k.Value, day):
+		return true
+	case strings.IndexByte(k.Value, ' ') < 0:
+		return false
+	}
+	for part := range strings.SplitSeq(k.Value, " ") {
+		if p.isVoidPart(strings.ReplaceAll(part, "%20", " "), day) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Peaks) isVoidPart(part string, day int32) bool {
+	if a := p.abodes[part]; a != nil && a.void.has(day) {
+		return true
+	}
+	at := strings.LastIndexByte(part, '@')
+	if at < 0 || !strings.HasPrefix(part, "plugin:") {
+		return false
+	}
+	var room [128]byte
+	a := p.abodes[string(append(append(room[:0], "site:"...), part[at+1:]...))]
+	return a != nil && a.void.has(day)
 }
 
 // Since is when the first count was noted; zero: none was.
@@ -263,9 +323,8 @@ func (p *Peaks) bucket(k Key, today int32) *peaks {
 		b = &peaks{}
 		p.buckets[k] = b
 	}
-	if b.last < today {
+	if b.last < today || b.last > today+1 { // by a clock that was ahead
 		b.last = today
-		b.trim(today)
 	}
 	return b
 }
@@ -292,6 +351,28 @@ func (p *Peaks) forget(today int32) {
 	delete(p.buckets, worst)
 }
 
+// forgetAbode makes room for one: of some for one that was only met, or else the
+// one whose void days are the longest ago; last goes whom an admin has made known.
+func (p *Peaks) forgetAbode() {
+	worst, oldest, n := "", int32(0), 0
+	for who, a := range p.abodes { // in the order of chance
+		last := int32(-1)
+		if len(a.void) > 0 {
+			last = a.void[len(a.void)-1]
+		}
+		if a.granted {
+			last = maxDay
+		}
+		if n == 0 || last < oldest {
+			worst, oldest = who, last
+		}
+		if n++; n == looked || last < 0 {
+			break
+		}
+	}
+	delete(p.abodes, worst)
+}
+
 // days is on how many days the bucket was in use.
 func (b *peaks) days() int {
 	n := len(b.void)
@@ -299,15 +380,6 @@ func (b *peaks) days() int {
 		n = max(n, len(b.windows[i].days)+len(b.void))
 	}
 	return n
-}
-
-// trim forgets days that no limit looks at any more.
-func (b *peaks) trim(today int32) {
-	b.void = slices.DeleteFunc(b.void, func(day int32) bool { return day < today-MaxPeakDays })
-	for i := range b.windows {
-		w := &b.windows[i]
-		w.days = slices.DeleteFunc(w.days, func(d dayPeak) bool { return d.day() < today-MaxPeakDays })
-	}
 }
 
 func (b *peaks) window(length time.Duration) *windowPeaks {
@@ -319,33 +391,52 @@ func (b *peaks) window(length time.Duration) *windowPeaks {
 	return nil
 }
 
-func (b *peaks) voids(today int32) {
-	b.last = max(b.last, today)
+func (v voidDays) has(day int32) bool { return slices.Contains(v, day) }
+
+// add adds today and yesterday.
+func (v *voidDays) add(today int32) {
 	for _, day := range [...]int32{today - 1, today} {
-		if i, known := slices.BinarySearch(b.void, day); !known && day >= 0 {
-			b.void = slices.Insert(b.void, i, day)
+		if i, known := slices.BinarySearch(*v, day); !known && day >= 0 {
+			*v = slices.Insert(*v, i, day)
 		}
 	}
-	b.trim(b.last) // at most 32 days are left
+	for n := len(*v); n > keptDays; n = len(*v) {
+		i := spare((*v)[n-1], today, n)
+		*v = slices.Delete(*v, i, i+1)
+	}
+}
+
+// spare is which of n days goes, if one is too many: the latest if only a clock
+// that was wrong can have noted it, or else the first.
+func spare(latest, today int32, n int) int {
+	if latest > today+1 {
+		return n - 1
+	}
+	return 0
+}
+
+// on is where a day is, or belongs.
+func (w *windowPeaks) on(day int32) (i int, known bool) {
+	return slices.BinarySearchFunc(w.days, day, func(d dayPeak, day int32) int { return cmp.Compare(d.day(), day) })
 }
 
 func (w *windowPeaks) note(today int32, used, amount int64) {
-	n := len(w.days)
-	fresh := n == 0 || w.days[n-1].day() < today
-	switch {
-	case !fresh && w.days[n-1].day() > today: // by a clock that was put back
-		return
-	case fresh:
-		w.days = append(w.days, newDayPeak(today, 0))
-		n++
+	i, known := w.on(today)
+	if !known {
+		w.days = slices.Insert(w.days, i, newDayPeak(today, 0))
+		if n := len(w.days); n > keptDays {
+			gone := spare(w.days[n-1].day(), today, n)
+			w.days = slices.Delete(w.days, gone, gone+1)
+			i, _ = w.on(today)
+		}
 	}
-	day := &w.days[n-1]
+	day := &w.days[i]
 	if w.length != 24*time.Hour {
 		*day = max(*day, newDayPeak(today, used+amount))
 		return
 	}
 	count := day.count() + amount
-	if !fresh && w.after > 0 && used > w.after { // others have charged it
+	if known && w.after > 0 && used > w.after { // others have charged it
 		count += used - w.after
 	}
 	*day, w.after = newDayPeak(today, count), used+amount

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync/atomic"
 	"unicode"
@@ -9,7 +10,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// fold appends a line in NFKC and lower case.
+// fold appends a line in NFKC and lower case, without what cannot be seen.
 func fold(to, b []byte) []byte {
 	start := len(to)
 	for rest := b; ; {
@@ -86,7 +87,7 @@ type foldPage [256]string
 
 // interacts stands for a character of which NFKC makes something with those
 // beside it.
-const interacts = ""
+const interacts = "\xff"
 
 // foldPages are those of the first 65,536 characters, each made when it is needed.
 var foldPages [256]atomic.Pointer[foldPage]
@@ -106,6 +107,9 @@ func foldPageOf(r rune) *foldPage {
 
 // foldAlone is what a character is folded to, whatever is beside it.
 func foldAlone(r rune) string {
+	if unseen(r) {
+		return ""
+	}
 	alone := func(s string) bool { return norm.NFKC.PropertiesString(s).BoundaryBefore() } // joins nothing before it
 	s := string(r)
 	if !alone(s) {
@@ -122,7 +126,7 @@ func foldAlone(r rune) string {
 // foldWide is fold of any text.
 func foldWide(to, b []byte) []byte {
 	start := len(to)
-	to = norm.NFKC.Append(to, b...)
+	to = norm.NFKC.Append(to, withoutUnseen(b)...)
 	for i := start; i < len(to); {
 		c := to[i]
 		if c < utf8.RuneSelf {
@@ -142,4 +146,28 @@ func foldWide(to, b []byte) []byte {
 		i += n
 	}
 	return to
+}
+
+// withoutUnseen is a line without characters that show nothing: with one of them
+// between its letters no word is like another.
+func withoutUnseen(b []byte) []byte {
+	i := bytes.IndexFunc(b, unseen)
+	if i < 0 {
+		return b
+	}
+	to := append(make([]byte, 0, len(b)), b[:i]...)
+	for rest := b[i:]; len(rest) > 0; {
+		r, n := utf8.DecodeRune(rest)
+		if !unseen(r) {
+			to = append(to, rest[:n]...)
+		}
+		rest = rest[n:]
+	}
+	return to
+}
+
+// unseen knows characters that format others, and those that Unicode says to show
+// nothing for (UAX #44, Default_Ignorable_Code_Point).
+func unseen(r rune) bool {
+	return r >= 0xad && unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }

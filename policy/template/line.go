@@ -16,10 +16,12 @@ const (
 )
 
 // Units tell how long a line is: a word is two, a CJK character one. The first
-// partLines lines of wholeUnits and more give their beginning and their end of
-// partUnits also, which do not depend on a name in the rest.
+// lines of wholeUnits and more give their beginning and their end of partUnits
+// also, which do not depend on a name in the rest: partLines of them, of which
+// lastParted at least are at the end of a long text.
 const (
 	partLines  = 6
+	lastParted = 2
 	wholeUnits = 12
 	partUnits  = 10
 )

@@ -3,8 +3,8 @@ package template
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"math"
 	"math/bits"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -24,14 +24,20 @@ const growth = 3
 // are what the limit for one template allows anyway.
 const manyADay = 40
 
+// newcomers is how many recipients may get a shared account's mail without links
+// on a day that is of domains which had none on Options.Days earlier days. What
+// comes on top is the account's: where a form has its visitor's address in From,
+// that domain is whatever he likes.
+const newcomers = 100
+
 const maxDays = 14
 
 // Memory remembers parts of texts by sender. Safe for concurrent use.
 //
 // It takes 217 octets for each place, sixteen places at a time as they are needed,
 // and never more than Options.Parts: 200,000 are 43.4 MB. An empty memory takes next
-// to nothing. A message has at most 47 parts, and its sender one; most are the same
-// as in the message before. A place is kept for a part as long as nothing wants it. Then the part
+// to nothing. A message has at most 47 parts, its sender one, and where Shared is
+// asked up to 33 more; most are the same as in the message before. A place is kept for a part as long as nothing wants it. Then the part
 // goes that was seen longest ago, counting a day more for each day on which it
 // was sent, and six hours for each doubling of its recipients. The parts of a
 // sender who has more than a quarter of the places that come into question go
@@ -98,7 +104,9 @@ var kindNames = [...]string{aLink: "link", aSubject: "subject", aLine: "line", a
 
 // Find names the text of a sender's message by that part, not boilerplate, which
 // went to most different recipients lately. A link is preferred to the subject,
-// that to a line, and that to the shape, while it has half as many. It counts the
+// that to a line, that to the shape, all of them, if they are new, to what was
+// boilerplate on other days, and to all that what mail was held for on this day,
+// while it has half as many. It counts the
 // recipients for all parts, so that those who are refused count, too. Recipients
 // are keyed hashes, the same from one message to the next.
 func (m *Memory) Find(now time.Time, sender string, t *Text, rcpts []uint64) Match {
@@ -113,30 +121,10 @@ func (m *Memory) Find(now time.Time, sender string, t *Text, rcpts []uint64) Mat
 		key := m.key(s, kind, hash)
 		best.consider(kind, key, m.see(at, key, uint32(s), kind, &t.to))
 	}
-	return best.match(trained)
-}
-
-// Shared is who the sender is where many sites share an account: the site that the
-// text links to. Of several hosts it is that which most mail of the account went to
-// recipients with, so that a link which somebody writes into a form does not hide
-// whose form it is. A text without links is the account's.
-func (m *Memory) Shared(now time.Time, sender string, t *Text, rcpts []uint64) string {
-	if len(t.Hosts) == 0 {
-		return sender
-	}
-	at, s := timeOf(now), m.of(sender)
-	var to recipients
-	for _, r := range rcpts {
-		to.put(r)
-	}
-	best, most := uint64(0), -1
-	for _, host := range t.Hosts[:min(len(t.Hosts), maxHosts)] {
-		v := m.see(at, m.key(s, aHost, host), uint32(s), aHost, &to)
-		if v.count > most || v.count == most && host < best {
-			best, most = host, v.count
-		}
-	}
-	return sender + " host:" + strconv.FormatUint(best, 16)
+	var match Match
+	match, t.named = best.match(trained)
+	m.hold(at, t.named, 1) // until Sent says that it went
+	return match
 }
 
 // Sent notes that a message went out that Find was asked of: its parts were sent
@@ -147,6 +135,13 @@ func (m *Memory) Sent(now time.Time, sender string, t *Text) {
 		m.sent(at, m.key(s, kind, hash), uint32(s), kind, &t.to)
 	}
 	m.sent(at, m.key(s, aSender, 0), uint32(s), aSender, &t.to)
+	if t.host != 0 {
+		m.sent(at, t.host, t.account, aHost, &t.to)
+	}
+	if t.newcomers != 0 {
+		m.sent(at, t.newcomers, t.account, aHost, &t.to)
+	}
+	m.hold(at, t.named, -1)
 }
 
 // of is a sender as keys have it.
@@ -206,6 +201,21 @@ func (m *Memory) sent(at moment, key uint64, sender uint32, kind uint8, to *reci
 	p.send(to)
 }
 
+// hold counts messages that have a part's name and were not sent. A part that
+// had to make room meanwhile is not counted.
+func (m *Memory) hold(at moment, key uint64, n int) {
+	if key == 0 {
+		return
+	}
+	sh := m.shard(key)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if p := sh.set(key).find(key); p != nil {
+		p.roll(at, m.days)
+		p.held = uint16(min(max(int(p.held)+n, 0), math.MaxUint16))
+	}
+}
+
 func (m *Memory) shard(key uint64) *shard { return &m.shards[key%uint64(len(m.shards))] }
 
 // set is where a key may be. The lock is the caller's.
@@ -215,6 +225,16 @@ func (sh *shard) set(key uint64) *set {
 		sh.sets[i] = new(set)
 	}
 	return sh.sets[i]
+}
+
+// find is the part, nil if it is not there.
+func (s *set) find(key uint64) *part {
+	for i, k := range s.keys {
+		if k == key {
+			return &s.parts[i]
+		}
+	}
+	return nil
 }
 
 // get finds the part, or makes it in a free place, or in that of another.
@@ -264,9 +284,10 @@ func (s *set) victim() int {
 	return least
 }
 
-// choice is the best part so far, of each kind.
+// choice is the best part so far, of each kind: among those that are new, and
+// among those that were boilerplate until too many got them.
 type choice struct {
-	kinds [aShape + 1]struct {
+	kinds [2][aShape + 1]struct {
 		key  uint64
 		view view
 	}
@@ -289,25 +310,37 @@ func (c *choice) consider(kind uint8, key uint64, v view) {
 	if v.boilerplate {
 		return
 	}
-	k := &c.kinds[kind]
+	age := 0
+	if v.known {
+		age = 1
+	}
+	k := &c.kinds[age][kind]
 	if k.key == 0 || v.count > k.view.count || v.count == k.view.count && key < k.key {
 		k.key, k.view = key, v
 	}
 	c.most = max(c.most, v.count)
 }
 
-func (c *choice) match(trained bool) Match {
-	match := Match{Trained: trained}
+// match prefers what mail was held for today, so that what is held stays held; then
+// what is new: what is known is rather another form's, too.
+func (c *choice) match(trained bool) (match Match, key uint64) {
+	match.Trained = trained
 	if c.form && c.lines > 0 && 2*c.known >= c.lines {
-		return match
+		return match, 0
 	}
-	for kind := aLink; kind <= aShape; kind++ {
-		if k := &c.kinds[kind]; k.key != 0 && 2*(k.view.count+1) > c.most {
-			var name [8]byte
-			binary.BigEndian.PutUint64(name[:], k.key)
-			match.Name, match.Kind, match.Day, match.Days = hex.EncodeToString(name[:]), kindNames[kind], k.view.count, k.view.days
-			return match
+	held := -1
+	for age := range c.kinds {
+		for kind := aLink; kind <= aShape; kind++ {
+			if k := &c.kinds[age][kind]; k.key != 0 && 2*(k.view.count+1) > c.most && k.view.held > held {
+				held, key = k.view.held, k.key
+				match.Kind, match.Day, match.Days = kindNames[kind], k.view.count, k.view.days
+			}
 		}
 	}
-	return match
+	if key != 0 {
+		var name [8]byte
+		binary.BigEndian.PutUint64(name[:], key)
+		match.Name = hex.EncodeToString(name[:])
+	}
+	return match, key
 }

@@ -57,6 +57,9 @@ func TestFindCountsDifferentRecipients(t *testing.T) {
 	if got := m.Find(day(0), "b", &text, strangers(0, 1)); got.Day != 0 {
 		t.Errorf("another sender: %+v, want no recipients", got)
 	}
+	if n := m.Len(); n < 2 || n > 4 { // a link and the sender, of each of two
+		t.Errorf("%d parts are remembered", n)
+	}
 }
 
 // The error that part's comment states.
@@ -143,7 +146,9 @@ func TestBoilerplateIsNoKey(t *testing.T) {
 		}
 		var match template.Match
 		for range c.today {
-			match = mail(len(c.daily) * 2)
+			if match = mail(len(c.daily) * 2); match.Name == "" { // else it is held
+				m.Sent(day(len(c.daily)*2), "a", &text)
+			}
 		}
 		if got := match.Name == ""; got != c.want || match.Trained != (len(c.daily) >= 3) {
 			t.Errorf("%s: %+v, want boilerplate: %v", c.name, match, c.want)
@@ -176,6 +181,7 @@ func TestSameRecipientsMakeNoHistory(t *testing.T) {
 	var match template.Match
 	for i := range 30 {
 		match = m.Find(day(5), "a", &text, strangers(i, 1))
+		m.Sent(day(5), "a", &text)
 	}
 	if match.Name == "" {
 		t.Error("boilerplate, want a key: its copies went to one recipient a day")
@@ -381,6 +387,26 @@ func TestManyAtOnce(t *testing.T) {
 					if err := m.Load(&file); err != nil {
 						t.Error(err)
 					}
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// Two that load at once: a signal while one is under way.
+func TestLoadsAtOnce(t *testing.T) {
+	m := template.New(template.Options{Parts: 1000})
+	var file bytes.Buffer
+	if err := m.Save(&file); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 20 {
+				if err := m.Load(bytes.NewReader(file.Bytes())); err != nil {
+					t.Error(err)
 				}
 			}
 		})

@@ -35,6 +35,7 @@ type part struct {
 	usual  uint16 // to how many it was sent, at least, on Options.Days of the earlier days
 	days   uint8  // of the earlier days, those on which it was sent
 	wary   uint8  // days, this one included, on which it is no boilerplate
+	held   uint16 // messages of that day that have its name and were not sent
 	kind   uint8
 	before [history]uint8 // to how many on the day before day, and so on: see scaled
 	sent   recipients     // on that day
@@ -46,7 +47,10 @@ type view struct {
 	count       int // recipients in the last four thirds of a day, before this message
 	days        int
 	usual       int
-	boilerplate bool
+	sent        int  // recipients today
+	held        int  // messages today
+	known       bool // it was sent on Options.Days earlier days
+	boilerplate bool // and goes to no more than it may today
 }
 
 // see counts recipients.
@@ -58,8 +62,8 @@ func (p *part) see(at moment, days int, to *recipients) view {
 		}
 	}
 	p.last = max(p.last, at.hour)
-	v := view{days: int(p.days), usual: int(p.usual)}
-	v.boilerplate = v.days >= days && p.wary == 0 && p.today() <= growth*v.usual
+	v := view{days: int(p.days), usual: int(p.usual), sent: p.sent.count(), held: int(p.held), known: int(p.days) >= days}
+	v.boilerplate = v.known && p.wary == 0 && v.sent <= growth*v.usual
 	var all recipients
 	for i := range p.seen {
 		all.join(&p.seen[i])
@@ -79,9 +83,11 @@ func (p *part) today() int {
 	return all.count()
 }
 
-// roll begins a new day, if it is one. Boilerplate that went over what it may,
-// so that a quarter and more of it was not sent, is none on as many days as made
-// it so: who goes on every day shall not begin anew every morning.
+// roll begins a new day, if it is one. Boilerplate that went over what it may, and
+// gave its name to a quarter and more of that which was not sent, is none on as
+// many days as made it so: who goes on every day shall not begin anew every
+// morning. Refused mail that has another name does not count: anybody may write a
+// site's standing lines into another site's form.
 func (p *part) roll(at moment, days int) {
 	if at.day <= p.day {
 		return // the clock may have been set back
@@ -89,7 +95,7 @@ func (p *part) roll(at moment, days int) {
 	n := int(at.day - p.day)
 	sent := p.sent.count()
 	p.wary -= uint8(min(n, int(p.wary)))
-	if seen := p.today(); int(p.days) >= days && uint32(p.day) == p.last/24 && seen > growth*int(p.usual) && 4*sent < 3*seen && n <= days {
+	if held := min(int(p.held), p.today()); int(p.days) >= days && uint32(p.day) == p.last/24 && sent+held > growth*int(p.usual) && 3*held >= max(sent, 1) && n <= days {
 		p.wary = uint8(days - n + 1)
 	}
 	var before [history]uint8
@@ -97,7 +103,7 @@ func (p *part) roll(at moment, days int) {
 		copy(before[n:], p.before[:])
 		before[n-1] = scaled(sent)
 	}
-	p.before, p.day, p.sent = before, at.day, recipients{}
+	p.before, p.day, p.sent, p.held = before, at.day, recipients{}, 0
 	p.sum(days)
 }
 

@@ -77,28 +77,43 @@ type reader struct {
 	fold  []byte           // a line
 	url   []byte
 
-	skeleton uint64
-	links    []uint64
-	hosts    []uint64
-	lines    []uint64
-	whole    int // whole lines that were kept
-	parted   int // lines whose beginning and end were kept
+	skeleton  uint64
+	links     []uint64
+	lines     []uint64
+	hosts     []byte // one behind the other
+	ends      []int  // of each
+	more      bool   // hosts
+	fronts    int    // of sites, among the lines
+	signature bool   // its mark was read
+	whole     int    // whole lines that were kept
+	parted    int    // lines whose beginning and end were kept
+	partLines int    // of those that there may be so far
 }
 
 func (r *reader) reset(k keys) {
 	r.keys, r.line.seed = k, k.seed
 	r.body.reset()
 	r.shape.reset()
-	r.skeleton, r.links, r.lines, r.hosts, r.whole, r.parted = 0, r.links[:0], r.lines[:0], r.hosts[:0], 0, 0
+	r.skeleton, r.links, r.lines, r.whole, r.parted = 0, r.links[:0], r.lines[:0], 0, 0
+	r.hosts, r.ends, r.more, r.fronts = r.hosts[:0], r.ends[:0], false, 0
+	r.signature = false
 }
 
 // result is the text, in memory of its own.
 func (r *reader) result() Text {
-	all := make([]uint64, 0, len(r.links)+len(r.lines)+len(r.hosts)+bands)
-	all = append(append(append(all, r.links...), r.lines...), r.hosts...)
-	l, h, n := len(r.links), len(r.links)+len(r.lines), len(all)
+	all := make([]uint64, 0, len(r.links)+len(r.lines)+bands)
+	all = append(append(all, r.links...), r.lines...)
+	l, n := len(r.links), len(all)
 	all = append(all, r.shape.bands(r.keys.domain[domainShape], all[n:n])...)
-	return Text{Skeleton: r.skeleton, Links: all[:l:l], Lines: all[l:h:h], Hosts: all[h:n:n], Shape: all[n:]}
+	t := Text{Skeleton: r.skeleton, Links: all[:l:l], Lines: all[l:n:n], Shape: all[n:], More: r.more}
+	if len(r.ends) > 0 {
+		t.Hosts = make([]string, len(r.ends))
+		names, from := string(r.hosts), 0
+		for i, end := range r.ends {
+			t.Hosts[i], from = names[from:end], end
+		}
+	}
+	return t
 }
 
 // subject reads the subject. "TITLE" of "[Tag] TITLE" and of "Recommended by
@@ -142,14 +157,27 @@ func withoutReply(b []byte) []byte {
 }
 
 // text reads decoded text, line by line. Quoted lines are of somebody else's
-// text. What comes behind a signature's mark counts only if nothing came before.
-// When enough lines are known, the rest is looked through for links.
+// text. The first lines are read and the last ones: what somebody writes into a
+// form stands before what the form says, or behind it, and cannot push all of that
+// out. What is between them is looked through for links. A signature is read too,
+// as its mark may be part of what was written into a form; links in it are lines.
 func (r *reader) text(b []byte) {
-	for len(b) > 0 {
-		if r.whole >= maxWhole {
-			r.rest(b)
-			return
-		}
+	if r.partLines = partLines; bytes.Count(b, []byte("\n")) > maxWhole {
+		r.partLines -= lastParted
+	}
+	b = r.read(b, firstWhole)
+	if len(b) == 0 {
+		return
+	}
+	last := lastLines(b, maxWhole-firstWhole)
+	r.middle(b[:last])
+	r.partLines = partLines
+	r.read(b[last:], maxWhole)
+}
+
+// read takes lines until so many were kept; it returns what is left.
+func (r *reader) read(b []byte, most int) []byte {
+	for len(b) > 0 && r.whole < most {
 		var one []byte
 		one, b, _ = bytes.Cut(b, []byte("\n"))
 		one = bytes.TrimSpace(one)
@@ -157,7 +185,8 @@ func (r *reader) text(b []byte) {
 			continue
 		}
 		if len(one) == 2 && string(one) == "--" && r.whole+len(r.links) > 0 {
-			return
+			r.signature = true
+			continue
 		}
 		for len(one) > maxLine {
 			r.takeLine(one[:maxLine])
@@ -165,22 +194,62 @@ func (r *reader) text(b []byte) {
 		}
 		r.takeLine(one)
 	}
+	return b
 }
 
-func (r *reader) rest(b []byte) {
-	for len(r.links) < maxLinks {
-		i := bytes.Index(b, []byte("http"))
+// lastLines is where the last n lines begin that may be worth to be kept.
+func lastLines(b []byte, n int) int {
+	end := len(b)
+	for end > 0 {
+		start := bytes.LastIndexByte(b[:end], '\n') + 1
+		if mayCount(b[start:end]) {
+			if n--; n == 0 {
+				return max(start, end-maxLine)
+			}
+		}
+		end = max(start-1, 0)
+	}
+	return 0
+}
+
+// mayCount reports whether a line has minLetters octets of letters.
+func mayCount(b []byte) bool {
+	if len(b) > 0 && b[0] == '>' {
+		return false
+	}
+	letters := 0
+	for _, c := range b {
+		if c >= utf8.RuneSelf || classes[c]&letter != 0 {
+			if letters++; letters >= minLetters {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// middle looks for links in what is not read by lines.
+func (r *reader) middle(b []byte) {
+	for n := 0; ; n++ {
+		i := bytes.Index(b, []byte("://"))
 		if i < 0 {
 			return
 		}
-		b = b[i:]
-		end := 0
-		for end < min(len(b), maxURL) && (b[end] >= utf8.RuneSelf || classes[b[end]]&inURL != 0) {
+		if n == maxMiddle {
+			r.more = true
+			return
+		}
+		from := i
+		for from > 0 && i-from < len("https") && classes[b[from-1]]&letter != 0 {
+			from--
+		}
+		end := i
+		for end < min(len(b), from+maxURL) && (b[end] >= utf8.RuneSelf || classes[b[end]]&inURL != 0) {
 			end++
 		}
-		r.fold = fold(r.fold[:0], b[:end])
+		r.fold = fold(r.fold[:0], b[from:end])
 		r.takeLink(r.fold)
-		b = b[len("http"):]
+		b = b[i+len("://"):]
 	}
 }
 
@@ -196,7 +265,7 @@ func (r *reader) takeLine(b []byte) {
 	}
 	r.whole++
 	r.lines = add(r.lines, r.hash(domainLine, text), maxLines)
-	if r.parted >= partLines {
+	if r.parted >= r.partLines {
 		return
 	}
 	if head, tail := r.line.parts(); head != nil || tail != nil {
@@ -211,11 +280,8 @@ func (r *reader) takeLine(b []byte) {
 }
 
 // takeLink keeps a link. The front of a site is in mail of every kind: it counts
-// as a line.
+// as a line, and so does what a signature links to.
 func (r *reader) takeLink(url []byte) {
-	if len(r.links) >= maxLinks || len(url) == 0 {
-		return
-	}
 	if url = url[:urlLen(url)]; len(url) == 0 {
 		return
 	}
@@ -226,12 +292,36 @@ func (r *reader) takeLink(url []byte) {
 	r.url = link[:0]
 	host, _, _ := bytes.Cut(link, []byte("/"))
 	host, _, _ = bytes.Cut(host, []byte("?"))
-	r.hosts = add(r.hosts, r.hash(domainFront, host), maxHosts)
-	if front {
-		r.lines = add(r.lines, r.hash(domainFront, link), maxLines)
-	} else {
-		r.links = add(r.links, r.hash(domainLink, link), maxLinks)
+	r.takeHost(host)
+	most := maxFronts
+	switch {
+	case r.signature:
+		most *= 2
+	case !front:
+		r.links = addLast(r.links, r.hash(domainLink, link), maxLinks)
+		return
 	}
+	if n := len(r.lines); r.fronts < most {
+		r.lines = add(r.lines, r.hash(domainFront, link), maxLines)
+		r.fronts += len(r.lines) - n
+	}
+}
+
+// takeHost keeps what a link leads to.
+func (r *reader) takeHost(host []byte) {
+	from := 0
+	for _, end := range r.ends {
+		if bytes.Equal(r.hosts[from:end], host) {
+			return
+		}
+		from = end
+	}
+	if len(r.ends) == maxHosts {
+		r.more = true
+		return
+	}
+	r.hosts = append(r.hosts, host...)
+	r.ends = append(r.ends, len(r.hosts))
 }
 
 func (r *reader) hash(domain int, text []byte) uint64 {

@@ -122,7 +122,10 @@ func (m *Memory) load(r io.Reader) (*Memory, error) {
 func (m *Memory) empty() *Memory {
 	e := &Memory{keys: m.keys, days: m.days, shards: make([]shard, len(m.shards))}
 	for i := range e.shards {
-		e.shards[i].sets = make([]*set, len(m.shards[i].sets))
+		m.shards[i].mu.Lock()
+		n := len(m.shards[i].sets)
+		m.shards[i].mu.Unlock()
+		e.shards[i].sets = make([]*set, n)
 	}
 	return e
 }
@@ -159,8 +162,8 @@ func (m *Memory) take(b []byte) error {
 	switch {
 	case key == 0:
 		return errors.New("a part without a key")
-	case read.kind > aShape:
-		return fmt.Errorf("a part of kind %d, want at most %d", read.kind, aShape)
+	case read.kind > aHost:
+		return fmt.Errorf("a part of kind %d, want at most %d", read.kind, aHost)
 	case read.last > maxHour:
 		return fmt.Errorf("a part that was seen in hour %d, want at most %d", read.last, maxHour)
 	}

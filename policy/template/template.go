@@ -13,8 +13,9 @@
 // today as it went to on that many of those days. The second half is against slow
 // abuse: a page that was recommended to 39 strangers on each of three days is
 // known, but only as one that 39 get. Only what was sent counts, not what was
-// held; refused mail cannot make itself boilerplate. A part that went over that,
-// and was held for it, is no boilerplate on the next days.
+// held: refused mail can neither make itself boilerplate, nor a part none that
+// somebody copied into it. A part that went over that, and that mail was held by
+// the name of, is no boilerplate on the next days.
 //
 // A steady form: mail with a subject that is boilerplate and went to manyADay
 // recipients and more on each of those days, and of which half of the lines at

@@ -77,7 +77,6 @@ func TestOneSiteOfOneNodeIsStopped(t *testing.T) {
 	t.Run("resume on the relay opens the node", func(t *testing.T) {
 		h.relay.order("resume", bucket, "--cause", "the plugin is gone")
 		eventually(t, "the node has no order", func() bool { return h.web1.status().Orders == 0 })
-		h.relay.order("limits", "reset", bucket, "--reason", "the plugin is gone")
 		attacked.sends(share, "after-resume@example.net")
 		h.arrive(t, "after-resume@example.net")
 	})

@@ -108,6 +108,9 @@ func TestWhatIsOverTheBoundsIsLeftOut(t *testing.T) {
 	for range 3 * MaxRcpts {
 		q.RcptTo = append(q.RcptTo, strings.Repeat(`"`, 300))
 	}
+	if line, err := encodeQuestion(Question{Dir: "(unreachable)/srv/shop"}); err != nil || bytes.Contains(line, []byte("shop")) {
+		t.Errorf("a directory outside of the root: %s, %v", line, err)
+	}
 	line, err := encodeQuestion(q)
 	if err != nil || len(line) > MaxQuestion {
 		t.Fatalf("%d octets, %v", len(line), err)

@@ -234,7 +234,7 @@ func Default() *Config {
 			MaxBodyBytes:    32 << 10,
 		},
 		Listeners: []Listener{listen(policy.Submission), listen(policy.Local), listen(policy.Relay), listen(policy.Inbound)},
-		Origin:    Origin{CallSocket: "/run/relayguard-call/socket", CallTimeout: time.Second, MaxPlugins: 40, TemplateParts: 200_000, BoilerplateDays: 3},
+		Origin:    Origin{CallSocket: "/run/relayguard-call/socket", CallTimeout: 300 * time.Millisecond, MaxPlugins: 40, TemplateParts: 200_000, BoilerplateDays: 3},
 		Local:     Local{DaemonName: "LOCAL-PICKUP", SharedUsers: []string{"www-data", "apache", "nginx"}},
 		Address: Address{
 			RecipientDelimiter: "+",

@@ -232,7 +232,7 @@ func TestValues(t *testing.T) {
 		}},
 		{c.Milter.MaxBodyBytes, 65_536},
 		{c.Origin, config.Origin{
-			CallSocket: "/run/relayguard-call/ask", CallTimeout: 300 * time.Millisecond, Fingerprints: "/etc/relayguard/fingerprints.toml",
+			CallSocket: "/run/relayguard-call/ask", CallTimeout: 250 * time.Millisecond, Fingerprints: "/etc/relayguard/fingerprints.toml",
 			MaxPlugins: 80, TemplateParts: 500_000, BoilerplateDays: 2,
 		}},
 		{c.Sign, config.Sign{}},

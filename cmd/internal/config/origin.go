@@ -35,7 +35,7 @@ var originFields = []field[Config]{
 	key("call_socket", socketPath(), func(c *Config) *string { return &c.Origin.CallSocket },
 		`Where the sendmail wrapper asks the daemon. Every local account may connect: the kernel tells which it is.`),
 	key("call_timeout", duration(10*time.Millisecond, 10*time.Second), func(c *Config) *time.Duration { return &c.Origin.CallTimeout },
-		`How long the wrapper may be kept waiting. Then the mail goes to the MTA as if there were no wrapper.`),
+		`How long the wrapper may be kept waiting; so long each mail() of PHP takes while the daemon hangs. Then the mail goes to the MTA as if there were no wrapper.`),
 	key("fingerprints", optional(absolutePath("a file")), func(c *Config) *string { return &c.Origin.Fingerprints },
 		`A file of fingerprints beside those that relayguard has: by what fields, subjects and sentences the mail of a program is known. Read again by SIGHUP.`),
 	key("max_plugins", integer(5, 1000), func(c *Config) *int { return &c.Origin.MaxPlugins },

@@ -158,8 +158,8 @@ var milterFields = []field[Config]{
 		`Recipients of one message. Those beyond get 452 over SMTP; local mail with more is held.`),
 	key("max_memory", integer(16<<20, 1<<30), func(c *Config) *int { return &c.Milter.MaxMemory },
 		`Octets that headers, recipients and read bodies of all messages under way may take together, beyond 16 KiB for each connection. Over it a recipient gets 452, and a header counts as too large.`),
-	key("max_body_bytes", integer(1<<10, 1<<20), func(c *Config) *int { return &c.Milter.MaxBodyBytes },
-		`Octets of the body of local mail that are read to recognise its text. Nothing of it is kept.`),
+	key("max_body_bytes", integer(1<<10, 64<<10), func(c *Config) *int { return &c.Milter.MaxBodyBytes },
+		`Octets of the body of local mail, and of mail of web nodes, that are read to recognise its text: at most 65536. Of the text that is in them, decoded, the first 16384 are looked at. Nothing of it is kept.`),
 }
 
 var addressFields = []field[Config]{
@@ -191,7 +191,7 @@ const (
 
 var holdFields = []field[Config]{
 	key("origin_messages", integer(1, 1_000_000), func(c *Config) *int { return &c.Hold.OriginMessages },
-		`Held messages of one origin: a login, a Unix account, a trusted network. At most server_messages.`),
+		`Held messages of one origin: a login, a Unix account, a trusted network. Of accounts that local.shared_users names, of web nodes and of nobody's mail: of one site, or where that is not known of one text; all texts together have half of server_messages. At most server_messages.`),
 	key("origin_bytes", integer(leastOctets, mostOctets), func(c *Config) *int64 { return &c.Hold.OriginBytes },
 		`Octets of the held messages of one origin.`),
 	key("server_messages", integer(1, 10_000_000), func(c *Config) *int { return &c.Hold.ServerMessages },

@@ -47,10 +47,12 @@ type Desk struct {
 	Buckets limit.Store
 
 	// UID tells the number of a Unix account, UserName its name, Shared whether
-	// many sites send as it.
-	UID      func(name string) (int, error)
-	UserName func(uid int) string
-	Shared   func(uid int) bool
+	// many sites send as it. SharedAccount tells that of any account by its name, as
+	// policy.Limits does.
+	UID           func(name string) (int, error)
+	UserName      func(uid int) string
+	Shared        func(uid int) bool
+	SharedAccount func(name string) bool
 
 	// Tell adds to the time lines of an account's incidents.
 	Tell func(now time.Time, account, text string)
@@ -69,6 +71,9 @@ type Desk struct {
 	// none are known.
 	Shut func(account string) []string
 
+	// Registered reports whether a web site is; nil: none is known to be.
+	Registered func(site string) bool
+
 	// Dropped counts rows about accepted mail that the journal does not have.
 	Dropped func() int64
 
@@ -77,13 +82,13 @@ type Desk struct {
 
 	// What releases held mail by itself; without Waiting nothing is. Pay pays for
 	// a message as policy.Limits does. Abused reports whether an incident of abuse
-	// of an account is open. Released is told what went, under the queue id that it
+	// is open that concerns a message. Released is told what went, under the queue id that it
 	// has now, and what it was charged, as far as that is known. These two may be
 	// nil.
 	Waiting  *policy.Lines
 	Pay      func(ctx context.Context, now time.Time, w *policy.Waits, id string) (policy.Paid, error)
 	Pacing   func() Pacing
-	Abused   func(account string) bool
+	Abused   func(*policy.Waits) bool
 	Released func(now time.Time, w policy.Waiting, paid policy.Paid)
 
 	// Notice tells the admin something that is no incident, one line; of one topic
@@ -132,6 +137,14 @@ func (d *Desk) audit(now time.Time, by By, verb, target, reason, outcome string)
 	return journal.AdminAction{Time: now, By: by.Name, UID: by.UID, LoginUID: by.LoginUID, Verb: verb, Target: target, Reason: reason, Outcome: outcome}
 }
 
+// shared reports whether many send as an account.
+func (d *Desk) shared(account string) bool { return d.SharedAccount != nil && d.SharedAccount(account) }
+
+// roomOf names whose room a message takes.
+func (d *Desk) roomOf(account, site, template string) string {
+	return policy.RoomName(account, d.shared(account), site, template)
+}
+
 // append journals, and logs what could not be written; the journal keeps it.
 func (d *Desk) append(records ...journal.Record) {
 	if err := d.Journal.Append(records...); err != nil {
@@ -156,9 +169,12 @@ func (d *Desk) Account(name string) (policy.Subject, string, error) {
 		return policy.SubjectLogin, strings.ToLower(value), nil
 	case kind == "network":
 		return policy.SubjectTrusted, value, nil
-	case kind == "site":
-		return policy.SubjectSite, value, nil
+	case kind == "site" && strings.TrimSuffix(value, ".") != "":
+		return policy.SubjectSite, strings.TrimSuffix(value, "."), nil // as a resolver writes it
 	case kind == "plugin":
+		if strings.Contains(value, "@") {
+			value = strings.TrimSuffix(value, ".")
+		}
 		return policy.SubjectPlugin, value, nil
 	case kind == "local_user":
 		id, err := d.LocalID(value)

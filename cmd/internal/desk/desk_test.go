@@ -175,7 +175,10 @@ func (s *site) restart() {
 		},
 		UserName: func(uid int) string { return map[int]string{33: "www-data", 1001: "deploy"}[uid] },
 		Shared:   func(uid int) bool { return uid == 33 },
-		Tell:     func(_ time.Time, account, text string) { s.told = append(s.told, account+": "+text) },
+		SharedAccount: func(name string) bool {
+			return slices.Contains([]string{"unknown", "node:web3", "local_user:www-data", "local_user:www-data@web3"}, name)
+		},
+		Tell: func(_ time.Time, account, text string) { s.told = append(s.told, account+": "+text) },
 	}
 	if s.till != nil {
 		s.openTill()

@@ -415,7 +415,7 @@ func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State,
 			c.State, c.Reason = journal.StateHeld, m.Error
 		}
 		if c.State != journal.StateHeld && d.Room != nil {
-			d.Room.Give(m.Account, m.Size)
+			d.Room.Give(d.roomOf(m.Account, m.Site, m.Template), m.Size)
 		}
 		records = append(records, c)
 	}

@@ -196,7 +196,7 @@ func (d *Desk) halted(now time.Time, p Pacing, board *policy.Switches, w *policy
 	if s := board.Paused(now, o); s != nil {
 		return "paused: " + s.Reason
 	}
-	if d.Abused != nil && d.Abused(o.Name()) {
+	if d.Abused != nil && d.Abused(w.Waits) {
 		return "an incident of abuse is open"
 	}
 	for _, k := range w.Waits.Lines() {

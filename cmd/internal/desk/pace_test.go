@@ -67,7 +67,7 @@ func (s *site) openTill() {
 	s.lines = policy.NewLines(20_000)
 	s.d.Waiting, s.d.Pay, s.till.board = s.lines, s.till.pay, func() *policy.Switches { return s.board.Load() }
 	s.d.Pacing = func() desk.Pacing { return s.till.pacing }
-	s.d.Abused = func(account string) bool { return s.till.abused[account] }
+	s.d.Abused = func(w *policy.Waits) bool { return s.till.abused[w.Origin.Name()] }
 	s.d.Notice = func(_ time.Time, topic, text string) { s.till.notices = append(s.till.notices, topic+": "+text) }
 	if err := s.d.OpenLines(s.t.Context(), s.now); err != nil {
 		s.t.Fatal(err)

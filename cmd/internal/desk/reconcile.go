@@ -129,9 +129,9 @@ func (d *Desk) upToDate(ctx context.Context) error {
 	return j.Sync(ctx)
 }
 
-func (c *comparison) count(account string, size int64) {
-	t := c.totals[account]
-	c.totals[account] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + size}
+func (c *comparison) count(room string, size int64) {
+	t := c.totals[room]
+	c.totals[room] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + size}
 }
 
 // compareHold looks for an open hold in the queue.
@@ -144,7 +144,7 @@ func (d *Desk) compareHold(c *comparison, h journal.Hold) {
 	switch {
 	case there && matches(h, e):
 		c.ours[h.QueueID] = true
-		c.count(h.Account, h.Size)
+		c.count(d.roomOf(h.Account, h.Site, h.Template), h.Size)
 		if h.State == journal.StateReleasing {
 			c.redo["release"] = append(c.redo["release"], h)
 		} else if h.State == journal.StateDeleting {
@@ -153,10 +153,10 @@ func (d *Desk) compareHold(c *comparison, h journal.Hold) {
 			c.records = append(c.records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: h.ChangeReason, Arrival: e.Arrival})
 		}
 	case h.State == journal.StateHeld && c.now.Sub(h.HeldAt) < young:
-		c.count(h.Account, h.Size) // on its way into the queue
+		c.count(d.roomOf(h.Account, h.Site, h.Template), h.Size) // on its way into the queue
 	case !missed || c.partial:
 		c.missing[name] = missed || !c.partial
-		c.count(h.Account, h.Size)
+		c.count(d.roomOf(h.Account, h.Site, h.Template), h.Size)
 	default:
 		c.records = append(c.records, ended(c.now, h))
 	}
@@ -211,7 +211,7 @@ func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []postfix.
 		e := c.entries[id]
 		if h, ok := closed[id]; ok {
 			c.records = append(c.records, journal.HoldChange{QueueID: id, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: "it is in the hold queue after all", Arrival: e.Arrival})
-			c.count(h.Account, h.Size)
+			c.count(d.roomOf(h.Account, h.Site, h.Template), h.Size)
 			continue
 		}
 		if at, ours := d.heldByUs(ctx, c.now, e); ours {

@@ -140,7 +140,7 @@ func (d *Desk) restore(ctx context.Context, now time.Time, by By, reason string,
 		journal.HoldChange{QueueID: m.QueueID, DecisionID: m.ID, Time: now, State: journal.State(m.State), By: by.Name, Reason: strings.TrimSuffix("restored: "+reason, ": "), NewQueueID: done.NewID},
 	)
 	if d.Room != nil {
-		d.Room.Add(m.Account, m.Size)
+		d.Room.Add(d.roomOf(m.Account, m.Site, m.Template), m.Size)
 	}
 	return done
 }

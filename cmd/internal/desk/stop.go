@@ -49,25 +49,25 @@ func (d *Desk) adopt(ctx context.Context, now time.Time, reason string, files []
 	if len(files) == 0 {
 		return
 	}
-	entry := func(q *postfix.QueueFile, account, decision string) journal.Held {
-		return journal.Held{QueueID: q.ID, DecisionID: decision, Account: account, Rule: policy.RuleStopped, Reason: reason,
+	entry := func(q *postfix.QueueFile, of whose) journal.Held {
+		return journal.Held{QueueID: q.ID, Account: of.account, Rule: policy.RuleStopped, Reason: reason, Site: of.site, Plugin: of.plugin, Template: of.template,
 			MailFrom: q.Sender, Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
 	}
 	entries := make([]journal.Record, len(files))
 	for i := range files {
-		entries[i] = entry(&files[i], "unknown", "")
+		entries[i] = entry(&files[i], whose{account: unknownAccount})
 	}
 	d.append(entries...)
 	ctx, cancel := context.WithTimeout(ctx, ownersWait)
 	defer cancel()
 	entries = entries[:0]
 	for i := range files {
-		account, _ := d.owner(ctx, files[i].ID, files[i].Arrival) // start asks once more
-		if account != unknownAccount {
-			entries = append(entries, entry(&files[i], account, ""))
+		of, _ := d.owner(ctx, files[i].ID, files[i].Arrival) // start asks once more
+		if of.account != unknownAccount {
+			entries = append(entries, entry(&files[i], of))
 		}
 		if d.Room != nil {
-			d.Room.Add(account, files[i].Size)
+			d.Room.Add(d.roomOf(of.account, of.site, of.template), files[i].Size)
 		}
 	}
 	if len(entries) > 0 {
@@ -78,22 +78,38 @@ func (d *Desk) adopt(ctx context.Context, now time.Time, reason string, files []
 // ownersWait bounds how long the accounts of stopped mail are looked for.
 const ownersWait = 10 * time.Second
 
-// owner finds the account of a message in the queue, "unknown" if the journal
-// knows of no decision about it. An error says that it could not be asked.
-func (d *Desk) owner(ctx context.Context, queueID string, arrival time.Time) (string, error) {
+// whose says where a message came from.
+type whose struct{ account, site, plugin, template string }
+
+// names are those under which it may be suspended.
+func (w *whose) names() []string {
+	all := []string{w.account}
+	if w.site != "" {
+		all = append(all, "site:"+w.site)
+	}
+	if w.plugin != "" {
+		all = append(all, "plugin:"+w.plugin, "plugin:"+w.plugin+"@"+w.site)
+	}
+	return all
+}
+
+// owner finds whose a message in the queue is; its account is "unknown" if the
+// journal knows of no decision about it. An error says that it could not be asked.
+func (d *Desk) owner(ctx context.Context, queueID string, arrival time.Time) (whose, error) {
+	nobodys := whose{account: unknownAccount}
 	if err := ctx.Err(); err != nil {
-		return unknownAccount, err
+		return nobodys, err
 	}
 	all, err := d.Journal.Explain(ctx, queueID)
 	if err != nil {
-		return unknownAccount, err
+		return nobodys, err
 	}
 	for _, e := range all {
 		if e.Decision.ID != "" && !arrival.After(e.Decision.Time.Add(2*time.Second)) && e.Decision.Time.Sub(arrival) < 24*time.Hour {
-			return e.Decision.Account, nil
+			return whose{e.Decision.Account, e.Decision.Site, e.Decision.Plugin, e.Decision.Template}, nil
 		}
 	}
-	return unknownAccount, nil
+	return nobodys, nil
 }
 
 const unknownAccount = "unknown"
@@ -224,7 +240,7 @@ func (d *Desk) stoppedMail(ctx context.Context, now time.Time, reason string, ke
 	return d.find(ctx, now, Filter{Rule: policy.RuleStopped})
 }
 
-// withhold keeps back stopped mail of accounts that are suspended by now: it is
+// withhold keeps back stopped mail of accounts, sites and plugins that are suspended by now: it is
 // held for that from here on. It is asked while no other act is under way: a
 // suspension is in force before it waits for its turn, so what was let go before
 // is in the queue by the time that the suspension looks there.
@@ -246,24 +262,29 @@ func (d *Desk) withhold(ctx context.Context, now time.Time, held []journal.Hold)
 			free = append(free, h)
 			continue
 		}
-		account := h.Account
-		if account == unknownAccount { // when it was stopped: perhaps the journal can tell by now
+		of := whose{h.Account, h.Site, h.Plugin, h.Template}
+		if of.account == unknownAccount { // when it was stopped: perhaps the journal can tell by now
 			var err error
-			if account, err = d.owner(ctx, h.QueueID, h.Arrival); err != nil {
+			if of, err = d.owner(ctx, h.QueueID, h.Arrival); err != nil {
 				unsure++ // a suspended account's mail does not go because nobody could be asked
 				continue
 			}
 		}
-		reason, is := suspended[account]
+		reason, is := "", false
+		for _, name := range of.names() {
+			if reason, is = suspended[name]; is {
+				break
+			}
+		}
 		if !is {
 			free = append(free, h)
 			continue
 		}
-		if account != h.Account && d.Room != nil {
-			d.Room.Give(h.Account, h.Size)
-			d.Room.Add(account, h.Size)
+		if of.account != h.Account && d.Room != nil {
+			d.Room.Give(d.roomOf(h.Account, h.Site, h.Template), h.Size)
+			d.Room.Add(d.roomOf(of.account, of.site, of.template), h.Size)
 		}
-		entries = append(entries, journal.Held{QueueID: h.QueueID, DecisionID: h.DecisionID, Account: account, Rule: policy.RuleSuspended, Reason: "suspended: " + reason,
+		entries = append(entries, journal.Held{QueueID: h.QueueID, DecisionID: h.DecisionID, Account: of.account, Site: of.site, Plugin: of.plugin, Template: of.template, Rule: policy.RuleSuspended, Reason: "suspended: " + reason,
 			MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt, Size: h.Size, Recipients: h.Recipients, Domains: h.Domains})
 	}
 	if len(entries) > 0 {

@@ -11,10 +11,12 @@ import (
 
 	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
+	"relayguard/incident"
 	"relayguard/journal"
 	"relayguard/mta/postfix"
 	"relayguard/policy"
 	"relayguard/policy/limit"
+	"relayguard/policy/origin"
 )
 
 // Suspension asks for an account's sending to stop.
@@ -84,10 +86,37 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 	if err != nil {
 		out.Remarks = append(out.Remarks, "not all of its mail in the queue is held: "+err.Error())
 	}
+	if !d.heardOf(ctx, subject, sw.Value) {
+		out.Remarks = append(out.Remarks, "nothing is known of "+out.Account+": no mail of it is in the journal, and no site of that name is registered. It is suspended all the same; look at the name, relayguard resume ends it")
+	}
 	if d.Dropped != nil && d.Dropped() > 0 {
 		out.Remarks = append(out.Remarks, "not all accepted mail is in the journal (journal.accepted_per_second); some of its mail may be in the queue yet: relayguard stop holds it")
 	}
 	return out, nil
+}
+
+// heardOf reports whether a site or a plugin is registered, or mail of it is in the
+// journal; of others, and where that cannot be told, it is true.
+func (d *Desk) heardOf(ctx context.Context, subject policy.Subject, value string) bool {
+	q := journal.Query{Site: value, Limit: 1}
+	switch subject {
+	case policy.SubjectSite:
+	case policy.SubjectPlugin:
+		q.Plugin, q.Site = value, ""
+		if at := strings.LastIndexByte(value, '@'); at >= 0 {
+			q.Plugin, q.Site = value[:at], value[at+1:]
+		}
+		if q.Plugin == policy.Unlabelled { // no mail has that name
+			q.Plugin = ""
+		}
+	default:
+		return true
+	}
+	if registered := d.Registered != nil && d.Registered(q.Site); registered && (q.Plugin == "" || q.Plugin == origin.OwnSoftware) {
+		return true
+	}
+	found, err := d.Journal.Decisions(ctx, q)
+	return err != nil || len(found) > 0
 }
 
 func until(s policy.Switch) string {
@@ -204,7 +233,7 @@ func (d *Desk) hold(ctx context.Context, now time.Time, by By, reason string, ta
 		case r.Fate == postfix.Done:
 			held++
 			if d.Room != nil {
-				d.Room.Add(passed[i].Account, files[i].Size)
+				d.Room.Add(d.roomOf(passed[i].Account, passed[i].Site, passed[i].Template), files[i].Size)
 			}
 			continue
 		case r.Fate == postfix.Failed:
@@ -276,9 +305,15 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 			return slices.Contains(onlyBuckets, kind) && kind != "template" // which is one sender's
 		})
 	}
-	if out.Opened, err = d.openLatched(ctx, now, about.About(), more...); err != nil {
+	texts, err := d.shutTexts(ctx, now, subject, out.Account)
+	if err != nil {
+		out.Remarks = append(out.Remarks, "not all texts of it that are shut are known: "+err.Error())
+	}
+	opened, err := d.openLatched(ctx, now, about.About(), append(more, texts...)...)
+	if err != nil {
 		out.Remarks = append(out.Remarks, "not all of its limits are open: "+err.Error())
 	}
+	out.Opened = limitsOf(opened)
 	if d.ownNode() != "" {
 		out.Remarks = append(out.Remarks, onlyHere)
 	}
@@ -287,16 +322,16 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 			out.Remarks = append(out.Remarks, "sendmail(1) still refuses its mail: "+err.Error())
 		}
 	}
-	if out.Was || len(out.Opened) > 0 {
-		p := policy.Switch{Kind: policy.Probation, Subject: subject, Value: about.Value, Reason: r.Cause, By: by.Name, Since: now, Until: now.Add(probation)}
-		if at := strings.LastIndexByte(p.Value, '@'); subject == policy.SubjectPlugin && at >= 0 { // of one site, and a switch knows plugins of all
-			p.Subject, p.Value = policy.SubjectSite, p.Value[at+1:]
-		}
+	for _, p := range d.onProbation(&about, out.Was, d.shared(out.Account), opened) {
+		p.Kind, p.Reason, p.By, p.Since, p.Until = policy.Probation, r.Cause, by.Name, now, now.Add(probation)
 		p, err := d.Switches.Set(p)
 		if err != nil {
 			out.Remarks = append(out.Remarks, err.Error())
 		}
 		out.Probation = "half of each limit " + until(p)
+		if p.Subject != subject {
+			out.Probation += ", of the sites alone whose limits were open again"
+		}
 	}
 	out.Note = countsAnew(out.Opened)
 	d.forgive(about.About())
@@ -304,6 +339,68 @@ func (d *Desk) Resume(ctx context.Context, now time.Time, by By, r Resumption) (
 	held, err := d.find(ctx, now, Filter{Account: out.Account})
 	out.Held = len(held)
 	return out, err
+}
+
+// onProbation says who is on probation once buckets were opened for an account, a
+// site or a plugin. Many share some accounts: those are not, for what one site did.
+func (d *Desk) onProbation(about *policy.Switch, was, shared bool, opened []limit.Key) (all []policy.Switch) {
+	if at := strings.LastIndexByte(about.Value, '@'); about.Subject == policy.SubjectPlugin && at >= 0 { // of one site, and a switch knows plugins of all
+		about = &policy.Switch{Subject: policy.SubjectSite, Value: about.Value[at+1:]}
+	}
+	itself := policy.Switch{Subject: about.Subject, Value: about.Value}
+	if was || len(opened) > 0 && !shared {
+		return []policy.Switch{itself}
+	}
+	for _, key := range opened {
+		if policy.HasPart(key.Value, about.About()) {
+			return []policy.Switch{itself}
+		}
+		for part := range strings.SplitSeq(key.Value, " ") {
+			site, _ := incident.SiteOf(part)
+			if site != "" && !slices.ContainsFunc(all, func(s policy.Switch) bool { return s.Value == site }) {
+				all = append(all, policy.Switch{Subject: policy.SubjectSite, Value: site})
+			}
+		}
+	}
+	return all
+}
+
+// lookBack is how far back it is looked for whose a text is.
+const lookBack = 30 * 24 * time.Hour
+
+// shutTexts are the buckets of texts that are shut, and of which mail of an account
+// or a site was stopped lately. Each text is one sender's; the bucket does not say
+// whose, the journal does.
+func (d *Desk) shutTexts(ctx context.Context, now time.Time, of policy.Subject, name string) (buckets []string, err error) {
+	all, ok := d.Buckets.(limit.Keeper)
+	if !ok || of == policy.SubjectPlugin {
+		return nil, nil
+	}
+	q := journal.Query{Account: name, Since: now.Add(-lookBack), Verdicts: []policy.Verdict{policy.Hold, policy.Defer, policy.Reject}, Limit: 1}
+	if of == policy.SubjectSite {
+		q.Account, q.Site = "", strings.TrimPrefix(name, "site:")
+	}
+	var shut []string
+	if err := all.Each(ctx, func(e limit.Entry) error {
+		if e.State != nil && !e.State.Latched.IsZero() && strings.HasPrefix(e.State.Key.Value, "template:") {
+			shut = append(shut, e.State.Key.Value)
+		}
+		return nil
+	}); err != nil || len(shut) == 0 {
+		return nil, err
+	}
+	_ = d.upToDate(ctx) // else the newest are not known, which incidents name
+	for _, bucket := range shut {
+		q.Template = strings.TrimPrefix(bucket, "template:")
+		found, err := d.Journal.Decisions(ctx, q)
+		if err != nil {
+			return buckets, err
+		}
+		if len(found) > 0 {
+			buckets = append(buckets, bucket)
+		}
+	}
+	return buckets, nil
 }
 
 // countsAnew says what became of the counts of buckets that were opened.
@@ -335,7 +432,8 @@ var onlyBuckets = []string{"machine", "client", "mail_from", "sender_domain", "f
 
 func (d *Desk) resumeBucket(ctx context.Context, now time.Time, by By, r Resumption) Resumed {
 	d.append(d.audit(now, by, "resume", r.Account, r.Cause, ""))
-	opened, err := d.openLatched(ctx, now, strings.TrimPrefix(r.Account, "key:"))
+	keys, err := d.openLatched(ctx, now, strings.TrimPrefix(r.Account, "key:"))
+	opened := limitsOf(keys)
 	out := Resumed{Account: r.Account, Opened: opened, Note: countsAnew(opened)}
 	d.tell(now, strings.TrimPrefix(r.Account, "key:"), resumedBy(r.Account, by, opened))
 	if d.ownNode() != "" {
@@ -368,14 +466,14 @@ func (d *Desk) Bucket(account string) (string, error) {
 // openLatched opens every shut bucket of an account, alone or with other parts in
 // its key, and those of more values, here and on web nodes. Each counts from
 // nothing again: it is full, and what comes first on half of it would shut it at
-// once. It names those limits.
-func (d *Desk) openLatched(ctx context.Context, now time.Time, value string, more ...string) (opened []string, err error) {
+// once.
+func (d *Desk) openLatched(ctx context.Context, now time.Time, value string, more ...string) (opened []limit.Key, err error) {
 	of := func(bucket string) bool { return policy.HasPart(bucket, value) || slices.Contains(more, bucket) }
 	defer func() {
 		gone, failed := d.openForNodes(func(key limit.Key) bool { return of(key.Value) })
 		for _, s := range gone {
-			if !slices.Contains(opened, s.Rule) {
-				opened = append(opened, s.Rule)
+			if key := (limit.Key{Limit: s.Rule, Value: s.Value}); !slices.Contains(opened, key) {
+				opened = append(opened, key)
 			}
 		}
 		err = errors.Join(err, failed)
@@ -398,11 +496,21 @@ func (d *Desk) openLatched(ctx context.Context, now time.Time, value string, mor
 		}
 		if one != nil {
 			err = errors.Join(err, one)
-		} else if !slices.Contains(opened, key.Limit) {
-			opened = append(opened, key.Limit)
+		} else {
+			opened = append(opened, key)
 		}
 	}
 	return opened, err
+}
+
+// limitsOf names the limits of buckets, each once.
+func limitsOf(keys []limit.Key) (names []string) {
+	for _, key := range keys {
+		if !slices.Contains(names, key.Limit) {
+			names = append(names, key.Limit)
+		}
+	}
+	return names
 }
 
 func (d *Desk) allowSubmit(ctx context.Context, id string) error {

@@ -122,7 +122,7 @@ func (g *Guard) Call(ctx context.Context, m *policy.Message) policy.Decision {
 func (g *Guard) keep(ctx context.Context, now time.Time, p *policy.Policy, m *policy.Message, d *policy.Decision, stage string) {
 	late := ctx.Err() != nil // the MTA was told milter.on_timeout instead
 	if late && d.Verdict == policy.Hold && p.Room != nil {
-		p.Room.Give(d.Origin.Name(), m.Size) // it is not held
+		p.Room.Give(p.Limits.RoomOf(&d.Origin), m.Size) // it is not held
 	}
 	kept, joined := g.seal(d, now, stage, late)
 	if late {

@@ -1,13 +1,20 @@
 // Package holds knows how much mail is held and for whom, so that holding cannot
-// fill the disk. The queue itself is the truth; Set puts the counts right
-// whenever it was looked at.
+// fill the disk. Whose a message is, policy.RoomName says: an account's, or of one
+// that many share a site's or a text's. The queue itself is the truth; Set puts the
+// counts right whenever it was looked at.
+//
+// The trap: a sender may write as many texts as he likes. So all of them together
+// have half of the server's room at most.
 package holds
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"relayguard/policy"
 )
 
 // Caps bound what is held.
@@ -19,7 +26,7 @@ type Caps struct {
 	MinFreeInodes  int64
 }
 
-// Total is what is held of one account.
+// Total is what is held under one name.
 type Total struct{ Messages, Bytes int64 }
 
 // Room counts holds against their caps. It implements policy.HoldRoom. Safe for
@@ -30,7 +37,8 @@ type Room struct {
 	mu       sync.Mutex
 	accounts map[string]Total
 	all      Total
-	disk     bool // true: the disk takes no more
+	texts    int64 // messages of rooms of texts
+	disk     bool  // true: the disk takes no more
 }
 
 // NewRoom makes an empty room.
@@ -43,7 +51,8 @@ func NewRoom(c Caps) *Room {
 // SetCaps puts other caps into force.
 func (r *Room) SetCaps(c Caps) { r.caps.Store(&c) }
 
-// Full reports whether nothing more of the account may be held.
+// Full reports whether nothing more of the account may be held. Nothing is held of
+// "": it tells whether there is room at all.
 func (r *Room) Full(account string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -52,8 +61,13 @@ func (r *Room) Full(account string) bool {
 
 func (r *Room) full(account string) bool {
 	c, t := r.caps.Load(), r.accounts[account]
+	if ofText(account) && r.texts >= max(c.ServerMessages/2, 1) {
+		return true
+	}
 	return r.disk || r.all.Messages >= c.ServerMessages || t.Messages >= c.OriginMessages || t.Bytes >= c.OriginBytes
 }
+
+func ofText(name string) bool { return strings.HasPrefix(name, policy.TextRoom) }
 
 // Take reports whether one more message of the account may be held, and counts
 // it. The last that is held may be larger than the octets that are left: else
@@ -96,12 +110,15 @@ func (r *Room) add(account string, messages, bytes int64) {
 	}
 	r.all.Messages += t.Messages - was.Messages // the sum of all accounts, always
 	r.all.Bytes += t.Bytes - was.Bytes
+	if ofText(account) {
+		r.texts += t.Messages - was.Messages
+	}
 }
 
 // Set puts the counts right: what is held by account. The map stays the
 // caller's.
 func (r *Room) Set(accounts map[string]Total) {
-	all, sum := make(map[string]Total, len(accounts)), Total{}
+	all, sum, texts := make(map[string]Total, len(accounts)), Total{}, int64(0)
 	for account, t := range accounts {
 		if t.Messages <= 0 {
 			continue
@@ -110,10 +127,13 @@ func (r *Room) Set(accounts map[string]Total) {
 		all[account] = t
 		sum.Messages += t.Messages
 		sum.Bytes += t.Bytes
+		if ofText(account) {
+			texts += t.Messages
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.accounts, r.all = all, sum
+	r.accounts, r.all, r.texts = all, sum, texts
 }
 
 // Totals tells what is held in all.

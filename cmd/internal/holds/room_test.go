@@ -202,3 +202,28 @@ func TestOneSiteAtItsCapWhileOthersFlow(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A sender can write as many texts as he likes; each has room of its own, and all of
+// them leave half of the server's to those whose names nobody chooses.
+func TestTextsLeaveRoomForOthers(t *testing.T) {
+	r := holds.NewRoom(caps)
+	sum := 0
+	for i := range 10 {
+		sum += take(r, fmt.Sprintf("template:%d", i), 1)
+	}
+	if sum != 6 || !r.Full("template:10") || r.Full("") || take(r, "site:shop.example.jp", 1) != 5 {
+		t.Errorf("%d texts are held, want half of 12, and a site has room", sum)
+	}
+	r.Give("template:0", 1)
+	if !r.Take("template:10", 1) || r.Take("template:11", 1) {
+		t.Error("the room of one text is not another's")
+	}
+	r.Set(map[string]holds.Total{"template:0": {Messages: 5}, "template:1": {Messages: 1}})
+	if !r.Full("template:2") || r.Full("site:shop.example.jp") {
+		t.Error("Set forgets that texts share")
+	}
+	r.Set(nil)
+	if take(r, "template:0", 1) != 5 {
+		t.Error("an empty queue leaves no room for texts")
+	}
+}

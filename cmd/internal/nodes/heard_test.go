@@ -61,8 +61,12 @@ func TestWhenANodeWasHeard(t *testing.T) {
 	h.Note(now, "web1", true, -1, "")
 	h.Note(later, "web1", false, -1, "")
 	all := h.All([]string{"web2", "web1"})
-	if len(all) != 2 || all[0] != (nodes.Node{Name: "web1", Signed: now, Unsigned: later, Unknown: 1}) || all[1] != (nodes.Node{Name: "web2"}) {
+	if len(all) != 2 || all[0] != (nodes.Node{Name: "web1", Signed: now, Unsigned: later, Unknown: 1, Known: 1}) || all[1] != (nodes.Node{Name: "web2"}) {
 		t.Errorf("heard %+v", all)
+	}
+	h.Note(later, "web2", false, -1, "")
+	if signed, unsigned := h.Messages(); signed != 1 || unsigned != 2 {
+		t.Errorf("%d signed, %d unsigned", signed, unsigned)
 	}
 }
 

@@ -20,6 +20,8 @@ type Change struct {
 	Why  string
 
 	service string // what must be reloaded
+	open    bool   // it is ours, and the accounts of sites must be able to read it
+	shut    bool   // they cannot, now
 }
 
 // Changes reports whether there is something to do.
@@ -27,7 +29,7 @@ func (c Change) Changes() bool {
 	if c.Link != "" {
 		return !c.Old || c.Was != c.Link
 	}
-	return !c.Old || c.Was != c.Text
+	return !c.Old || c.Was != c.Text || c.shut
 }
 
 // look fills in what is there.
@@ -51,14 +53,14 @@ func (c Change) look() (Change, error) {
 	default:
 		var text []byte
 		text, err = os.ReadFile(c.Path)
-		c.Was = string(text)
+		c.Was, c.shut = string(text), c.open && info.Mode().Perm()&othersRead == 0
 	}
 	return c, err
 }
 
 // apply writes it so that readers see the old or the new.
 func (c Change) apply() error {
-	if err := os.MkdirAll(filepath.Dir(c.Path), 0o755); err != nil {
+	if err := makeDirs(filepath.Dir(c.Path)); err != nil {
 		return err
 	}
 	if c.Link != "" {
@@ -72,6 +74,9 @@ func (c Change) apply() error {
 	mode, uid, gid := fs.FileMode(0o644), -1, -1
 	if info, err := os.Lstat(c.Path); err == nil {
 		mode = info.Mode().Perm()
+		if c.open {
+			mode |= 0o444
+		}
 		if sys, ok := info.Sys().(*syscall.Stat_t); ok {
 			uid, gid = int(sys.Uid), int(sys.Gid)
 		}

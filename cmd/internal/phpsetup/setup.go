@@ -82,12 +82,21 @@ func (s *Setup) planWrapper() ([]Change, error) {
 	if err := trusted(s.Binary); err != nil {
 		return nil, err
 	}
+	if err := shut(s.Root, s.Binary, othersRead|othersPass); err != nil {
+		return nil, refuse("mail() would fail: %v", err)
+	}
 	if _, err := os.Stat(s.Settings.Sendmail); err != nil {
 		return nil, refuse("the MTA's program: %v", err)
 	}
+	if s.Settings != wrapper.Defaults() {
+		if err := shut(s.Root, filepath.Dir(s.settings()), othersPass); err != nil {
+			return nil, refuse("the wrapper would not find its settings: %v", err)
+		}
+	}
 	all := []Change{{Path: s.program(), Link: filepath.Base(s.Binary), Why: "The sendmail wrapper is relayguard by another name."}}
-	if now, err := wrapper.Load(s.settings()); err != nil || now != s.Settings {
-		all = slices.Insert(all, 0, Change{Path: s.settings(), Text: s.Settings.Text(), Why: "What the wrapper goes by, which does not read relayguard.toml."})
+	now, err := wrapper.Load(s.settings())
+	if err != nil || now != s.Settings || exists(s.settings()) && shut(s.Root, s.settings(), othersRead) != nil {
+		all = slices.Insert(all, 0, Change{Path: s.settings(), Text: s.Settings.Text(), open: true, Why: "What the wrapper goes by, which does not read relayguard.toml."})
 	}
 	return all, nil
 }
@@ -310,9 +319,12 @@ func (s *Setup) planPrepend(p php, chain string, former, basedir value, off []va
 		sum := sha256.Sum256([]byte(chain))
 		path = filepath.Join(s.share(), "prepend-"+hex.EncodeToString(sum[:4])+".php")
 	}
-	files = []Change{{Path: path, Text: string(wordpress.PrependWith(chain, s.siteMap())), Part: "(PHP, " + version(chain) + ")\n", Why: "Signs where a mail is from, whatever software of the site sends it."}}
+	if err := shut(s.Root, s.share(), othersPass); err != nil {
+		return nil, nil, refuse("the prepend could not be read, and every page would fail: %v", err)
+	}
+	files = []Change{{Path: path, open: true, Text: string(wordpress.PrependWith(chain, s.siteMap())), Part: "(PHP, " + version(chain) + ")\n", Why: "Signs where a mail is from, whatever software of the site sends it."}}
 	if !exists(s.siteMap()) {
-		files = append(files, Change{Path: s.siteMap(), Text: string(wordpress.SiteMap(nil)), Why: "Where the prepend finds the keys of sites that are no WordPress."})
+		files = append(files, Change{Path: s.siteMap(), open: true, Text: string(wordpress.SiteMap(nil)), Why: "Where the prepend looks for keys that are not below wp-content; empty."})
 	}
 	quoted, err := quote(path)
 	if err != nil {

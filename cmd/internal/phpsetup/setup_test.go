@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ func newMachine(t *testing.T, files map[string]string) *machine {
 	m := &machine{t, Setup{Root: root, Binary: root + "/usr/local/sbin/relayguard",
 		Settings: wrapper.Settings{Sendmail: root + "/usr/sbin/sendmail", Socket: "/run/relayguard-call/socket", Timeout: time.Second}}}
 	m.write("/usr/local/sbin/relayguard", "")
+	m.mode("/usr/local/sbin/relayguard", 0o755)
 	m.write("/usr/sbin/sendmail", "")
 	for path, text := range files {
 		m.write(path, strings.ReplaceAll(text, "@", root))
@@ -50,6 +52,13 @@ func (m *machine) write(path, text string) {
 		m.t.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) mode(path string, mode os.FileMode) {
+	m.t.Helper()
+	if err := os.Chmod(m.Root+path, mode); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -189,14 +198,12 @@ func TestPoolGetsBothPiecesAndIsAsBeforeAfterwards(t *testing.T) {
 	if i := slices.IndexFunc(r.Places, func(p Place) bool { return p.Pool == m.Pool }); err != nil || i < 0 || !r.Places[i].Wrapper || !r.Places[i].Prepend || r.Places[i].Note != "" {
 		t.Errorf("status %+v, %v", r, err)
 	}
-	if _, err := m.Remove(false); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := m.Remove(true); err != nil {
-		t.Fatal(err)
+	for n, early := range []bool{true, false} { // the first changes settings, which PHP has yet to read
+		if out, err := m.Remove(true); err != nil || (out.Early != "") != early || len(out.Kept) > 0 != early {
+			t.Fatalf("%d: %+v, %v", n, out, err)
+		}
 	}
 	left := m.files()
-	delete(left, "/etc/relayguard/php-sites.php") // knows where sites' keys are
 	before["/etc/php/8.2/fpm/pool.d/shop.conf"] += "\n"
 	if !maps.Equal(left, before) {
 		t.Errorf("left: %q", left)
@@ -251,9 +258,21 @@ func TestWhatCannotBeSetUpIsRefusedBeforeAnythingChanges(t *testing.T) {
 			m.Wrapper = true
 			m.write("/etc/php/8.2/cli/php.ini", "sendmail_path = '"+m.Root+"/usr/sbin/sendmail -t -F \"a\"'\n")
 		}, "within quotes"},
-		"no MTA":           {func(m *machine) { m.Wrapper, m.Settings.Sendmail = true, "/nonexistent" }, "the MTA's program"},
-		"broken block":     {func(m *machine) { shop(m); m.write("/etc/php/8.2/fpm/pool.d/shop.conf", blockBegin+"\n") }, "take it out by hand"},
-		"a file as a link": {func(m *machine) { m.Wrapper = true; m.write("/usr/local/sbin/relayguard-sendmail", "") }, "no symbolic link"},
+		"no MTA":             {func(m *machine) { m.Wrapper, m.Settings.Sendmail = true, "/nonexistent" }, "the MTA's program"},
+		"broken block":       {func(m *machine) { shop(m); m.write("/etc/php/8.2/fpm/pool.d/shop.conf", blockBegin+"\n") }, "take it out by hand"},
+		"a file as a link":   {func(m *machine) { m.Wrapper = true; m.write("/usr/local/sbin/relayguard-sendmail", "") }, "no symbolic link"},
+		"not for others":     {func(m *machine) { m.Wrapper = true; m.mode("/usr/local/sbin/relayguard", 0o750) }, "chmod a+rx " + "@/usr/local/sbin/relayguard"},
+		"way to the program": {func(m *machine) { m.Wrapper = true; m.mode("/usr/local/sbin", 0o700) }, "mail() would fail: @/usr/local/sbin has mode 0700"},
+		"way to the settings": {func(m *machine) {
+			m.Wrapper = true
+			m.write("/etc/relayguard/x", "")
+			m.mode("/etc/relayguard", 0o750)
+		}, "chmod a+rx @/etc/relayguard"},
+		"way to the prepend": {func(m *machine) {
+			shop(m)
+			m.write("/usr/local/share/x", "")
+			m.mode("/usr/local/share", 0o750)
+		}, "every page would fail: @/usr/local/share has mode 0750"},
 		"everybody's": {func(m *machine) {
 			m.Wrapper = true
 			if err := os.Chmod(m.Binary, 0o777); err != nil {
@@ -266,7 +285,7 @@ func TestWhatCannotBeSetUpIsRefusedBeforeAnythingChanges(t *testing.T) {
 			c.change(m)
 			before := m.files()
 			plan, err := m.Plan()
-			if err == nil || !strings.Contains(err.Error(), c.says) {
+			if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), m.Root, "@"), c.says) {
 				t.Errorf("got %d changes, %v, want %q", len(plan), err, c.says)
 			}
 			if err != nil && !errors.Is(err, ErrUsage) && !errors.Is(err, ErrUntrusted) && !strings.Contains(c.says, "link") {
@@ -297,6 +316,103 @@ func TestStatusSaysWhatIsWrong(t *testing.T) {
 	}
 	if r, err := m.Status(); err != nil || !strings.Contains(r.Problem, "mail() fails") {
 		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// A umask of the admin's keeps nobody from what is installed.
+func TestWhatIsInstalledCanBeReadWhateverTheUmask(t *testing.T) {
+	m := newMachine(t, debian())
+	defer syscall.Umask(syscall.Umask(0o077))
+	m.Wrapper, m.Prepend, m.Pool = true, true, m.Root+"/etc/php/8.2/fpm/pool.d/shop.conf"
+	m.apply()
+	for path, mode := range map[string]os.FileMode{
+		m.share(): 0o755, m.share() + "/prepend.php": 0o644, filepath.Dir(m.siteMap()): 0o755, m.siteMap(): 0o644, m.settings(): 0o644,
+	} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v, want mode %o", path, info, err, mode)
+		}
+	}
+	if r, err := m.Status(); err != nil || r.Problem != "" {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestStatusSaysWhatSitesCannotRead(t *testing.T) {
+	for path, says := range map[string]string{
+		"/usr/local/share/relayguard/prepend.php": "every page fails: ",
+		"/usr/local/share/relayguard":             "every page fails: ",
+		"/etc/relayguard/sendmail.conf":           "goes by its defaults: ",
+		"/etc/relayguard":                         "goes by its defaults: ",
+		"/usr/local/sbin/relayguard":              "mail() fails: ",
+		"/usr/local/sbin":                         "mail() fails: ",
+	} {
+		m := newMachine(t, debian())
+		m.Wrapper, m.Prepend, m.Pool = true, true, m.Root+"/etc/php/8.2/fpm/pool.d/shop.conf"
+		m.apply()
+		m.mode(path, 0o700)
+		r, err := m.Status()
+		said := r.Problem
+		for _, p := range r.Places {
+			said += p.Note
+		}
+		if err != nil || !strings.Contains(said, says+m.Root+path) || !strings.Contains(said, "chmod") {
+			t.Errorf("%s: got %+v, %v", path, r, err)
+		}
+		if strings.HasSuffix(path, ".php") || strings.HasSuffix(path, ".conf") { // ours: install mends it
+			m.apply()
+			if info, err := os.Stat(m.Root + path); err != nil || info.Mode().Perm() != 0o744 {
+				t.Errorf("%s: %v, %v", path, info, err)
+			}
+		}
+	}
+}
+
+func TestAMapThatHasSitesStays(t *testing.T) {
+	m := newMachine(t, debian())
+	m.Prepend, m.Pool = true, m.Root+"/etc/php/8.2/fpm/pool.d/shop.conf"
+	m.apply()
+	text := m.files()["/etc/relayguard/php-sites.php"]
+	m.write("/etc/relayguard/php-sites.php", strings.Replace(text, "\n);", "\n\t'/srv/app' => '/etc/keys/app.php',\n);", 1))
+	for range 2 {
+		if _, err := m.Remove(true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := m.files(); left["/etc/relayguard/php-sites.php"] == "" || left["/usr/local/share/relayguard/prepend.php"] != "" {
+		t.Errorf("left %q", left)
+	}
+}
+
+// Workers of php-fpm that began before the settings changed still have the old
+// ones. Its master stays the same process when it is reloaded.
+func TestFilesStayWhileAnOldWorkerRuns(t *testing.T) {
+	m := newMachine(t, debian())
+	m.Wrapper = true
+	m.apply()
+	if _, err := m.Remove(false); err != nil {
+		t.Fatal(err)
+	}
+	conf := m.etc() + "/8.2/fpm/conf.d"
+	changed := time.Unix(1_800_000_000, 0)
+	for _, path := range []string{conf, m.etc() + "/8.2/fpm/pool.d/shop.conf", m.etc() + "/8.2/fpm/pool.d/several.conf"} {
+		if err := os.Chtimes(path, changed, changed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.write("/proc/stat", "cpu 1 2 3\nbtime 1799999000\n")
+	process := func(pid, parent int, name string, seconds int) {
+		m.write(fmt.Sprintf("/proc/%d/stat", pid), fmt.Sprintf("%d (%s) S %d %s %d 0\n", pid, name, parent, strings.Repeat("0 ", 16)+"0", 100*seconds))
+	}
+	process(10, 1, "php-fpm8.2", 5)
+	process(11, 10, "php-fpm8.2", 6)
+	process(12, 1, "a) b (c", 6)
+	out, err := m.Remove(true)
+	if err != nil || !strings.Contains(out.Early, "php-fpm8.2, process 11,") || len(out.Kept) != 2 || len(out.Files) != 0 {
+		t.Fatalf("got %+v, %v", out, err)
+	}
+	process(11, 10, "php-fpm8.2", 1001) // reloaded
+	if out, err = m.Remove(true); err != nil || out.Early != "" || len(out.Files) != 2 {
+		t.Fatalf("got %+v, %v", out, err)
 	}
 }
 
@@ -339,6 +455,18 @@ func TestRealPHPFPMRunsThePrependWhateverTheSiteSays(t *testing.T) {
 	if !strings.Contains(out, want) {
 		t.Errorf("got %q, want %q", out, want)
 	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("11 (php-fpm8.2) S 10 10 10 0 -1 4194624 1 0 0 0 0 0 0 0 20 0 1 0 600 0 0\n")
+	f.Add("12 (a) b (c) S 1")
+	f.Add(")(")
+	f.Fuzz(func(t *testing.T, text string) {
+		one, ok := parseStat(text)
+		if ok && !strings.Contains(text, "("+one.name+")") {
+			t.Fatalf("got %+v of %q", one, text)
+		}
+	})
 }
 
 func FuzzPool(f *testing.F) {

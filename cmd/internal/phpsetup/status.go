@@ -66,14 +66,29 @@ func (s *Setup) Status() (Report, error) {
 			r.Wrappers++
 		}
 	}
-	_, err = wrapper.Load(s.settings())
+	r.Problem = s.problem(r.Wrappers > 0)
+	return r, nil
+}
+
+// problem is what is wrong with the wrapper itself.
+func (s *Setup) problem(used bool) string {
+	now, err := wrapper.Load(s.settings())
+	unread := shut(s.Root, s.settings(), othersRead)
 	switch {
 	case err != nil:
-		r.Problem = err.Error() + "; it goes by its defaults"
-	case r.Wrappers > 0 && !exists(s.program()):
-		r.Problem = s.program() + " is not there: mail() fails; put it back: relayguard php install --apply"
+		return err.Error() + "; it goes by its defaults"
+	case !used:
+		return ""
+	case !exists(s.program()):
+		return s.program() + " is not there: mail() fails; put it back: relayguard php install --apply"
 	}
-	return r, nil
+	if err := shut(s.Root, s.program(), othersRead|othersPass); err != nil {
+		return "mail() fails: " + err.Error()
+	}
+	if exists(s.settings()) && now != wrapper.Defaults() && unread != nil {
+		return "the wrapper goes by its defaults: " + unread.Error()
+	}
+	return ""
 }
 
 // readPoolValues reads a pool with our block, which has the last word.
@@ -91,17 +106,31 @@ func (s *Setup) place(p php, pool string, v values) Place {
 	out.Wrapper = name == s.program()
 	prepend := v["auto_prepend_file"].text
 	out.Prepend = prepend != "" && filepath.Dir(prepend) == s.share()
+	unread := shut(s.Root, prepend, othersRead)
 	switch {
 	case pool == "" && exists(p.own()) && !out.Wrapper:
 		out.Note = v["sendmail_path"].file + " comes after relayguard's file, and has the last word"
 	case out.Prepend && !exists(prepend):
 		out.Note = prepend + " is not there: every page fails"
+	case out.Prepend && unread != nil:
+		out.Note = "every page fails: " + unread.Error()
 	case out.Prepend && !sameText(prepend, s.siteMap()):
 		out.Note = "the prepend is of another version; renew it: relayguard php install --prepend --pool " + pool + " --apply"
+	case out.Prepend && s.mapShut() != nil:
+		out.Note = "keys of sites are not found: " + s.mapShut().Error()
 	case !out.Wrapper && name != firstWord(standardPath) && !sameFile(name, s.Settings.Sendmail):
 		out.Note = "a program of its own"
 	}
 	return out
+}
+
+// mapShut says what keeps sites from a map that has a site in it.
+func (s *Setup) mapShut() error {
+	text, err := os.ReadFile(s.siteMap())
+	if err != nil || wordpress.IsEmptySiteMap(text) {
+		return nil
+	}
+	return shut(s.Root, s.siteMap(), othersRead)
 }
 
 // sameText reports whether a prepend is what this version writes, whatever it

@@ -30,7 +30,7 @@ type Settings struct {
 
 // Defaults are the settings without a file.
 func Defaults() Settings {
-	return Settings{"/usr/sbin/sendmail", "/run/relayguard-call/socket", time.Second}
+	return Settings{"/usr/sbin/sendmail", "/run/relayguard-call/socket", 300 * time.Millisecond}
 }
 
 // Load reads the settings. A file that is not there means the defaults. One that

@@ -12,12 +12,21 @@ type Installed struct {
 	Changed []string // files, below the document root's directory "wp-content"
 }
 
-// Install puts plugin and key into a site, or brings them up to date. A key that
-// is there stays unless renew. Nothing of anybody else's is overwritten. It may
-// fail half done; run again it does the rest.
-func (p *Place) Install(ctx context.Context, h Hand, site string, renew bool) (Installed, error) {
+// Keys says what Install does with a key that is there.
+type Keys int
+
+// What Install does with a key.
+const (
+	SameKey    Keys = iota // it stays, in a file that is brought up to date
+	AnotherKey             // a new one takes its place
+	SameFile               // the file stays as it is: it may be another site's
+)
+
+// Install puts plugin and key into a site, or brings them up to date. Nothing of
+// anybody else's is overwritten. It may fail half done; run again it does the rest.
+func (p *Place) Install(ctx context.Context, h Hand, site string, keys Keys) (Installed, error) {
 	key := NewKey()
-	r, err := h.work(ctx, p, order{Act: "install", Site: site, Key: key.Secret, KeyID: key.ID, Renew: renew})
+	r, err := h.work(ctx, p, order{Act: "install", Site: site, Key: key.Secret, KeyID: key.ID, Renew: keys == AnotherKey, Keep: keys == SameFile})
 	if r == nil || err != nil {
 		return Installed{}, err
 	}

@@ -84,20 +84,20 @@ func TestInstallStatusAndRemove(t *testing.T) {
 	if err != nil || s.Plugin != wordpress.Missing || s.Key != wordpress.Missing {
 		t.Errorf("status %+v, %v", s, err)
 	}
-	first, err := p.Install(t.Context(), hand, "shop.example.jp", false)
+	first, err := p.Install(t.Context(), hand, "shop.example.jp", wordpress.SameKey)
 	if err != nil || len(first.Changed) != 2 {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	wantFile(t, filepath.Join(p.Content, wordpress.MustUsePath), 0o444)
 	wantFile(t, filepath.Join(p.Content, wordpress.KeyPath), 0o400)
-	again, err := p.Install(t.Context(), hand, "shop.example.jp", false)
+	again, err := p.Install(t.Context(), hand, "shop.example.jp", wordpress.SameKey)
 	if err != nil || len(again.Changed) != 0 || again.Key.ID != first.Key.ID || !bytes.Equal(again.Key.Secret, first.Key.Secret) {
 		t.Errorf("again: %+v, %v", again, err)
 	}
 	if s, err = p.Status(t.Context(), hand); err != nil || s.Plugin != wordpress.Current || s.Key != wordpress.Current || s.KeyID != first.Key.ID || len(s.Remarks) > 0 {
 		t.Errorf("status %+v, %v", s, err)
 	}
-	renewed, err := p.Install(t.Context(), hand, "shop.example.jp", true)
+	renewed, err := p.Install(t.Context(), hand, "shop.example.jp", wordpress.AnotherKey)
 	if err != nil || renewed.Key.ID == first.Key.ID || !slices.Equal(renewed.Changed, []string{"wp-content/" + wordpress.KeyPath}) {
 		t.Errorf("with a new key: %+v, %v", renewed, err)
 	}
@@ -153,7 +153,7 @@ func TestNothingIsWrittenThroughLinksNorOverOthersFiles(t *testing.T) {
 			given(t, root)
 			before := listing(t, root)
 			p := find(t, root, "", "")
-			if _, err := p.Install(t.Context(), hand, "shop.example.jp", false); err == nil || !strings.Contains(err.Error(), c.says) {
+			if _, err := p.Install(t.Context(), hand, "shop.example.jp", wordpress.SameKey); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("install: %v, want %q", err, c.says)
 			}
 			p.Remove(t.Context(), hand)
@@ -234,7 +234,7 @@ func TestSwappedDirectoriesGiveNobodyARootWrite(t *testing.T) {
 	}()
 	p := find(t, root, "", "")
 	for range 25 {
-		p.Install(t.Context(), hand, "shop.example.jp", true)
+		p.Install(t.Context(), hand, "shop.example.jp", wordpress.AnotherKey)
 		p.Remove(t.Context(), hand)
 	}
 	close(stop)
@@ -267,7 +267,7 @@ func TestWhereTheSiteMayNotWriteNothingIsWritten(t *testing.T) {
 	root := newSite(t)
 	os.Chown(root+"/wp-content", 0, 0)
 	p := find(t, root, "", "nobody")
-	if _, err := p.Install(t.Context(), hand, "shop.example.jp", false); err == nil || !strings.Contains(err.Error(), "permission denied") {
+	if _, err := p.Install(t.Context(), hand, "shop.example.jp", wordpress.SameKey); err == nil || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("install: %v", err)
 	}
 	if _, err := os.Lstat(root + "/wp-content/mu-plugins"); err == nil {
@@ -307,7 +307,7 @@ func TestAChildThatLiesHarmsNobody(t *testing.T) {
 		"a report of it": `echo '{"error":"no"}'`,
 	} {
 		lying := wordpress.Hand{"/bin/sh", "-c", script}
-		if got, err := p.Install(t.Context(), lying, "shop.example.jp", false); err == nil {
+		if got, err := p.Install(t.Context(), lying, "shop.example.jp", wordpress.SameKey); err == nil {
 			t.Errorf("%s: install says %+v", name, got)
 		}
 		if s, err := p.Status(t.Context(), lying); err == nil && (s.Plugin == wordpress.Current || s.KeyID != "") {
@@ -319,7 +319,7 @@ func TestAChildThatLiesHarmsNobody(t *testing.T) {
 func TestStatusTellsOldForeignAndOpenFiles(t *testing.T) {
 	root := newSite(t)
 	p := find(t, root, "", "")
-	if _, err := p.Install(t.Context(), hand, "shop.example.jp", false); err != nil {
+	if _, err := p.Install(t.Context(), hand, "shop.example.jp", wordpress.SameKey); err != nil {
 		t.Fatal(err)
 	}
 	plugin, key := filepath.Join(p.Content, wordpress.MustUsePath), filepath.Join(p.Content, wordpress.KeyPath)
@@ -385,6 +385,30 @@ func TestFindSaysWhatIsNoSite(t *testing.T) {
 	}
 	if _, err := wordpress.Find(root, "", "no-such-account"); err == nil || !strings.Contains(err.Error(), "no such account") {
 		t.Errorf("--user no-such-account: %v", err)
+	}
+}
+
+// A site must not lead root to another's directory.
+func TestADocumentRootThatIsASitesLinkIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		missing(t, "needs root, to give links away")
+	}
+	root := newSite(t)
+	at := filepath.Join(openDir(t), "www")
+	link(t, root, at)
+	for _, path := range []string{at, at + "/", at + "/."} {
+		if err := os.Lchown(at, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := wordpress.Find(path, "", ""); err == nil || !strings.Contains(err.Error(), "symbolic link of uid") {
+			t.Errorf("%s: %v", path, err)
+		}
+		if err := os.Lchown(at, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if p := find(t, path, "", ""); p.Root != root {
+			t.Errorf("root's link: found %s", p.Root)
+		}
 	}
 }
 

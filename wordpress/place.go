@@ -37,10 +37,13 @@ func (p *Place) Close() { p.content.close() }
 // Find looks at a document root. Content is the directory wp-content if it is
 // not in its usual place, account the site's if it is not the owner of
 // wp-config.php; both may be empty. The paths may have links, for the admin names
-// them; what lies below the root may not.
+// them, but the root itself is no link of a site's; what lies below it may have none.
 func Find(root, content, account string) (*Place, error) {
 	p := &Place{}
-	var err error
+	err := ownLink(root)
+	if err != nil {
+		return nil, err
+	}
 	if p.Root, err = real(root); err != nil {
 		return nil, fmt.Errorf("document root %s: %w", root, err)
 	}
@@ -64,6 +67,22 @@ func Find(root, content, account string) (*Place, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// ownLink refuses a document root that is a symbolic link of somebody else's than
+// root's or our own: a site that makes one in place of its directory would have us
+// work on another site.
+func ownLink(name string) error {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return err
+	}
+	var stat unix.Stat_t
+	if err := unix.Lstat(abs, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFLNK || stat.Uid == 0 || int(stat.Uid) == os.Geteuid() {
+		return nil // what is not there is found out next
+	}
+	to, _ := os.Readlink(abs)
+	return fmt.Errorf("document root %s is a symbolic link of uid %d's, to %q, which may lead to another's site; name the directory itself, or give the link to root (chown -h root)", abs, stat.Uid, to)
 }
 
 // real is an absolute path without links.

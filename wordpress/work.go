@@ -35,6 +35,7 @@ type order struct {
 	Key   []byte `json:"key,omitempty"` // a new one
 	KeyID string `json:"key_id,omitempty"`
 	Renew bool   `json:"renew,omitempty"` // a key that is there is replaced
+	Keep  bool   `json:"keep,omitempty"`  // the file of a key that is there stays as it is
 }
 
 // report is what the child found or did: the site's word.
@@ -107,6 +108,10 @@ func (o *order) installKey(keys *tree, r *report) error {
 	if old != nil && !o.Renew {
 		if k, ok := ParseKey(old.text); ok && int(old.stat.Uid) == o.UID {
 			key = k
+			if o.Keep {
+				r.KeyID, r.Secret = key.ID, key.Secret
+				return nil
+			}
 		}
 	}
 	r.KeyID, r.Secret = key.ID, key.Secret

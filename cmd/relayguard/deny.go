@@ -206,7 +206,7 @@ func newSwitchList(kind policy.SwitchKind) *cobra.Command {
 			case err != nil:
 				return err
 			case asJSON:
-				return shown(render.JSON(cmd.OutOrStdout(), slices.Concat([]policy.Switch{}, all)))
+				return shown(render.JSON(cmd.OutOrStdout(), append([]policy.Switch{}, all...)))
 			case len(all) == 0:
 				remark(cmd, "there is none")
 				return nil

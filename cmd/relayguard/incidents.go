@@ -44,7 +44,7 @@ Exit status: 0; 2 usage; 3 cannot tell.`),
 			out, page := cmd.OutOrStdout(), render.PageOf(cmd.OutOrStdout())
 			switch {
 			case asJSON:
-				err = render.JSON(out, slices.Concat([]incident.Incident{}, found))
+				err = render.JSON(out, append([]incident.Incident{}, found...))
 			case len(found) == 0:
 				remark(cmd, "there is none")
 			default:

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +54,7 @@ Exit status: 0; 2 usage; 3 cannot tell.`),
 			out, page := cmd.OutOrStdout(), render.PageOf(cmd.OutOrStdout())
 			switch {
 			case asJSON:
-				err = render.JSON(out, slices.Concat([]action{}, all))
+				err = render.JSON(out, append([]action{}, all...))
 			case len(all) == 0:
 				remark(cmd, "nobody did anything yet")
 			default:

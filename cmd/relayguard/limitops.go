@@ -52,7 +52,7 @@ func (s *state) limitOperations(m *control.Mux) {
 		return s.given(ctx, err, sw)
 	})
 	control.Handle(m, "GET /v1/held/lines", control.Read, func(context.Context, *http.Request, control.Peer, nothing) ([]desk.Line, error) {
-		return slices.Concat([]desk.Line{}, s.desk.Lines(time.Now())), nil
+		return append([]desk.Line{}, s.desk.Lines(time.Now())...), nil
 	})
 	control.Handle(m, "POST /v1/held/pace", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o paceOrder) ([]given, error) {
 		all, err := s.pace(time.Now(), byPeer(p), o)

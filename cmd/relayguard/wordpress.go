@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -41,8 +44,10 @@ func (p *place) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.content, "content", "", "`directory` wp-content, if it is not in PATH")
 }
 
-func (p *place) find(cmd *cobra.Command, path string) (*wordpress.Place, error) {
-	found, err := wordpress.Find(path, p.content, p.account)
+// find looks at a site, as it is registered where the command line says nothing
+// else.
+func (p *place) find(cmd *cobra.Command, known *register, path string) (*wordpress.Place, error) {
+	found, err := p.look(known, path)
 	switch {
 	case errors.Is(err, os.ErrPermission):
 		return nil, &exitError{exitCannotTell, &escapedError{err}}
@@ -50,6 +55,45 @@ func (p *place) find(cmd *cobra.Command, path string) (*wordpress.Place, error) 
 		return nil, usage(cmd, "%s", render.Escape(err.Error()))
 	}
 	return found, nil
+}
+
+// look is find without words for people. A site is registered with a content
+// directory if it was installed with --content or --user: then its account, too, is
+// the one that is registered, as long as there is such a one.
+func (p *place) look(known *register, path string) (*wordpress.Place, error) {
+	site, registered := known.at(rootOf(path))
+	if !registered || site.Content == "" {
+		return wordpress.Find(path, p.content, p.account)
+	}
+	content := cmp.Or(p.content, site.Content)
+	if p.account != "" {
+		return wordpress.Find(path, content, p.account)
+	}
+	found, err := wordpress.Find(path, content, strconv.Itoa(site.UID))
+	if err == nil {
+		found.By = "as it is registered"
+		return found, nil
+	}
+	if owned, ownedErr := wordpress.Find(path, content, ""); ownedErr == nil {
+		return owned, nil
+	}
+	return nil, err
+}
+
+// rootOf is what a directory is registered as: absolute, without links. What is
+// gone has none left.
+func rootOf(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real
+	}
+	if above, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		return filepath.Join(above, filepath.Base(abs))
+	}
+	return abs
 }
 
 // register is what the daemon knows of sites. It may be away: then err says so,
@@ -74,6 +118,16 @@ func (r *register) at(root string) (sites.Info, bool) {
 	return sites.Info{}, false
 }
 
+// named is the site that is called so.
+func (r *register) named(name string) (sites.Info, bool) {
+	for _, s := range r.all {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return sites.Info{}, false
+}
+
 // name decides what the site is called: as it is registered, as it was asked, or
 // by its directory.
 func (r *register) name(cmd *cobra.Command, p *wordpress.Place, asked string) (name, by string, err error) {
@@ -89,12 +143,10 @@ func (r *register) name(cmd *cobra.Command, p *wordpress.Place, asked string) (n
 		return "", "", usage(cmd, "%v; say --site NAME", err)
 	}
 	if registered && known.Name != name {
-		return "", "", usage(cmd, "%s is registered as %s; first: relayguard wordpress remove %s", p.Root, known.Name, shellWord(p.Root, "PATH"))
+		return "", "", usage(cmd, "%s is registered as %s; first: relayguard wordpress remove %s", render.Escape(p.Root), render.Escape(known.Name), shellWord(p.Root, "PATH"))
 	}
-	for _, s := range r.all {
-		if s.Name == name && s.Root != p.Root {
-			return "", "", usage(cmd, "site %s is registered with %s; say --site with another name, or remove that first", name, where(s))
-		}
+	if s, taken := r.named(name); taken && s.Root != p.Root {
+		return "", "", usage(cmd, "site %s is registered with %s; say --site with another name, or first: relayguard wordpress remove %s", name, render.Escape(where(s)), name)
 	}
 	return name, by, nil
 }
@@ -136,6 +188,11 @@ The account is the owner of wp-config.php; PHP must run as it. Where all sites r
 one account each can read the other's key: then say --user with that account, and
 do not rely on what is signed.
 
+A copy of a site has the key of the original, which cannot be the key of both: for the
+copy say --new-key.
+
+What --content and --user said is registered, and need not be said again.
+
 If the daemon does not run the files are put in place and nothing is registered:
 mail goes, unattributed. Run the same again when it does.
 
@@ -144,17 +201,23 @@ is not allowed.`),
 		Example: "  relayguard wordpress install /srv/www/shop.example.jp\n  relayguard wordpress install /home/taro/public_html --site shop.example.jp --user taro",
 		Args:    exactly("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := at.find(cmd, args[0])
+			known := askRegister(cmd)
+			p, err := at.find(cmd, &known, args[0])
 			if err != nil {
 				return err
 			}
 			defer p.Close()
-			known := askRegister(cmd)
-			name, by, err := known.name(cmd, p, site)
-			if err != nil {
+			i := installation{Place: p, known: &known}
+			if s, _ := known.at(p.Root); at != (place{}) || s.Content != "" {
+				i.content = p.Content
+			}
+			if i.name, i.by, err = known.name(cmd, p, site); err != nil {
 				return err
 			}
-			return install(cmd, p, &known, name, by, renew)
+			if i.keys, err = i.whichKey(cmd, renew); err != nil {
+				return err
+			}
+			return i.run(cmd)
 		},
 	}
 	cmd.Flags().StringVar(&site, "site", "", "what the site is called: its host `name`")
@@ -163,19 +226,52 @@ is not allowed.`),
 	return cmd
 }
 
-func install(cmd *cobra.Command, p *wordpress.Place, known *register, name, by string, renew bool) error {
-	done, err := p.Install(cmd.Context(), siteHand, name, renew)
-	if err != nil {
-		return &exitError{exitCannotTell, &escapedError{fmt.Errorf("install into %s as %s: %w", p.Root, p.Account, err)}}
+// installation is what install does.
+type installation struct {
+	*wordpress.Place
+	known    *register
+	name, by string
+	content  string // to be registered
+	keys     wordpress.Keys
+}
+
+// whichKey finds out whether the key that is there is another site's: then nothing
+// is written. While the daemon cannot be asked, its file stays as it is.
+func (i *installation) whichKey(cmd *cobra.Command, renew bool) (wordpress.Keys, error) {
+	switch {
+	case renew:
+		return wordpress.AnotherKey, nil
+	case i.known.err != nil:
+		return wordpress.SameFile, nil
 	}
-	err = known.err
+	now, err := i.Status(cmd.Context(), siteHand)
+	if err != nil {
+		return wordpress.SameKey, nil // install says what is wrong
+	}
+	for _, s := range i.known.all {
+		if s.KeyID == now.KeyID && s.Name != i.name {
+			return 0, usage(cmd, "the key in %s is that of site %s (%s), of which this seems to be a copy; --new-key makes one for %s", render.Escape(i.Content), render.Escape(s.Name), render.Escape(where(s)), i.name)
+		}
+	}
+	return wordpress.SameKey, nil
+}
+
+func (i *installation) run(cmd *cobra.Command) error {
+	done, err := i.Install(cmd.Context(), siteHand, i.name, i.keys)
+	if err != nil {
+		return &exitError{exitCannotTell, &escapedError{fmt.Errorf("install into %s as %s: %w", i.Root, i.Account, err)}}
+	}
+	err = i.known.err
 	if err == nil {
-		_, err = post[sites.Info](cmd, "/v1/sites", sites.Registration{Name: name, UID: p.UID, KeyID: done.Key.ID, Key: done.Key.Secret, Root: p.Root})
+		_, err = post[sites.Info](cmd, "/v1/sites", sites.Registration{Name: i.name, UID: i.UID, KeyID: done.Key.ID, Key: done.Key.Secret, Root: i.Root, Content: i.content})
 	}
 	l := pairList{}
-	l.add("site", "%s (%s)", name, by)
-	l.add("account", "%s (%s)", p.Account, p.By)
-	l.add("root", "%s", p.Root)
+	l.add("site", "%s (%s)", i.name, i.by)
+	l.add("account", "%s (%s)", i.Account, i.By)
+	l.add("root", "%s", i.Root)
+	if i.content != "" {
+		l.add("content", "%s", i.content)
+	}
 	l.add("files", "%s", changed(done.Changed, "written", "as they were"))
 	registered := "yes, key " + done.Key.ID
 	if err != nil {
@@ -185,11 +281,15 @@ func install(cmd *cobra.Command, p *wordpress.Place, known *register, name, by s
 	if pageErr := render.PageOf(cmd.OutOrStdout()).Pairs(cmd.OutOrStdout(), l); pageErr != nil {
 		return &exitError{exitCannotTell, pageErr}
 	}
-	if others := known.neighbours(name, p.UID); len(others) > 0 {
-		remark(cmd, "account %s also runs %s: these sites can read each other's keys", p.Account, some(others))
+	if others := i.known.neighbours(i.name, i.UID); len(others) > 0 {
+		remark(cmd, "account %s also runs %s: these sites can read each other's keys", i.Account, some(others))
 	}
 	if err != nil {
-		remark(cmd, "the site signs its mail, but the daemon does not know its key: the mail counts as unattributed until this command was run again")
+		why := "the daemon did not take its key"
+		if i.known.err != nil {
+			why = "the daemon does not know its key"
+		}
+		remark(cmd, "the site signs its mail, but %s: the mail counts as unattributed until this command was run again", why)
 		return &exitError{exitCannotTell, err}
 	}
 	return nil
@@ -214,12 +314,13 @@ func changed(files []string, done, none string) string {
 func newWordPressRemove() *cobra.Command {
 	var at place
 	cmd := &cobra.Command{
-		Use:   "remove PATH",
+		Use:   "remove PATH|SITE",
 		Short: "take the must-use plugin and the key out of a site, and forget it",
 		Long: strings.TrimSpace(`
 Takes out what install put into the WordPress at PATH and nothing else, then makes
 the daemon forget the site's key. What is no file of relayguard's stays, and is
-named. If PATH is gone the site is only forgotten.
+named. If PATH is gone the site is only forgotten. In place of PATH the name can be
+said under which a site is registered.
 
 Exit status: 0; 1 something of another's stayed; 2 usage; 3 something could not be
 done, or is not allowed.`),
@@ -227,44 +328,56 @@ done, or is not allowed.`),
 		Args:    exactly("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			known := askRegister(cmd)
-			root, gone := missing(args[0])
+			root, site, gone := known.meant(args[0])
 			done := wordpress.Removed{}
 			if !gone {
-				p, err := at.find(cmd, args[0])
+				p, err := at.find(cmd, &known, root)
 				if err != nil {
 					return err
 				}
 				defer p.Close()
 				root = p.Root
+				site, _ = known.at(root)
 				if done, err = p.Remove(cmd.Context(), siteHand); err != nil {
 					return &exitError{exitCannotTell, &escapedError{fmt.Errorf("remove from %s as %s: %w", p.Root, p.Account, err)}}
 				}
 			}
-			return forget(cmd, &known, root, gone, done)
+			if gone && known.err == nil && site.Name == "" {
+				return usage(cmd, "%s is no directory, and no site is registered there or called so", render.Escape(root))
+			}
+			return forget(cmd, &known, root, site, done)
 		},
 	}
 	at.flags(cmd)
 	return cmd
 }
 
-// missing reports whether there is no such directory any more, and what it would
-// be registered as.
-func missing(path string) (root string, gone bool) {
-	_, err := os.Lstat(path)
-	return strings.TrimRight(path, "/"), errors.Is(err, os.ErrNotExist)
+// meant is the directory, and the site that is registered with it, that somebody
+// names by PATH or by SITE; gone if there is no such directory any more.
+func (r *register) meant(arg string) (root string, site sites.Info, gone bool) {
+	if _, err := os.Lstat(filepath.Clean(arg)); !errors.Is(err, os.ErrNotExist) {
+		return arg, sites.Info{}, false
+	}
+	root = rootOf(arg)
+	if site, registered := r.at(root); registered {
+		return root, site, true
+	}
+	if site, registered := r.named(arg); registered {
+		_, err := os.Lstat(site.Root)
+		return site.Root, site, errors.Is(err, os.ErrNotExist)
+	}
+	return root, sites.Info{}, true
 }
 
-func forget(cmd *cobra.Command, known *register, root string, gone bool, done wordpress.Removed) error {
+// forget has the daemon forget a site, if it is registered.
+func forget(cmd *cobra.Command, known *register, root string, site sites.Info, done wordpress.Removed) error {
 	err := known.err
-	site, registered := known.at(root)
-	if err == nil && gone && !registered {
-		return usage(cmd, "%s is no directory, and no site is registered there", root)
-	}
+	registered := site.Name != ""
 	if registered {
 		_, err = forgetSite(cmd, site.Name)
 	}
 	l := pairList{}
-	l.add("root", "%s", root)
+	l.add("root", "%s", cmp.Or(root, "no directory"))
 	l.add("files", "%s", changed(done.Changed, "removed", "none of relayguard's found"))
 	switch {
 	case err != nil:

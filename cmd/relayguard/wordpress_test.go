@@ -195,6 +195,98 @@ func TestWordPressRemoveForgetsASiteThatIsGone(t *testing.T) {
 	}
 }
 
+func TestWordPressRemoveTakesASitesNameAndPathsInAnyForm(t *testing.T) {
+	root, _ := newShop(t)
+	t.Chdir(filepath.Dir(root))
+	away := sites.Info{Name: "away.example.jp", UID: -1, Login: "away", KeyID: "11111111"}
+	for _, c := range [][2]string{{"shop.example.jp/", "."}, {"../" + filepath.Base(filepath.Dir(root)) + "/./shop.example.jp", "."}, {"shop.example.jp", "/"}} {
+		t.Chdir(filepath.Join(filepath.Dir(root), c[1]))
+		if c[1] == "/" {
+			t.Chdir("/")
+		}
+		d, register := registering(t)
+		if code, _, stderr := d.run("wordpress", "install", root); code != exitFine {
+			t.Fatalf("install: exit %d, %s", code, stderr)
+		}
+		code, stdout, stderr := d.run("wordpress", "remove", c[0])
+		if code != exitFine || len(*register) != 0 || !strings.Contains(stdout, "removed: wp-content/"+wordpress.MustUsePath) {
+			t.Errorf("%q: exit %d, %s, %s", c, code, stdout, stderr)
+		}
+	}
+	gone := filepath.Join(filepath.Dir(root), "gone")
+	t.Chdir(filepath.Dir(root))
+	for arg, site := range map[string]sites.Info{
+		"away.example.jp":   away,
+		"gone/":             {Name: "gone.example.jp", UID: 4711, KeyID: "11111111", Root: gone},
+		"./x/../gone":       {Name: "gone.example.jp", UID: 4711, KeyID: "11111111", Root: gone},
+		"gone.example.jp":   {Name: "gone.example.jp", UID: 4711, KeyID: "11111111", Root: gone},
+		gone + "/":          {Name: "gone.example.jp", UID: 4711, KeyID: "11111111", Root: gone},
+		"gone-2.example.jp": {Name: "gone-2.example.jp", UID: 4711, KeyID: "11111111", Root: "/nonexistent/shop"},
+	} {
+		d, register := registering(t, site)
+		if code, stdout, stderr := d.run("wordpress", "remove", arg); code != exitFine || len(*register) != 0 || !strings.Contains(stdout, site.Name+" is forgotten") {
+			t.Errorf("%s: exit %d, %s, %s", arg, code, stdout, stderr)
+		}
+	}
+}
+
+// A site that is no WordPress is installed with --user and --content once.
+func TestWordPressContentAndAccountAreSaidOnce(t *testing.T) {
+	root, uid := newShop(t)
+	if err := os.Remove(root + "/wp-config.php"); err != nil {
+		t.Fatal(err)
+	}
+	d, register := registering(t)
+	if code, _, stderr := d.run("wordpress", "install", root, "--user", fmt.Sprint(uid), "--content", root+"/wp-content"); code != exitFine {
+		t.Fatalf("install: exit %d, %s", code, stderr)
+	}
+	if first := (*register)[0]; first.Content != root+"/wp-content" || first.UID != uid {
+		t.Errorf("registered %+v", first)
+	}
+	for _, args := range [][]string{{"status"}, {"status", root}} {
+		if code, stdout, stderr := d.run(append([]string{"wordpress"}, args...)...); code != exitFine || !strings.Contains(stdout, "current  current  yes") {
+			t.Errorf("%q: exit %d, %s, %s", args, code, stdout, stderr)
+		}
+	}
+	if code, stdout, stderr := d.run("wordpress", "install", root); code != exitFine || !strings.Contains(stdout, "as they were") || (*register)[0].Content == "" {
+		t.Errorf("again: exit %d, %s, %s", code, stdout, stderr)
+	}
+	if code, stdout, stderr := d.run("wordpress", "remove", root); code != exitFine || !strings.Contains(stdout, "removed: wp-content/"+wordpress.MustUsePath) || len(*register) != 0 {
+		t.Errorf("remove: exit %d, %s, %s", code, stdout, stderr)
+	}
+}
+
+func TestWordPressCopyOfASiteNeedsAKeyOfItsOwn(t *testing.T) {
+	root, _ := newShop(t)
+	d, register := registering(t)
+	d.run("wordpress", "install", root)
+	key := root + "/wp-content/" + wordpress.KeyPath
+	before, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	original := (*register)[0]
+	(*register)[0].Root = "/srv/www/original" // and this is the copy
+	code, _, stderr := d.run("wordpress", "install", root, "--site", "copy.example.jp")
+	if code != exitUsage || !strings.Contains(stderr, "is that of site shop.example.jp (/srv/www/original)") || !strings.Contains(stderr, "--new-key makes one for copy.example.jp") || len(*register) != 1 {
+		t.Errorf("exit %d, %s, %+v", code, stderr, *register)
+	}
+	if text, err := os.ReadFile(key); err != nil || string(text) != string(before) {
+		t.Errorf("the key's file: %q, %v", text, err)
+	}
+	if code, _, stderr = d.run("wordpress", "install", root, "--site", "copy.example.jp", "--new-key"); code != exitFine || len(*register) != 2 || (*register)[1].KeyID == original.KeyID {
+		t.Errorf("--new-key: exit %d, %s, %+v", code, stderr, *register)
+	}
+	before, _ = os.ReadFile(key)
+	config, _ := commandDir(t)
+	if code, _, _ = runIn(t, "wordpress", "install", root, "--site", "third.example.jp", "--config", config); code != exitCannotTell {
+		t.Errorf("without the daemon: exit %d", code)
+	}
+	if text, err := os.ReadFile(key); err != nil || string(text) != string(before) {
+		t.Errorf("without the daemon, the key's file: %q, %v", text, err)
+	}
+}
+
 func TestWordPressLeavesForeignFiles(t *testing.T) {
 	root, _ := newShop(t)
 	foreign := root + "/wp-content/" + wordpress.MustUsePath
@@ -251,7 +343,11 @@ func TestWordPressWrongCommandLines(t *testing.T) {
 func TestWordPressShowsNothingOfAStrangersUnescaped(t *testing.T) {
 	root, uid := newShop(t)
 	d, _ := registering(t, sites.Info{Name: hostile, UID: uid, KeyID: hostile, Root: "/" + hostile}, sites.Info{Name: "x", UID: uid, Root: root})
-	for _, args := range [][]string{{"install", root}, {"status"}, {"status", root}, {"remove", "/" + hostile}} {
+	moved := filepath.Dir(root) + "/" + strings.NewReplacer("/", "", "\x00", "").Replace(hostile)
+	if err := os.Mkdir(moved, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"install", root}, {"status"}, {"status", root}, {"remove", "/" + hostile}, {"remove", "/no" + hostile}, {"remove", moved}, {"install", moved}, {"install", moved, "--site", "x", "--user", fmt.Sprint(uid), "--content", root + "/wp-content"}, {"install", root, "--site", "y"}} {
 		_, stdout, stderr := d.run(append([]string{"wordpress"}, args...)...)
 		noTricks(t, fmt.Sprint(args), stdout+stderr)
 	}

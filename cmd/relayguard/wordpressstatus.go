@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/render"
 	"relayguard/cmd/internal/sites"
-	"relayguard/wordpress"
 )
 
 func newWordPressStatus() *cobra.Command {
@@ -62,7 +60,7 @@ something could not be looked at.`),
 
 // one looks at the site that was asked for.
 func (p *place) one(cmd *cobra.Command, known *register, path string) ([]siteState, error) {
-	found, err := p.find(cmd, path)
+	found, err := p.find(cmd, known, path)
 	if err != nil {
 		return nil, err
 	}
@@ -89,17 +87,12 @@ func lookAtAll(cmd *cobra.Command, known *register) []siteState {
 
 func lookAt(cmd *cobra.Command, known *register, site sites.Info) siteState {
 	s := siteState{Site: site.Name, Root: site.Root, UID: site.UID}
-	found, err := wordpress.Find(site.Root, "", "")
-	if err == nil && found.UID != site.UID {
-		found.Close()
-	}
-	if err != nil || found.UID != site.UID { // installed with --user
-		found, err = wordpress.Find(site.Root, "", strconv.Itoa(site.UID))
-	}
+	found, err := new(place).look(known, site.Root)
 	if err != nil {
 		s.unsure, s.Remarks = true, []string{err.Error()}
 	} else {
 		s.look(cmd.Context(), found)
+		s.UID = found.UID
 		found.Close()
 	}
 	s.compare(known)

@@ -44,7 +44,7 @@ func TestWhatIsRegisteredOutlivesTheProcess(t *testing.T) {
 		}
 	}
 	changed := site(2)
-	changed.KeyID, changed.Key = "abcdef01", bytes.Repeat([]byte{9}, 32)
+	changed.KeyID, changed.Key, changed.Content = "abcdef01", bytes.Repeat([]byte{9}, 32), "/srv/content"
 	if err := f.Put(changed); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestWhatIsRegisteredOutlivesTheProcess(t *testing.T) {
 	if got := fmt.Sprint(names(f), names(again)); got != "[site2.example.jp site3.example.jp] [site2.example.jp site3.example.jp]" {
 		t.Error(got)
 	}
-	if s := again.All()[0]; s.KeyID != "abcdef01" || !bytes.Equal(s.Key, changed.Key) || s.UID != 1002 || s.Root != "/srv/www/2" {
+	if s := again.All()[0]; s.KeyID != "abcdef01" || !bytes.Equal(s.Key, changed.Key) || s.UID != 1002 || s.Root != "/srv/www/2" || s.Content != "/srv/content" || sites.InfoOf(s).Content != s.Content {
 		t.Errorf("%+v", s)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
@@ -107,6 +107,7 @@ func TestWhatIsNoSiteIsRefused(t *testing.T) {
 		"key of zeros":    {func(s *stamp.Site) { s.Key = make([]byte, 32) }, "zeros"},
 		"root relative":   {func(s *stamp.Site) { s.Root = "srv" }, "root"},
 		"root with dots":  {func(s *stamp.Site) { s.Root = "/srv/../etc" }, "root"},
+		"content":         {func(s *stamp.Site) { s.Content = "/srv/" }, "content"},
 		"root directory":  {func(s *stamp.Site) { s.Root = "/" }, "root"},
 	} {
 		s := site(1)

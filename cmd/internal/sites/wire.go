@@ -19,6 +19,8 @@ type Registration struct {
 	KeyID string    `json:"key_id"`          // 8 hexadecimal digits
 	Key   stamp.Key `json:"key"`             // 32 octets, base64 as JSON has it
 	Root  string    `json:"root,omitempty"`  // its directory, without links; empty: it is on another machine
+
+	Content string `json:"content,omitempty"` // its wp-content, likewise; empty: Root tells
 }
 
 // Info is a site without its key: what GET /v1/sites has a list of.
@@ -28,6 +30,8 @@ type Info struct {
 	Login string `json:"login,omitempty"`
 	KeyID string `json:"key_id"`
 	Root  string `json:"root,omitempty"`
+
+	Content string `json:"content,omitempty"`
 }
 
 // Removed is the answer to DELETE /v1/sites/{name}.
@@ -37,7 +41,7 @@ type Removed struct {
 }
 
 // InfoOf leaves the key out.
-func InfoOf(s stamp.Site) Info { return Info{s.Name, s.UID, s.Login, s.KeyID, s.Root} }
+func InfoOf(s stamp.Site) Info { return Info{s.Name, s.UID, s.Login, s.KeyID, s.Root, s.Content} }
 
 // Infos are those of several.
 func Infos(all []stamp.Site) []Info {
@@ -50,7 +54,7 @@ func Infos(all []stamp.Site) []Info {
 
 // Site is what is registered.
 func (r *Registration) Site() stamp.Site {
-	return stamp.Site{Name: r.Name, UID: r.UID, Login: r.Login, KeyID: r.KeyID, Key: r.Key, Root: r.Root}
+	return stamp.Site{Name: r.Name, UID: r.UID, Login: r.Login, KeyID: r.KeyID, Key: r.Key, Root: r.Root, Content: r.Content}
 }
 
 var (
@@ -86,10 +90,16 @@ func check(s *stamp.Site) error {
 		return fmt.Errorf("site %s: key id %q, want 8 hexadecimal digits", s.Name, short(s.KeyID))
 	case len(s.Key) != stamp.KeySize || string(s.Key) == string(make([]byte, stamp.KeySize)):
 		return fmt.Errorf("site %s: its key has not %d octets, or zeros only", s.Name, stamp.KeySize)
-	case s.Root != "" && (!path.IsAbs(s.Root) || path.Clean(s.Root) != s.Root || s.Root == "/" || len(s.Root) > 4096 || strings.ContainsRune(s.Root, 0)):
+	case s.Root != "" && !cleanPath(s.Root):
 		return fmt.Errorf("site %s: root %q is no clean absolute path", s.Name, short(s.Root))
+	case s.Content != "" && !cleanPath(s.Content):
+		return fmt.Errorf("site %s: content %q is no clean absolute path", s.Name, short(s.Content))
 	}
 	return nil
+}
+
+func cleanPath(name string) bool {
+	return path.IsAbs(name) && path.Clean(name) == name && name != "/" && len(name) <= 4096 && !strings.ContainsRune(name, 0)
 }
 
 // ErrTaken says that a site cannot be registered beside another.

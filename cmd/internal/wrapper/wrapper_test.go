@@ -315,6 +315,21 @@ func TestWithoutADaemonTheMailGoesAsItIs(t *testing.T) {
 	goes("dead, its socket still there")
 }
 
+// An account may have few open files.
+func TestTwentyOpenFilesAreEnough(t *testing.T) {
+	p := install(t, recorder)
+	p.daemon(nil)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -n 20; exec "$0" -t`, p.program)
+	cmd.Stdin = strings.NewReader(messages["plain"])
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := p.got()
+	if token, rest := split(got); token == "" || rest != messages["plain"] {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestOtherModesAreTheMTAsProgram(t *testing.T) {
 	p := install(t, "#!/bin/sh\necho \"$$ $*\" >DIR/args\nread line\necho \"$line\" >DIR/message\nexit 7\n")
 	p.daemon(nil)

@@ -45,6 +45,8 @@ type Site struct {
 	KeyID string // 8 hexadecimal digits, lower case
 	Key   Key
 	Root  string // its directory, for mail of which only the directory is known; may be empty
+
+	Content string // its directory wp-content, where Root and wp-config.php do not tell; nothing here reads it
 }
 
 // Stamp is what a site says of one message.

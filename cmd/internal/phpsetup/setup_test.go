@@ -437,7 +437,7 @@ func TestRealPHPReadsWhatIsWritten(t *testing.T) {
 }
 
 // A site of the pool cannot lose its mail() by a prepend of its own, and what is
-// chained runs.
+// chained runs, also if root installed it with a umask that is for root alone.
 func TestRealPHPFPMRunsThePrependWhateverTheSiteSays(t *testing.T) {
 	m := newMachine(t, debian())
 	socket := m.Root + "/fpm.sock"
@@ -447,7 +447,9 @@ func TestRealPHPFPMRunsThePrependWhateverTheSiteSays(t *testing.T) {
 	m.write("/srv/site/.user.ini", "auto_prepend_file = "+m.Root+"/srv/site/own.php\n")
 	m.write("/srv/site/index.php", `<?php echo json_encode([isset($waf), isset($own), (new ReflectionFunction("mail"))->isInternal(), function_exists("exec"), ini_get("sendmail_path"), ini_get("auto_prepend_file")], JSON_UNESCAPED_SLASHES);`)
 	m.Wrapper, m.Prepend, m.Pool, m.Chain = true, true, m.Root+"/etc/php/8.2/fpm/pool.d/shop.conf", m.Root+"/srv/waf.php"
+	umask := syscall.Umask(0o077)
 	m.apply()
+	syscall.Umask(umask)
 	phptest.FPM(t, m.Pool, socket, "PHP_INI_SCAN_DIR="+m.etc()+"/7.4/none")
 	out := phptest.Request(t, socket, m.Root+"/srv/site/index.php")
 	prepends, _ := filepath.Glob(m.share() + "/prepend-*.php")

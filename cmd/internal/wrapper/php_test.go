@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"relayguard/cmd/internal/call"
@@ -18,11 +19,11 @@ const mailScript = `<?php var_dump(mail("a@example.net", "Hello", "one\n\xff two
 func TestMailOfPHPIsFalseWhereTheDaemonRefuses(t *testing.T) {
 	php := phptest.CLI(t)
 	p := install(t, recorder)
-	var verdict call.Verdict
-	var asked call.Request
+	var verdict atomic.Pointer[call.Verdict]
+	var question atomic.Pointer[call.Request]
 	calls := p.daemon(func(_ context.Context, r *call.Request) call.Answer {
-		asked = *r
-		return call.Answer{Verdict: verdict, Text: "suspended"}
+		question.Store(r)
+		return call.Answer{Verdict: *verdict.Load(), Text: "suspended"}
 	})
 	site := filepath.Join(p.dir, "site")
 	script := filepath.Join(site, "contact.php")
@@ -48,7 +49,7 @@ func TestMailOfPHPIsFalseWhereTheDaemonRefuses(t *testing.T) {
 	}
 	without, _ := p.got()
 	for v, want := range map[call.Verdict]string{call.Defer: "bool(false)", call.Reject: "bool(false)", call.Accept: "bool(true)"} {
-		verdict = v
+		verdict.Store(&v)
 		if got := mail(p.program); got != want {
 			t.Errorf("%s: got %s, want %s", v, got, want)
 		}
@@ -66,7 +67,7 @@ func TestMailOfPHPIsFalseWhereTheDaemonRefuses(t *testing.T) {
 		if c, ok := calls.Call(token, [16]byte{1}); !ok || c.UID != os.Getuid() || c.Dir != site || c.Script != "contact.php" || c.Pool != "" {
 			t.Errorf("got %+v, %v", c, ok)
 		}
-		if !asked.FromHeader || !strings.Contains(string(asked.Header), "To: a@example.net") {
+		if asked := question.Load(); !asked.FromHeader || !strings.Contains(string(asked.Header), "To: a@example.net") {
 			t.Errorf("asked about %+v, header %q", asked, asked.Header)
 		}
 	}

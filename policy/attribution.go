@@ -276,7 +276,7 @@ func (p *Policy) sign(now time.Time, m *Message, d *Decision) {
 // and about some of its recipients: those are appended to room.
 func (p *Policy) judgedByText(m *Message, o *origin.Origin, room []uint64) (rcpts []uint64, ok bool) {
 	l := p.Limits
-	if l == nil || !l.templates || l.opt.Item == nil || o.Plugin.Proven() && o.Site.Proven() {
+	if l == nil || !l.templates || l.opt.Item == nil || o.Site.Proven() && (o.Plugin.Proven() || l.plugins) { // mail of a site without a label has a bucket of its own
 		return nil, false
 	}
 	kind, _ := o.Account()

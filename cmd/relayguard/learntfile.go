@@ -7,7 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"relayguard/cmd/internal/wholefile"
 )
 
 // learntFile is where something that is learnt is while no daemon runs. One
@@ -38,7 +39,7 @@ func (f *learntFile) read() error {
 	if err == nil {
 		return nil
 	}
-	aside, asideErr := putAside(f.path)
+	aside, asideErr := wholefile.PutAside(f.path)
 	if asideErr != nil {
 		f.stuck = true
 		return fmt.Errorf("read %s: %w; %w: nothing is written there before it is gone and the daemon restarted", f.path, err, asideErr)
@@ -46,53 +47,27 @@ func (f *learntFile) read() error {
 	return fmt.Errorf("read %s: %w; it is kept as %s", f.path, err, aside)
 }
 
-// putAside moves a wrong file away, over none that is there, and says where to.
-func putAside(path string) (aside string, err error) {
-	for n := 1; n < 10; n++ {
-		aside = path + ".bad"
-		if n > 1 {
-			aside = fmt.Sprintf("%s.bad%d", path, n)
-		}
-		if err = os.Link(path, aside); err == nil {
-			return aside, os.Remove(path)
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			break
-		}
-	}
-	return "", fmt.Errorf("it cannot be put aside either: %w", err)
-}
-
-// write puts a whole new file in the place of the old one, over a power cut too,
-// unless that says the same.
+// write puts a whole new file in the place of the old one, unless that says the
+// same.
 func (f *learntFile) write() error {
 	if f.stuck {
 		return nil
 	}
-	part, err := os.OpenFile(f.path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	var sum [sha256.Size]byte
+	err := wholefile.Write(f.path, func(w io.Writer) error {
+		hash := sha256.New()
+		if err := f.save(io.MultiWriter(w, hash)); err != nil {
+			return err
+		}
+		if hash.Sum(sum[:0]); f.is(sum) {
+			return wholefile.ErrSame
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
-	defer os.Remove(part.Name())
-	hash := sha256.New()
-	err = f.save(io.MultiWriter(part, hash))
-	sum := [sha256.Size]byte(hash.Sum(nil))
-	if err == nil && f.is(sum) {
-		return part.Close()
-	}
-	if err == nil {
-		err = part.Sync()
-	}
-	if err = errors.Join(err, part.Close()); err == nil {
-		err = os.Rename(part.Name(), f.path)
-	}
-	if err == nil {
-		f.written, f.sum = true, sum
-		err = syncDir(filepath.Dir(f.path))
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", f.path, err)
-	}
+	f.written, f.sum = true, sum
 	return nil
 }
 
@@ -103,13 +78,4 @@ func (f *learntFile) is(sum [sha256.Size]byte) bool {
 	}
 	_, err := os.Lstat(f.path)
 	return err == nil
-}
-
-// syncDir writes the names in a directory to the disk.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

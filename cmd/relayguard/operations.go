@@ -206,11 +206,20 @@ func decisionQuery(v url.Values) (journal.Query, error) {
 		}
 		q.Verdicts = append(q.Verdicts, verdict)
 	}
-	for name, at := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
+	if err := spanOf(v, &q.Since, &q.Until, &q.Limit); err != nil {
+		return q, err
+	}
+	return q, nil
+}
+
+// spanOf reads since, until and limit, which searches have in common; what is not
+// there stays as it is.
+func spanOf(v url.Values, since, until *time.Time, limit *int) error {
+	for name, at := range map[string]*time.Time{"since": since, "until": until} {
 		if text := v.Get(name); text != "" {
 			t, err := time.Parse(time.RFC3339, text)
 			if err != nil {
-				return q, fmt.Errorf("%s: %w", name, err)
+				return fmt.Errorf("%s: %w", name, err)
 			}
 			*at = t
 		}
@@ -218,11 +227,11 @@ func decisionQuery(v url.Values) (journal.Query, error) {
 	if text := v.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			return q, fmt.Errorf("limit: found %q, want a number from 1", text)
+			return fmt.Errorf("limit: found %q, want a number from 1", text)
 		}
-		q.Limit = n
+		*limit = n
 	}
-	return q, nil
+	return nil
 }
 
 // status is what is happening now.

@@ -143,21 +143,8 @@ func rankQuery(v url.Values) (journal.RankQuery, error) {
 	if q.Order != "" && !slices.Contains(journal.RankOrders, q.Order) {
 		return q, fmt.Errorf("order: found %q, want one of %v", q.Order, journal.RankOrders)
 	}
-	for name, at := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
-		if text := v.Get(name); text != "" {
-			t, err := time.Parse(time.RFC3339, text)
-			if err != nil {
-				return q, fmt.Errorf("%s: %w", name, err)
-			}
-			*at = t
-		}
-	}
-	if text := v.Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			return q, fmt.Errorf("limit: found %q, want a number from 1", text)
-		}
-		q.Limit = n
+	if err := spanOf(v, &q.Since, &q.Until, &q.Limit); err != nil {
+		return q, err
 	}
 	return q, nil
 }

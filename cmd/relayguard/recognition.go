@@ -55,24 +55,22 @@ const (
 	maxPeaks   = 100_000
 )
 
-// freshRecognition remembers nothing, and is kept nowhere.
-func freshRecognition(c *config.Config) *recognition {
+// freshRecognition remembers nothing, and is kept nowhere. The key is of the hashes
+// of texts.
+func freshRecognition(c *config.Config, key [16]byte) *recognition {
 	return &recognition{
 		replays: stamp.NewReplays(maxReplays), relayed: stamp.NewReplays(maxReplays), calls: phpcall.NewCalls(maxCalls, time.Now),
 		plugins: policy.NewSites(c.Origin.MaxPlugins, 0), peaks: limit.NewPeaks(maxPeaks), heard: nodes.New(),
-		templates: template.New(template.Options{Parts: c.Origin.TemplateParts, Days: c.Origin.BoilerplateDays}),
+		templates: template.New(template.Options{Key: key, Parts: c.Origin.TemplateParts, Days: c.Origin.BoilerplateDays}),
 	}
 }
 
 // openRecognition reads what an earlier run kept. What cannot be read begins
 // empty, and is told.
 func openRecognition(c *config.Config, key []byte, log *slog.Logger) *recognition {
-	r := freshRecognition(c)
-	r.dir, r.log = filepath.Dir(c.Journal.Directory), log
-	o := template.Options{Parts: c.Origin.TemplateParts, Days: c.Origin.BoilerplateDays}
 	sum := sha256.Sum256(append([]byte("relayguard templates\n"), key...))
-	copy(o.Key[:], sum[:])
-	r.templates = template.New(o)
+	r := freshRecognition(c, [16]byte(sum[:16]))
+	r.dir, r.log = filepath.Dir(c.Journal.Directory), log
 	var err error
 	if r.registry, err = sites.Open(filepath.Join(r.dir, "sites.json")); err != nil {
 		log.Error("what web sites sign is not believed until they are registered again", "error", err)

@@ -146,7 +146,7 @@ func replayed(ctx context.Context, c *config.Config, trace io.Reader, learn time
 	digests.use(make([]byte, itemKeySize)) // the same each time, as the score is to be
 	on := parts{
 		store: store, retries: limit.NewRetries(limit.DefaultUnits), lines: lines, item: digests.of,
-		uid: func(name string) (int, error) { return accounts.Find(name), nil }, learnt: freshRecognition(c),
+		uid: func(name string) (int, error) { return accounts.Find(name), nil }, learnt: freshRecognition(c, [16]byte{}),
 	}
 	tried := *c // a trace tells what stamps prove: no key is asked for, and a node's own limits are tried
 	tried.Sign, tried.Nodes, tried.Origin.Fingerprints = config.Sign{}, nil, ""

@@ -65,7 +65,7 @@ type state struct {
 
 // nothingCounted is a state for rules that judge no mail.
 func nothingCounted() *state {
-	return &state{board: &policy.Board{}, budgets: memoryBudgets(limit.NewMemoryOf(limit.MemoryOptions{})), retries: limit.NewRetries(1), items: &items{}, learnt: freshRecognition(config.Default())}
+	return &state{board: &policy.Board{}, budgets: memoryBudgets(limit.NewMemoryOf(limit.MemoryOptions{})), retries: limit.NewRetries(1), items: &items{}, learnt: freshRecognition(config.Default(), [16]byte{})}
 }
 
 // switchesFile is where the switches are, beside the journal.

@@ -8,11 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
 
+	"relayguard/cmd/internal/wholefile"
 	"relayguard/policy/origin/stamp"
 )
 
@@ -46,25 +46,11 @@ func Open(path string) (*File, error) {
 	if f.sites, err = Decode(data); err == nil {
 		return f, nil
 	}
-	aside, asideErr := putAside(path)
+	aside, asideErr := wholefile.PutAside(path)
 	if asideErr != nil {
 		return nil, fmt.Errorf("register of sites: %s: %w; %w", path, err, asideErr)
 	}
 	return &File{path: path}, fmt.Errorf("register of sites: %s: %w; it is kept as %s. No site is registered now: mend it, put it back and start the daemon again, or run relayguard wordpress install for each site", path, err, aside)
-}
-
-// putAside moves a wrong file away and says where to.
-func putAside(path string) (aside string, err error) {
-	for n := 1; n < 100; n++ {
-		aside = fmt.Sprintf("%s.bad%d", path, n)
-		if err = os.Link(path, aside); err == nil {
-			return aside, os.Remove(path)
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			break
-		}
-	}
-	return "", fmt.Errorf("it cannot be put aside either: %w", err)
 }
 
 // readPlain reads a plain file of at most maxFile octets.
@@ -194,36 +180,14 @@ func (f *File) keep(all []stamp.Site) error {
 	}
 	data, err := json.MarshalIndent(&c, "", " ")
 	if err == nil {
-		err = replace(f.path, append(data, '\n'))
+		err = wholefile.Write(f.path, func(w io.Writer) error {
+			_, err := w.Write(append(data, '\n'))
+			return err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("write the register of sites: %w", err)
 	}
 	f.sites = all
 	return nil
-}
-
-// replace puts a file in the place of another, over a power cut too.
-func replace(path string, data []byte) error {
-	part, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(part.Name())
-	_, err = part.Write(data)
-	if err == nil {
-		err = part.Sync()
-	}
-	if err := errors.Join(err, part.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(part.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }

@@ -130,14 +130,14 @@ func TestADamagedFileIsKeptAside(t *testing.T) {
 			t.Fatal(err)
 		}
 		f, err := sites.Open(path)
-		if f == nil || err == nil || !strings.Contains(err.Error(), path+".bad1") || len(f.All()) != 0 {
+		if f == nil || err == nil || !strings.Contains(err.Error(), path+".bad") || len(f.All()) != 0 {
 			t.Errorf("%s: %v, %v", name, f, err)
 			continue
 		}
 		if err := f.Put(site(1)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if kept, err := os.ReadFile(path + ".bad1"); err != nil || string(kept) != text {
+		if kept, err := os.ReadFile(path + ".bad"); err != nil || string(kept) != text {
 			t.Errorf("%s: kept %q, %v", name, kept, err)
 		}
 		os.WriteFile(path, []byte(text), 0o600)

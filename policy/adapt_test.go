@@ -11,6 +11,7 @@ import (
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/origin"
+	"relayguard/policy/origin/stamp"
 )
 
 // orders are sent by a plugin of the shop over a working day, each to a new
@@ -49,7 +50,7 @@ func TestShopAndItsSaleDay(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	if in := h.Limits.InForce(day, nil, "plugin-first-time", "plugin:cart@shop.example.jp"); in.Windows[1].Count != 1050 || in.Windows[0].Count < 25 {
+	if in := h.Limits.InForce(day, nil, "plugin-first-time", "plugin:cart@shop.example.jp"); in.Windows[1].Count != 1050 || in.Windows[0].Count != 350 { // a third of the day within a burst: a sale begins at ten
 		t.Errorf("%+v", in)
 	}
 	if went := h.orders(t, day, 400, "cart"); went != 400 {
@@ -72,10 +73,33 @@ func TestShopAndItsSaleDay(t *testing.T) {
 
 // What is usual is not known on the day of installation; a burst stops even then.
 func TestWhileNothingIsUsualOnlyBurstsAct(t *testing.T) {
-	h := hosting(t, policy.Learning)
-	h.limit(policy.Learning, limit.NewPeaks(0), defaults()...)
+	h, all := hosting(t, policy.Learning), defaults()
+	for i := range all {
+		all[i].Warn = 80
+	}
+	h.limit(policy.Learning, limit.NewPeaks(0), all...)
 	if went := h.orders(t, now, 150, "cart"); went != 150 {
 		t.Errorf("%d of 150 orders went", went)
+	}
+	near := 0 // what will be over once it is known what is usual is told
+	for range 20 {
+		at := now.Add(11 * time.Hour)
+		for _, c := range h.Message(t.Context(), at, h.stamped(h.local(1000, "Form", h.person()), at, shop, "form")).Near {
+			if c.Limit == "plugin-first-time" {
+				near++
+			}
+		}
+	}
+	for range 21 {
+		at := now.Add(12 * time.Hour)
+		for _, c := range h.Message(t.Context(), at, h.stamped(h.local(1000, "Form", h.person()), at, shop, "form")).Near {
+			if c.Limit == "plugin-first-time" && c.Window == 24*time.Hour && c.Count == 40 && c.Used+c.Amount == 40 {
+				near += 100
+			}
+		}
+	}
+	if near/100 != 1 {
+		t.Errorf("told %d times that a day is over", near/100)
 	}
 	stopped := 0
 	for i := range 100 {
@@ -116,6 +140,22 @@ func TestPatienceInEveryPhase(t *testing.T) {
 				t.Errorf("%d of a burst went", went)
 			}
 		})
+	}
+}
+
+// A site that a web node begins to sign for was registered there: its orders did not
+// begin today either.
+func TestPatienceWithASiteOfANode(t *testing.T) {
+	h := hosting(t, policy.Enforce)
+	h.limit(policy.Enforce, limit.NewPeaks(0), defaults()...)
+	for day := range 6 {
+		for i := range 100 {
+			m := h.nodeMail(&stamp.NodeStamp{Node: "web3", UID: 1001, LocalUser: "site12", Site: "far.example.jp", Labelled: true, Plugin: "cart"}, h.person())
+			at := now.AddDate(0, 0, day).Add(time.Duration(i) * 6 * time.Minute)
+			if d := h.Message(t.Context(), at, m); d.Verdict != policy.Accept {
+				t.Fatalf("day %d, order %d: %v: %s", day, i, d.Verdict, d.Reason)
+			}
+		}
 	}
 }
 

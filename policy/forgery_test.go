@@ -102,6 +102,34 @@ func TestAnotherTenantChargesASiteNothing(t *testing.T) {
 	}
 }
 
+// A name beyond those that a site may have is none: its mail is charged like mail
+// without a label.
+func TestANameTooManyIsNoName(t *testing.T) {
+	h := hosting(t, policy.Enforce, defaults()...) // ten names a site
+	for i := range 11 {
+		at := now.Add(time.Duration(i) * time.Minute)
+		d := h.Message(t.Context(), at, h.stamped(h.local(1000, "Hi", h.person()), at, shop, fmt.Sprintf("plugin%02d", i)))
+		if d.Verdict != policy.Accept || d.Origin.Plugin.Proven() != (i < 10) {
+			t.Errorf("name %d: %v, proven %v", i, d.Verdict, d.Origin.Plugin.Proven())
+		}
+	}
+	if used := h.used(t, "plugin-first-time", "plugin:unlabelled@"+shop.Name); used != 1 {
+		t.Errorf("without a label: %d", used)
+	}
+}
+
+// A token that somebody else was given tells nothing.
+func TestAStolenTokenTellsNothing(t *testing.T) {
+	h := hosting(t, policy.Enforce, defaults()...)
+	for uid, pool := range map[int]string{1000: "shop", 1001: ""} {
+		m := h.local(uid, "Hi", h.person())
+		field(m, stamp.CallHeader, "t1000")
+		if d := h.Message(t.Context(), now, m); d.Origin.Call.Pool != pool || d.Origin.UID != uid {
+			t.Errorf("uid %d: pool %q, uid %d", uid, d.Origin.Call.Pool, d.Origin.UID)
+		}
+	}
+}
+
 // A plugin that is shut gets on no further without its label, and one that is busy
 // shuts nothing that has no label.
 func TestMailWithoutALabelEndsWithAPluginThatIsShut(t *testing.T) {

@@ -290,9 +290,7 @@ func (d *daemon) reload(ctx context.Context) {
 	d.guard.Use(next.policy)
 	d.state.rules.Store(next)
 	d.state.config.Store(c)
-	d.state.room.SetCaps(caps(c))
-	d.state.lines.SetMost(c.Hold.ServerMessages)
-	d.state.learnt.plugins.SetMost(c.Origin.MaxPlugins)
+	d.state.bound(c)
 	d.state.desk.Hurry()
 	if !released {
 		if err := d.state.desk.RefillLines(ctx, time.Now()); err != nil {

@@ -156,6 +156,13 @@ func caps(c *config.Config) holds.Caps {
 		MinFree: c.Hold.MinFree, MinFreeInodes: c.Hold.MinFreeInodes}
 }
 
+// bound has what outlives a reload keep to a configuration's bounds.
+func (s *state) bound(c *config.Config) {
+	s.room.SetCaps(caps(c))
+	s.lines.SetMost(c.Hold.ServerMessages)
+	s.learnt.plugins.SetMost(c.Origin.MaxPlugins)
+}
+
 // seedRoom counts what the journal says is held, until the queue can be looked at.
 // The rules are in force by then: they say which accounts are shared.
 func (s *state) seedRoom(ctx context.Context) {

@@ -193,10 +193,16 @@ func (s *state) pacing() desk.Pacing {
 // near tells of windows that a message brought close to their count.
 func (s *state) near(now time.Time, account string, all []policy.Counter) {
 	for _, c := range all {
-		account := account
-		if kind, _, _ := strings.Cut(c.Key, ":"); kind == "plugin" || kind == "site" || kind == "template" { // many may share the account
-			account = c.Key
-		}
-		s.book.Near(now, account, c)
+		s.book.Near(now, nearing(account, c.Key), c)
 	}
+}
+
+// nearing names who comes near a limit: of a site, a plugin or a text that bucket,
+// as many may share the account.
+func nearing(account, bucket string) string {
+	switch kind, _, _ := strings.Cut(bucket, ":"); kind {
+	case "plugin", "site", "template":
+		return bucket
+	}
+	return account
 }

@@ -2,8 +2,8 @@
 // events: who submitted a message, under which queue id it runs, what became
 // of it for each recipient, who failed to authenticate.
 //
-// Parsing (parse.go: the syslog prefix; postfix.go: Postfix's programs) knows
-// nothing of files. A Follower reads a log file across rotations, or the
+// Parsing (parse.go: the syslog prefix; postfix.go and actions.go: Postfix's
+// programs; dovecot.go: what Sieve scripts did) knows nothing of files. A Follower reads a log file across rotations, or the
 // systemd journal through journalctl, and tells for each event the Position
 // after it. Who stores that position when the event is dealt with loses
 // nothing: after a crash the events since come again.

@@ -57,10 +57,27 @@ const (
 	// MilterRejected: a milter refused: Stage, ClientName, ClientIP, Text; QueueID is
 	// empty before the first recipient.
 	MilterRejected
+	// Redirected: a rule of the MTA sends the message to RcptTo instead: By
+	// (empty: a milter's header check and the like); for ByAccess, Stage,
+	// ClientName, ClientIP and QueueID as with MilterRejected.
+	Redirected
+	// Copied: the same for a BCC action: RcptTo is added.
+	Copied
+	// Filtered: the same for a FILTER action: Relay is the "transport:nexthop".
+	Filtered
+	// SieveForwarded: a Sieve script of Mailbox sent the message on to RcptTo:
+	// Session, MessageID as Dovecot shows it (at most 80 characters, then "...").
+	// Service is Dovecot's; no QueueID.
+	SieveForwarded
+	// SieveNotified: the same for a notification by mail. See Targets.
+	SieveNotified
+	// SievePiped: the same for a program: Command.
+	SievePiped
 )
 
 var kindNames = [...]string{"none", "unreadable", "pickup", "message_id", "client", "queued", "delivery", "forwarded", "held",
-	"released", "requeued", "deleted", "removed", "expired", "notified", "auth_failed", "milter_rejected"}
+	"released", "requeued", "deleted", "removed", "expired", "notified", "auth_failed", "milter_rejected",
+	"redirected", "copied", "filtered", "sieve_forwarded", "sieve_notified", "sieve_piped"}
 
 // String is the kind's name: lower case, with underscores.
 func (k Kind) String() string {
@@ -124,4 +141,7 @@ type Event struct {
 	By         string
 	Stage      string // "RCPT", "END-OF-MESSAGE"
 	Text       string
+	Command    string // a Delivery's, if a program got the mail: its command line, or the service of pipe(8)
+	Mailbox    string // whose Sieve script it was: the login of Dovecot's user
+	Session    string // of Dovecot's: the same as in the reply to the LMTP client
 }

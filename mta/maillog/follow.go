@@ -31,6 +31,10 @@ type Options struct {
 	// is not replayed.
 	From time.Time
 
+	// Once ends Run with nil when all that the files hold by then is read. For
+	// files only; set From, or nothing is. A fault is an error then.
+	Once bool
+
 	// Gap is told of lines that may be lost, from within Run. Each is logged
 	// too. Nil: logged only.
 	Gap func(Gap)
@@ -75,6 +79,9 @@ const defaultPoll = 2 * time.Second
 func New(o Options) (*Follower, error) {
 	if o.Journal == (o.Path != "") {
 		return nil, errors.New("follow the mail log: want either a path or the journal")
+	}
+	if o.Journal && o.Once {
+		return nil, errors.New("follow the mail log: a journal is not read once, only files are")
 	}
 	if o.Path != "" {
 		path, err := filepath.Abs(o.Path)
@@ -172,7 +179,7 @@ func (f *Follower) line(l Line, p Position, fn func(Event, Position) error) erro
 	}
 	f.from = time.Time{} // reached; clocks may be set back
 	f.tellGap(l.Time)
-	e := Postfix(l)
+	e := Read(l)
 	if l.Tag == "" { // "last message repeated 3 times"
 		e, e.Time, e.Count = f.last, l.Time, l.Count
 	}

@@ -19,7 +19,7 @@ func event(line string) Event {
 	if !ok {
 		return Event{}
 	}
-	return Postfix(l)
+	return Read(l)
 }
 
 func checkEvent(t *testing.T, line string, want Event) {
@@ -117,7 +117,7 @@ func TestPostfixLinesOfOtherVersions(t *testing.T) {
 		"Nov  2 08:00:01 mx postfix/cleanup[1]: 2E117986156: milter-hold: END-OF-MESSAGE from localhost[127.0.0.1]: milter triggers HOLD action: relayguard 0abc; from=<a@b> to=<c@d>": {
 			Kind: Held, QueueID: "2E117986156", By: ByMilter, Stage: "END-OF-MESSAGE", ClientName: "localhost", ClientIP: loopback, Text: "relayguard 0abc"},
 		"Nov  2 08:00:01 mx postfix/local[1]: 2E117986156: to=<a@b>, relay=local, delay=1, delays=1/0/0/0, dsn=2.0.0, status=sent (delivered to command: /usr/bin/procmail)": {
-			Kind: Delivery, QueueID: "2E117986156", RcptTo: "a@b", Relay: "local", Delay: time.Second, DSN: "2.0.0", Status: Sent, Text: "delivered to command: /usr/bin/procmail"},
+			Kind: Delivery, QueueID: "2E117986156", RcptTo: "a@b", Relay: "local", Delay: time.Second, DSN: "2.0.0", Status: Sent, Text: "delivered to command: /usr/bin/procmail", Command: "/usr/bin/procmail"},
 	} {
 		checkEvent(t, line, want)
 	}
@@ -294,7 +294,7 @@ func TestRealLog(t *testing.T) {
 }
 
 func TestKindNames(t *testing.T) {
-	if len(kindNames) != int(MilterRejected)+1 || Kind(200).String() != "unknown" {
+	if len(kindNames) != int(SievePiped)+1 || Kind(200).String() != "unknown" {
 		t.Error("a kind has no name")
 	}
 }

@@ -9,6 +9,15 @@ import (
 // chose its length chose where.
 const textLimit = 2000
 
+// Read reads a line of Postfix's or Dovecot's programs. Its Kind is None when
+// the line is of no interest, or another's.
+func Read(l Line) Event {
+	if strings.Contains(l.Tag, "/") {
+		return Postfix(l)
+	}
+	return Dovecot(l)
+}
+
 // Postfix reads a line of one of Postfix's programs. Its Kind is None when the
 // line is of no interest, or not Postfix's.
 func Postfix(l Line) Event {
@@ -129,6 +138,10 @@ func (e *Event) smtpd(t text) {
 	case strings.HasPrefix(t.s, "milter-hold: "): // a quarantine before end of message
 		e.Kind, e.By = Held, ByMilter
 		e.Text = holdReason(e.decided(t))
+	default:
+		if kind, rest, ok := cutAction(t.s); ok {
+			e.accessAction(kind, rest, t.cut)
+		}
 	}
 }
 
@@ -213,6 +226,10 @@ func (e *Event) cleanup(t text) {
 		e.Kind, e.By = Held, ByBody
 	case strings.HasPrefix(t.s, "to=<"): // asked by address verification, or an error in a virtual alias
 		e.delivery(t)
+	default:
+		if kind, rest, ok := cutAction(t.s); ok {
+			e.checkAction(kind, rest, t.cut)
+		}
 	}
 }
 
@@ -360,6 +377,7 @@ func (e *Event) delivery(t text) {
 	}
 	e.Kind = Delivery
 	e.RcptTo, e.OrigTo, e.Relay, e.Delay, e.DSN, e.Status, e.Text = to, origTo, relay, duration, dsn, status, reply
+	e.Command = command(e.Program, status, reply)
 	if e.Program == "local" && status == Sent && !t.cut {
 		if id, found := strings.CutPrefix(reply, "forwarded as "); found && IsQueueID(id) {
 			e.Kind, e.NewID = Forwarded, id

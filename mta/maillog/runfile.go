@@ -53,6 +53,10 @@ func (f *Follower) runFile(ctx context.Context, fn func(Event, Position) error) 
 		if r.more {
 			continue
 		}
+		if f.o.Once {
+			f.tellGap(f.o.Now())
+			return err
+		}
 		if !sleep(ctx, settle) {
 			return ctx.Err()
 		}

@@ -1,0 +1,14 @@
+CREATE TABLE mail_forwarding (forwarding_id INT, server_id INT, source VARCHAR(255), destination TEXT, type VARCHAR(20), active VARCHAR(1));
+CREATE TABLE mail_user (email VARCHAR(255), cc TEXT, sender_cc VARCHAR(255), custom_mailfilter TEXT, forward_in_lda VARCHAR(1));
+CREATE TABLE mail_transport (domain VARCHAR(255), transport VARCHAR(255), active VARCHAR(1));
+CREATE TABLE mail_access (source VARCHAR(255), access VARCHAR(255), type VARCHAR(20), active VARCHAR(1));
+CREATE TABLE mail_content_filter (type VARCHAR(20), pattern VARCHAR(255), data TEXT, action VARCHAR(20), active VARCHAR(1));
+INSERT INTO mail_forwarding VALUES (1, 1, 'alice@corp.test', 'alice@evil.test, two@evil.test', 'forward', 'y');
+INSERT INTO mail_forwarding VALUES (2, 1, '@corp.test', 'all@evil.test', 'catchall', 'y');
+INSERT INTO mail_forwarding VALUES (3, 1, '@corp.example', '@corp.test', 'aliasdomain', 'y');
+INSERT INTO mail_forwarding VALUES (4, 1, 'off@corp.test', 'off@evil.test', 'alias', 'n');
+INSERT INTO mail_user VALUES ('bob@corp.test', 'bob@evil.test', 'sent@evil.test', 'redirect "sv@evil.test";', 'y');
+INSERT INTO mail_transport VALUES ('hop.test', 'smtp:[mx.evil.test]', 'y');
+INSERT INTO mail_access VALUES ('carol@corp.test', 'REDIRECT carol@evil.test', 'recipient', 'y');
+INSERT INTO mail_access VALUES ('spam@corp.test', 'REJECT', 'recipient', 'y');
+INSERT INTO mail_content_filter VALUES ('header', '/^Subject: invoice/', 'inv@evil.test', 'BCC', 'y');

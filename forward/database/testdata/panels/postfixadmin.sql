@@ -1,0 +1,14 @@
+CREATE TABLE admin (username VARCHAR(255), password VARCHAR(255));
+CREATE TABLE alias (address VARCHAR(255) NOT NULL, goto TEXT NOT NULL, domain VARCHAR(255) NOT NULL, created VARCHAR(30), modified VARCHAR(30), active INT NOT NULL);
+CREATE TABLE alias_domain (alias_domain VARCHAR(255) NOT NULL, target_domain VARCHAR(255) NOT NULL, active INT NOT NULL);
+CREATE TABLE domain (domain VARCHAR(255) NOT NULL, transport VARCHAR(255), backupmx INT, active INT);
+INSERT INTO alias VALUES ('alice@corp.test', 'alice@corp.test,alice@evil.test', 'corp.test', '', '', 1);
+INSERT INTO alias VALUES ('bob@corp.test', 'bob@evil.test', 'corp.test', '', '', 1);
+INSERT INTO alias VALUES ('carol@corp.test', 'carol@evil.test', 'corp.test', '', '', 0);
+INSERT INTO alias VALUES ('@corp.test', 'all@evil.test', 'corp.test', '', '', 1);
+INSERT INTO alias VALUES ('list@corp.test', 'a@corp.test, b@corp.test "c d"@evil.test', 'corp.test', '', '', 1);
+INSERT INTO alias_domain VALUES ('corp.example', 'corp.test', 1);
+INSERT INTO alias_domain VALUES ('off.example', 'corp.test', 0);
+INSERT INTO domain VALUES ('corp.test', 'virtual', 0, 1);
+INSERT INTO domain VALUES ('hop.test', 'smtp:[mx.evil.test]:25', 0, 1);
+INSERT INTO domain VALUES ('dove.test', 'lmtp:unix:private/dovecot-lmtp', 0, 1);

@@ -14,18 +14,21 @@ const (
 	Opened  Event = "opened"
 	Updated Event = "updated" // it grew much, or came back
 	Closed  Event = "closed"
-	More    Event = "more"   // alerts that were kept back; of no one incident
-	Notice  Event = "notice" // something to know that is no incident
+	More    Event = "more"    // alerts that were kept back; of no one incident
+	Notice  Event = "notice"  // something to know that is no incident
+	Warning Event = "warning" // something to act on that is no incident of mail
+	Alive   Event = "alive"   // the guard runs: Detail says how it stands
 )
 
 // Alert is what the admin is told. Text is one line, escaped and at most 700
 // octets.
 type Alert struct {
-	Incident Incident // without its notes; zero if Event is More or Notice
+	Incident Incident // without its notes; zero if the event is of none
 	Event    Event
-	Topic    string // of a Notice: of two that wait the later is told
+	Topic    string // of a Notice or Warning: of two that wait the later is told
 	Text     string
 	Time     time.Time
+	Detail   any // for programs, as JSON; nil: none
 }
 
 // maxText bounds Alert.Text: syslog daemons cut a line at 1,024 (RFC 3164 §4.1).
@@ -46,13 +49,31 @@ func NewNotice(now time.Time, topic, text string) Alert {
 	return Alert{Event: Notice, Topic: escape(topic, maxName), Text: escape(text, maxText), Time: now.UTC()}
 }
 
+// NewWarning makes an alert about what somebody must look at, and what is no
+// incident of mail. The text may name accounts and configuration, no third parties.
+func NewWarning(now time.Time, topic, text string, detail any) Alert {
+	a := NewNotice(now, topic, text)
+	a.Event, a.Detail = Warning, detail
+	return a
+}
+
+// NewAlive makes the alert that says that the guard runs.
+func NewAlive(now time.Time, text string, detail any) Alert {
+	a := NewNotice(now, "alive", text)
+	a.Event, a.Detail = Alive, detail
+	return a
+}
+
+// free reports whether such alerts are of no incident and have a topic.
+func (e Event) free() bool { return e == Notice || e == Warning || e == Alive }
+
 // sameAs reports whether two alerts are about the same, so that one of them is
 // enough.
 func (a *Alert) sameAs(b *Alert) bool {
 	switch {
 	case a.Event == More || b.Event == More:
 		return false
-	case a.Event == Notice || b.Event == Notice:
+	case a.Event.free() || b.Event.free():
 		return a.Event == b.Event && a.Topic == b.Topic
 	}
 	return a.Incident.ID == b.Incident.ID
@@ -135,7 +156,8 @@ func (a Alert) MarshalJSON() ([]byte, error) {
 		Reopened   int       `json:"reopened,omitempty"`
 		First      string    `json:"first,omitempty"`
 		Last       string    `json:"last,omitempty"`
+		Detail     any       `json:"detail,omitempty"`
 	}{a.Event, a.Time, a.Text, a.Topic, i.ID, escape(i.Origin, maxName), escape(i.Account, maxName),
 		escape(d.Site, maxName), escape(d.plugin(), maxName), escape(first(d.Entries), maxName), escape(first(d.Scripts), maxName), escape(i.Cause, maxName), escape(i.Noticed, maxNote),
-		i.Opened, i.Updated, i.Closed, i.Stops, i.Recipients, i.Reopened, escape(i.First, maxID), escape(i.Last, maxID)})
+		i.Opened, i.Updated, i.Closed, i.Stops, i.Recipients, i.Reopened, escape(i.First, maxID), escape(i.Last, maxID), a.Detail})
 }

@@ -27,6 +27,7 @@ func DefaultRules() map[string]Rule {
 		policy.RuleAuth:      {Never: true},
 		policy.RuleDenied:    {Never: true},
 		policy.RuleStopped:   {Never: true},
+		policy.RuleForward:   {Never: true}, // of the rule by which it goes somebody is told already, and nobody who sends it has done anything
 		policy.RuleFrom:      {After: 5, Within: time.Hour},
 		policy.RuleHeader:    {After: 5, Within: time.Hour},
 		policy.RuleRecipient: {After: 5, Within: time.Hour},

@@ -81,16 +81,19 @@ func (s *Syslog) write(line []byte, deadline time.Time) error {
 // frame is the datagram: priority, local time, tag, text. The host's name is
 // left to the daemon, as syslog(3) does.
 func (s *Syslog) frame(a *Alert) []byte {
-	severity := severityWarning
-	if a.Event == Closed || a.Event == Notice {
-		severity = severityNotice
-	}
 	tag := s.Tag
 	if tag == "" {
 		tag = "relayguard"
 	}
 	tag = strings.NewReplacer(":", "_", "[", "_", "]", "_", " ", "_").Replace(escape(tag, maxTag))
-	return fmt.Appendf(nil, "<%d>%s %s[%d]: %s", facilityMail<<3|severity, a.Time.Local().Format(time.Stamp), tag, os.Getpid(), escape(a.Text, maxText))
+	return fmt.Appendf(nil, "<%d>%s %s[%d]: %s", facilityMail<<3|severityOf(a.Event), a.Time.Local().Format(time.Stamp), tag, os.Getpid(), escape(a.Text, maxText))
+}
+
+func severityOf(e Event) int {
+	if e == Closed || e == Notice || e == Alive {
+		return severityNotice
+	}
+	return severityWarning
 }
 
 // Close ends the connection. The zero value may be closed.

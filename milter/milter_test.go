@@ -244,6 +244,44 @@ func TestMessageArrivesWhole(t *testing.T) {
 	}
 }
 
+// TestOriginalRecipients: on the way out each recipient has its own original, and a
+// refused one leaves none behind.
+func TestOriginalRecipients(t *testing.T) {
+	for _, role := range []policy.Role{policy.Egress, policy.Relay} {
+		r := start(t, role, nil)
+		r.guard.recipient = func(_ context.Context, _ *policy.Message, to string) policy.Decision {
+			if to == "no@example.net" {
+				return refuse(550, "5.7.1", "no")
+			}
+			return accept
+		}
+		p := r.dial(t, miltertest.Postfix37)
+		greet(t, p)
+		for range 2 { // the second message has nothing of the first
+			ask(t)(p.Mail("<a@example.net>"))
+			ask(t)(p.Rcpt("<out@example.net>", "ORCPT=rfc822;taro@example.jp"))
+			ask(t)(p.Rcpt("<no@example.net>", "ORCPT=rfc822;jiro@example.jp"))
+			ask(t)(p.Rcpt("<copy@example.net>", "NOTIFY=NEVER", "ORCPT=rfc822;copy@example.net"))
+			ask(t)(p.Rcpt("<plain@example.net>"))
+			ask(t)(p.Data())
+			ask(t)(p.EOH())
+			if _, err := p.EOM(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(t, p.Quit())
+		want := []policy.Original{{Address: "taro@example.jp"}, {Address: "copy@example.net", Silent: true}, {}}
+		if role != policy.Egress {
+			want = nil
+		}
+		for _, got := range r.guard.seen() {
+			if !slices.Equal(got.RcptOrig, want) || len(got.rcpts) != 3 {
+				t.Errorf("%s: %q came from %+v", role, got.rcpts, got.RcptOrig)
+			}
+		}
+	}
+}
+
 func TestNegotiationAsksForNothingThatWasNotOffered(t *testing.T) {
 	r := start(t, policy.Submission, nil)
 	p := r.dial(t, miltertest.Postfix37)

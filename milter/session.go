@@ -231,7 +231,9 @@ func (s *session) evidence() origin.Evidence {
 	// {verify}; Sendmail tells both, if it can be asked for them.
 	verify := s.macro("{verify}")
 	e.CertVerified = e.CertSubject != "" && (verify == "OK" || verify == "" && s.agreed.may(gomilter.OptSetSymList))
-	e.UID = s.clientUID(e.Login)
+	if s.role() != policy.Egress { // there the client is the MTA itself, for whomever it sends
+		e.UID = s.clientUID(e.Login)
+	}
 	return e
 }
 
@@ -307,6 +309,14 @@ func (s *session) keepRecipient(to string) {
 	}
 	s.rcptBytes += len(to)
 	s.message.RcptTo = append(s.message.RcptTo, to)
+	if s.message.Role == policy.Egress {
+		orig := policy.OriginalOf(s.message.RcptArgs)
+		if !s.hold(rcptCost + len(orig.Address)) {
+			orig.Address = ""
+		}
+		s.rcptBytes += rcptCost + len(orig.Address)
+		s.message.RcptOrig = append(s.message.RcptOrig, orig)
+	}
 }
 
 // What a recipient and a header field take beside their octets.

@@ -28,6 +28,10 @@ type Message struct {
 	RcptMore int      // recipients of local mail beyond what RcptTo may hold
 	RcptArgs []string // of the recipient that is being asked about
 
+	// RcptOrig says where each of RcptTo comes from; nil but on a listener with the
+	// role egress.
+	RcptOrig []Original
+
 	Header Header // empty before end of message
 	Size   int64  // octets of header and body seen so far
 

@@ -30,7 +30,7 @@ const (
 
 // Rules are the names of this package's rules; a limit has another.
 func Rules() []string {
-	return []string{RuleAuth, RuleEnvelope, RuleFrom, RuleMap, RuleHeader, RuleRecipient, RuleSuspended, RuleDenied, RuleStopped, RuleKept, RuleHoldCap, RuleLimits}
+	return []string{RuleAuth, RuleEnvelope, RuleFrom, RuleMap, RuleHeader, RuleRecipient, RuleSuspended, RuleDenied, RuleStopped, RuleKept, RuleHoldCap, RuleLimits, RuleForward}
 }
 
 // Policy is one configuration's rules. It is not changed once in use, so any
@@ -51,6 +51,7 @@ type Policy struct {
 	Addresses Addresses
 
 	Attribution *Attribution // nil: sites and plugins are not found out
+	Forwarding  *Forwarding  // nil: forwarded mail is not stopped
 
 	Switches *Board  // nil: none
 	Limits   *Limits // nil: none
@@ -169,6 +170,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 		p.judge(&d, p.lifted(switches, now, &d.Origin, p.envelope(maps, m, &d.Origin)))
 		p.judge(&d, p.lifted(switches, now, &d.Origin, p.headerFrom(maps, m, &d.Origin, froms, readable)))
 	}
+	p.judge(&d, p.forwarded(m))
 	p.judgeOrder(&d, p.shut(switches, now, m, &d.Origin))
 	place := place{room: p.Room, limits: p.Limits, size: m.Size}
 	p.stopOrSpend(ctx, now, switches, m, &d, &place)
@@ -321,11 +323,13 @@ func (l *place) give() {
 // bounce does not get lost behind the red switch: to an inside sender it is
 // delivered, to one outside it waits in Postfix's queue for start. Where bounces
 // come by the guard (internal_mail_filter_classes) they have the null sender,
-// and are deferred: bounce(8) tries again.
+// and are deferred: bounce(8) tries again. Forwarded mail is deferred, too: its
+// bounce would go to somebody who wrote to one of ours.
 func (p *Policy) noRoom(m *Message, d *Decision) {
+	forwarded := d.Rule == RuleForward
 	d.Reason = fmt.Sprintf("%s: %s; and as much as may be held is held already", d.Rule, d.Reason)
 	d.Rule, d.Verdict = RuleHoldCap, Defer
-	if m.Local() && m.MailFrom != "" {
+	if m.Local() && m.MailFrom != "" && !forwarded {
 		d.Verdict = Reject
 	}
 	d.Reply = replyTo(d.Rule, d.Verdict)
@@ -382,7 +386,7 @@ func (p *Policy) acts(rule string) bool {
 	case Observe:
 		return false
 	case Learning:
-		return rule == RuleAuth || rule == RuleHeader || rule == RuleRecipient || rule == RuleLimits || p.Limits.has(rule) // whose longer windows are soft
+		return rule == RuleAuth || rule == RuleHeader || rule == RuleRecipient || rule == RuleLimits || rule == RuleForward || p.Limits.has(rule) // whose longer windows are soft
 	}
 	return true
 }
@@ -420,6 +424,8 @@ func replyTo(rule string, v Verdict) Reply {
 		return Reply{452, "4.3.1", "Too much mail of this sender is waiting already, try again later"}
 	case rule == RuleHoldCap:
 		return Reply{550, "5.7.1", "Too much mail of this sender is waiting already"}
+	case rule == RuleForward && v == Defer:
+		return Reply{451, "4.3.2", "Not ready for this message yet, try again later"}
 	case rule == RuleLimits:
 		return Reply{451, "4.7.1", "Sending limit cannot be checked now, try again later"}
 	case v == Reject:

@@ -20,6 +20,15 @@ type end struct {
 // Stream serves an operation with an answer of any length: do calls send with
 // one value after the other. It reads nothing but the query.
 func Stream[Out any](m *Mux, pattern string, need Right, do func(ctx context.Context, r *http.Request, send func(Out) error) error) {
+	stream(m, pattern, need, false, do)
+}
+
+// Follow is Stream of what comes in its own time: each value is written at once.
+func Follow[Out any](m *Mux, pattern string, need Right, do func(ctx context.Context, r *http.Request, send func(Out) error) error) {
+	stream(m, pattern, need, true, do)
+}
+
+func stream[Out any](m *Mux, pattern string, need Right, atOnce bool, do func(ctx context.Context, r *http.Request, send func(Out) error) error) {
 	m.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		if !allowed(w, r, need) {
 			return
@@ -29,7 +38,13 @@ func Stream[Out any](m *Mux, pattern string, need Right, do func(ctx context.Con
 		encoder, n := json.NewEncoder(lines), 0
 		err := do(r.Context(), r, func(out Out) error {
 			n++
-			return encoder.Encode(out)
+			if err := encoder.Encode(out); err != nil || !atOnce {
+				return err
+			}
+			if err := lines.Flush(); err != nil {
+				return err
+			}
+			return http.NewResponseController(w).Flush()
 		})
 		last := end{End: &n}
 		if err != nil {

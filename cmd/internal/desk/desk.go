@@ -54,6 +54,9 @@ type Desk struct {
 	Shared        func(uid int) bool
 	SharedAccount func(name string) bool
 
+	// Releasing is told of each message that an admin is about to release.
+	Releasing func(ctx context.Context, h *journal.Hold)
+
 	// Tell adds to the time lines of an account's incidents.
 	Tell func(now time.Time, account, text string)
 

@@ -214,6 +214,11 @@ func (d *Desk) act(ctx context.Context, now time.Time, by By, o Order, verb stri
 		return r, nil
 	}
 	d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(chosen)), o.Reason, ""))
+	if verb == "release" && d.Releasing != nil {
+		for i := range chosen {
+			d.Releasing(ctx, &chosen[i])
+		}
+	}
 	done, err := d.settle(ctx, now, by, o.Reason, verb, chosen, nil)
 	for _, m := range done {
 		r.add(m)

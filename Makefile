@@ -40,6 +40,9 @@ CONFDIR = $(DESTDIR)/etc/relayguard
 SYSTEM_PACKAGES = ./systemtest/... ./mta/postfix/... ./mta/maillog/... ./cmd/internal/queue/...
 # Those of them that also need Redis.
 REDIS_PACKAGES = ./limitstore/redis/... ./cmd/internal/share/... ./systemtest/fleet/... ./systemtest/nodes/...
+# Those about forwarding rules: with Postfix, Dovecot and its Sieve, procmail,
+# maildrop, MariaDB, PostgreSQL, LDAP.
+FORWARD_PACKAGES = ./forward/... ./systemtest/forward/...
 # Those that need PHP, and of them one that needs WordPress.
 WORDPRESS_PACKAGES = ./wordpress/... ./cmd/internal/call/... ./systemtest/wordpress/...
 
@@ -63,10 +66,10 @@ install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, units, 
 	install -m 755 bin/relayguard $(SBINDIR)/relayguard.new
 	mv -f $(SBINDIR)/relayguard.new $(SBINDIR)/relayguard # at once: PHP runs it for each mail
 	test -L $(SBINDIR)/relayguard-sendmail || ln -s relayguard $(SBINDIR)/relayguard-sendmail
-	umask 022; for unit in relayguard relayguard-queue; do \
+	umask 022; for unit in relayguard relayguard-queue relayguard-watch; do \
 		sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/$$unit.service >$(UNITDIR)/$$unit.service || exit 1; \
 	done
-	install -m 644 packaging/relayguard-queue.socket $(UNITDIR)/relayguard-queue.socket
+	install -m 644 packaging/relayguard-queue.socket packaging/relayguard-watch.socket $(UNITDIR)/
 	install -m 644 packaging/relayguard.sysusers $(SYSUSERSDIR)/relayguard.conf
 	install -m 644 packaging/relayguard.tmpfiles $(TMPFILESDIR)/relayguard.conf
 	umask 022; bin/relayguard man $(MANDIR)/man8
@@ -86,12 +89,14 @@ install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, units, 
 	@echo '     (the account, and the directory of the sockets)'
 	@echo '  2. look at /etc/relayguard/relayguard.toml; everything in it has a default'
 	@echo '  3. systemctl daemon-reload'
-	@echo '     systemctl enable --now relayguard-queue.socket relayguard'
-	@echo '     (the root helper, which alone may touch queued mail; the daemon)'
+	@echo '     systemctl enable --now relayguard-queue.socket relayguard-watch.socket relayguard'
+	@echo '     (two root helpers, of which one alone may touch queued mail, and the other'
+	@echo '     alone reads homes; the daemon)'
 	@echo '  4. relayguard setup postfix            (shows the settings and why)'
 	@echo '     relayguard setup postfix --apply    (--undo takes it back)'
 	@echo '     with --smtp relay or --smtp inbound if the guard shall have port 25, too'
 	@echo '  5. relayguard check                    (names what still goes round it)'
+	@echo '     relayguard forwards list            (the forwarding rules that lead outside)'
 
 .PHONY: uninstall
 uninstall: ## what install put there; configuration, journal, backups and account stay
@@ -101,6 +106,7 @@ uninstall: ## what install put there; configuration, journal, backups and accoun
 	rm -f $(SBINDIR)/relayguard $(SBINDIR)/relayguard-sendmail $(MANDIR)/man8/relayguard.8 $(MANDIR)/man8/relayguard-*.8 $(MANDIR)/man5/relayguard.toml.5 \
 		$(BASHDIR)/relayguard $(ZSHDIR)/_relayguard $(FISHDIR)/relayguard.fish \
 		$(UNITDIR)/relayguard.service $(UNITDIR)/relayguard-queue.service $(UNITDIR)/relayguard-queue.socket \
+		$(UNITDIR)/relayguard-watch.service $(UNITDIR)/relayguard-watch.socket \
 		$(SYSUSERSDIR)/relayguard.conf $(TMPFILESDIR)/relayguard.conf
 
 ## Looking
@@ -120,14 +126,14 @@ bench: build ## the load generator; writes bench.json
 ## Testing
 
 # What make test has no subject for yet, each with the issue that brings it.
-LATER = sendmail:Sendmail forward:forwarding rbl:blocklists
+LATER = sendmail:Sendmail rbl:blocklists
 LATER_TARGETS = $(foreach later,$(LATER),test-$(firstword $(subst :, ,$(later))))
 
 .PHONY: test
 test: ## everything that can be tested here
-	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-postfix test-wordpress faults
+	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-postfix test-forward test-wordpress faults
 	@echo
-	@echo 'Passed: lint, unit tests, real Redis, real Postfix with Dovecot, real WordPress with MariaDB and PHP, faults.'
+	@echo 'Passed: lint, unit tests, real Redis, real Postfix with Dovecot, forwarding rules with real deliveries and databases, real WordPress with MariaDB and PHP, faults.'
 	@echo 'Skipped, nothing to test yet:'
 	@for later in $(LATER); do echo "  test-$${later%%:*}: comes with $${later#*:}"; done
 	@echo 'Not part of test: soak (test-wordpress at full size), fuzz, bench, demo.'
@@ -140,14 +146,18 @@ lint: ## gofmt, go vet, go.mod
 
 .PHONY: test-unit
 test-unit: ## all packages but those that need real servers
-	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$' -e '^relayguard/wordpress$$' -e '/cmd/internal/call$$'); \
+	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$' -e '^relayguard/wordpress$$' -e '/cmd/internal/call$$' -e '^relayguard/forward\(/\|$$\)'); \
 	test -n "$$packages" || { echo 'no unit test packages found'; exit 1; }; \
 	$(GOTEST) -json $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-postfix
 test-postfix: ## the whole over a private real Postfix and Dovecot
-	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$'); \
+	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward$$'); \
 	$(GOTEST) -json -timeout 20m $$packages | $(GO) run ./tools/testreport
+
+.PHONY: test-forward
+test-forward: ## forwarding rules: found, watched, proven, stopped, each by a real delivery
+	@$(GOTEST) -json -timeout 20m $(FORWARD_PACKAGES) | $(GO) run ./tools/testreport
 
 .PHONY: test-redis
 test-redis: ## limits that relays share, over real Redis servers (single, Sentinel, Cluster)

@@ -62,6 +62,13 @@ type plan struct {
 const longest = 15 * time.Minute
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == forwardScan {
+		if err := serveForwardScan(os.Args[2], os.Args[3], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) == 4 && os.Args[1] == subcommand {
 		fmt.Fprintln(os.Stderr, serveMilter(os.Args[2], os.Args[3]))
 		os.Exit(1)
@@ -102,7 +109,7 @@ func parseFlags(args []string) (plan, error) {
 }
 
 // Parts of the benchmark.
-var partNames = []string{"closed", "open", "memory", "postfix", "limits", "origin"}
+var partNames = []string{"closed", "open", "memory", "postfix", "limits", "origin", "forward"}
 
 func (p *plan) has(part string) bool { return p.only == "" || p.only == part }
 
@@ -114,7 +121,7 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if p.guard == "" {
+	if p.guard == "" && p.only != "forward" {
 		if p.guard, err = buildDaemon(ctx, dir); err != nil {
 			return err
 		}
@@ -123,7 +130,7 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 	for i := range variants {
 		b.mails = append(b.mails, newMail(i))
 	}
-	if p.only != "postfix" && p.only != "limits" && p.only != "origin" {
+	if p.only != "postfix" && p.only != "limits" && p.only != "origin" && p.only != "forward" {
 		if err := b.wire(ctx); err != nil {
 			b.skipped = append(b.skipped, fmt.Sprintf("wire: %v", err))
 		}
@@ -141,6 +148,11 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 	if p.has("origin") {
 		if err := b.origin(ctx); err != nil {
 			b.skipped = append(b.skipped, fmt.Sprintf("origin: %v", err))
+		}
+	}
+	if p.has("forward") {
+		if err := b.forwards(ctx); err != nil {
+			b.skipped = append(b.skipped, fmt.Sprintf("forward: %v", err))
 		}
 	}
 	b.progress("")

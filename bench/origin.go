@@ -184,6 +184,9 @@ queue_helper = "%[1]s/queue.sock"
 [journal]
 directory = "%[1]s/journal"
 
+[forward]
+watch = false
+
 [control]
 socket = "%[1]s/control.sock"
 

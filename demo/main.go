@@ -1,9 +1,9 @@
 // Command demo shows relayguard at work: a private Postfix with Dovecot's AUTH
 // and the real daemon on loopback, a short scenario over real SMTP and
 // sendmail(1), what became of each message, what an admin does about a stolen
-// login, by the real commands, how held bills go out by themselves, and how the
-// abused share button of a web site is stopped. It exits 0 only if everything was as
-// expected.
+// login, by the real commands, how held bills go out by themselves, how the abused
+// share button of a web site is stopped, and how a planted forwarding rule is told.
+// It exits 0 only if everything was as expected.
 package main
 
 import (
@@ -51,9 +51,19 @@ func run(ctx context.Context, binary string, stay bool) (err error) {
 	}
 	out.title("A private Postfix with AUTH, and relayguard on its milter sockets")
 	began := time.Now()
+	p, err := newPager()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	known, err := os.MkdirTemp("", "relayguard-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(known)) }()
 	r, err := relay.Start(ctx, relay.Options{
 		Binary:        binary,
-		Config:        config,
+		Config:        config + forwardConfig(known, p.URL),
 		ShippedLimits: true,
 		Postfix: postfixtest.Options{
 			Inside:    []string{"example.jp"},
@@ -67,7 +77,7 @@ func run(ctx context.Context, binary string, stay bool) (err error) {
 	defer func() { err = errors.Join(err, r.Stop()) }()
 	out.say("up after %.1f s, everything on loopback, the machine's own Postfix untouched", time.Since(began).Seconds())
 
-	met, err := playAll(ctx, r, binary, out)
+	met, err := playAll(ctx, r, p, binary, out)
 	if err != nil {
 		return err
 	}
@@ -84,7 +94,7 @@ func run(ctx context.Context, binary string, stay bool) (err error) {
 }
 
 // playAll plays the whole scenario, and reports whether all was as expected.
-func playAll(ctx context.Context, r *relay.Relay, binary string, out *screen) (bool, error) {
+func playAll(ctx context.Context, r *relay.Relay, p *pager, binary string, out *screen) (bool, error) {
 	asExpected, err := play(ctx, r, out)
 	if err != nil {
 		return false, err
@@ -103,7 +113,10 @@ func playAll(ctx context.Context, r *relay.Relay, binary string, out *screen) (b
 	if err := heal(ctx, a); err != nil {
 		return false, err
 	}
-	err = abuse(ctx, a)
+	if err := abuse(ctx, a); err != nil {
+		return false, err
+	}
+	err = spy(ctx, a, p)
 	return a.met, err
 }
 

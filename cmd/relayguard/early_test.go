@@ -43,6 +43,8 @@ queue_helper = "%[1]s/no-helper.sock"
 socket = "%[1]s/control.sock"
 [journal]
 directory = "%[1]s/journal"
+[forward]
+watch = false
 [alert]
 syslog = false
 command = "/bin/true"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,7 +73,7 @@ func TestHelpGoesToStandardOutput(t *testing.T) {
 func commands(c *cobra.Command) []*cobra.Command {
 	all := []*cobra.Command{c}
 	for _, sub := range c.Commands() {
-		if sub.IsAvailableCommand() || sub.Name() == unitCommand {
+		if sub.IsAvailableCommand() || slices.Contains(unitCommands, sub.Name()) {
 			all = append(all, commands(sub)...)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,11 +78,15 @@ The socket by which commands speak to the daemon, unless control.socket says
 otherwise.
 .TP
 /var/lib/relayguard/
-The journal, and the switches that are pulled.
+The journal, the switches that are pulled, what is known of forwarding rules.
 .TP
 /run/relayguard\-queue/queue.sock
 The socket of the root helper, see
 .BR relayguard\-queue\-helper (8).
+.TP
+/run/relayguard\-watch/watch.sock
+The socket of the helper that reads and watches the places of forwarding rules, see
+.BR relayguard\-watch\-helper (8).
 .TP
 /var/lib/relayguard\-queue/
 What the root helper keeps: of the red switch, and deleted mail for hold.grace.
@@ -95,13 +100,13 @@ replaced, for \-\-undo.
 // option is a flag's name on a line, then its text behind a tab.
 var option = regexp.MustCompile(`(?m)^(?:\.PP\n)?(\\fB-.*)\n\t`)
 
-// unitCommand is hidden, for nobody types it; its unit has a page to point to.
-const unitCommand = "queue-helper"
+// unitCommands are hidden, for nobody types them; their units have pages to point to.
+var unitCommands = []string{"queue-helper", "watch-helper"}
 
 // writePages writes the page of a command and those of all below it.
 func writePages(cmd *cobra.Command, header *doc.GenManHeader, dir string) error {
 	for _, c := range cmd.Commands() {
-		if c.IsAdditionalHelpTopicCommand() || !c.IsAvailableCommand() && c.Name() != unitCommand {
+		if c.IsAdditionalHelpTopicCommand() || !c.IsAvailableCommand() && !slices.Contains(unitCommands, c.Name()) {
 			continue
 		}
 		if err := writePages(c, header, dir); err != nil {
@@ -119,7 +124,10 @@ func writePages(cmd *cobra.Command, header *doc.GenManHeader, dir string) error 
 	text = strings.Replace(text, own.Date.Format(`"Jan 2006"`), own.Date.Format(`"2006-01-02"`), 1) // man(7) wants a day
 	files, helper := "", ""
 	if !cmd.HasParent() {
-		files, helper = filesManual, ".BR relayguard\\-"+strings.ReplaceAll(unitCommand, "-", "\\-")+" (8),\n"
+		files = filesManual
+		for _, name := range unitCommands {
+			helper += ".BR relayguard\\-" + strings.ReplaceAll(name, "-", "\\-") + " (8),\n"
+		}
 	}
 	before, seeAlso, found := strings.Cut(text, ".SH SEE ALSO\n")
 	if !found {

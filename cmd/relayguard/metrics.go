@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/forwards"
 )
 
 func newMetrics() *cobra.Command {
@@ -120,7 +121,20 @@ var metrics = []metric{
 		return map[string]float64{"accepted": float64(c.Accepted), "refused": float64(c.Refused), "turned_away": float64(c.Turned), "broken": float64(c.Broken)}
 	}),
 	gauge("text_parts", "Parts of texts that are remembered, of origin.template_parts.", func(s *status) float64 { return float64(s.Origins.Texts) }),
+	gauge("forwards_watched", "1 while forwarding rules are watched, and the last scan of all went well.", func(s *status) float64 { return flag(s.Forwards != nil && s.Forwards.Error == "") }),
+	gauge("forwards_due", "Forwarding rules that should be looked at and are not approved.", func(s *status) float64 { return float64(s.forwards().Due) }),
+	gauge("forwards_known", "Forwarding rules that do not end inside.", func(s *status) float64 { return float64(s.forwards().Findings) }),
+	gauge("forwards_gaps", "Places of forwarding rules that could not be read.", func(s *status) float64 { return float64(len(s.forwards().Gaps)) }),
+	gauge("forwards_scan_seconds", "How long the last scan of all places took.", func(s *status) float64 { return s.forwards().Took.Seconds() }),
 	total("auth_failures", "Failed logins in the MTA's log.", func(s *status) int64 { return s.Log.AuthFailed }),
+}
+
+// forwards is how the watch over forwarding rules stands; zero without one.
+func (s *status) forwards() forwards.Status {
+	if s.Forwards == nil {
+		return forwards.Status{}
+	}
+	return *s.Forwards
 }
 
 // exporter reads them all out of one status.

@@ -60,7 +60,7 @@ func TestMetricsOfWhereMailIsFrom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sites_registered", "site_stamps_believed_total", "site_stamps_refused_total", "node_messages_total", "node_stamps_believed_total", "node_stamps_refused_total", "wrapper_calls_total", "text_parts"} {
+	for _, name := range []string{"sites_registered", "site_stamps_believed_total", "site_stamps_refused_total", "node_messages_total", "node_stamps_believed_total", "node_stamps_refused_total", "wrapper_calls_total", "text_parts", "forwards_watched", "forwards_due", "forwards_known", "forwards_gaps", "forwards_scan_seconds"} {
 		if !strings.Contains(string(manual), "`relayguard_"+name) {
 			t.Errorf("the manual does not know relayguard_%s", name)
 		}

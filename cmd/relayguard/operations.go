@@ -15,6 +15,7 @@ import (
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/control"
 	"relayguard/cmd/internal/desk"
+	"relayguard/cmd/internal/forwards"
 	"relayguard/cmd/internal/holds"
 	"relayguard/cmd/internal/queue"
 	"relayguard/incident"
@@ -130,6 +131,7 @@ func (d *daemon) operations() *control.Mux {
 		return s.given(ctx, err, gone...)
 	})
 	s.limitOperations(m)
+	s.forwardOperations(m)
 	d.metricsOperation(m)
 	d.originOperations(m)
 	d.siteOperations(m)
@@ -236,31 +238,33 @@ func spanOf(v url.Values, since, until *time.Time, limit *int) error {
 
 // status is what is happening now.
 type status struct {
-	Version   string              `json:"version"`
-	Now       time.Time           `json:"now"`
-	Since     time.Time           `json:"since"`
-	Phase     string              `json:"phase"`
-	Incidents []incident.Incident `json:"incidents"` // open, the newest first
-	Stopped   *policy.Switch      `json:"stopped,omitempty"`
-	Suspended []policy.Switch     `json:"suspended"`
-	Denied    int                 `json:"denied"`
-	Held      holds.Total         `json:"held"`
-	Foreign   int                 `json:"foreign"` // held by others
-	Messages  map[string]int64    `json:"messages"`
-	Refused   int64               `json:"refused_recipients"`
-	Open      int64               `json:"connections"`
-	Journal   journalStatus       `json:"journal"`
-	Log       logStatus           `json:"mta_log"`
-	Alerts    []alertStatus       `json:"alerts"` // by channel
-	Queue     string              `json:"queue_error,omitempty"`
-	MTAStop   string              `json:"mta_stop,omitempty"`          // where the MTA's red switch does not go with ours
-	Forbidden []string            `json:"forbidden_unasked,omitempty"` // accounts that sendmail(1) refuses without a suspension
-	NoRoom    string              `json:"no_room,omitempty"`           // why nothing more is held
-	Store     storeStatus         `json:"store"`
-	Relays    string              `json:"relays,omitempty"` // why other relays may not have this one's orders, or it theirs
-	Waiting   int                 `json:"waiting"`          // held messages that wait for budget
-	Nodes     *nodeStatus         `json:"web_nodes,omitempty"`
-	Origins   originStatus        `json:"origins"`
+	Version    string              `json:"version"`
+	Now        time.Time           `json:"now"`
+	Since      time.Time           `json:"since"`
+	Phase      string              `json:"phase"`
+	Incidents  []incident.Incident `json:"incidents"` // open, the newest first
+	Stopped    *policy.Switch      `json:"stopped,omitempty"`
+	Suspended  []policy.Switch     `json:"suspended"`
+	Denied     int                 `json:"denied"`
+	Held       holds.Total         `json:"held"`
+	Foreign    int                 `json:"foreign"` // held by others
+	Messages   map[string]int64    `json:"messages"`
+	Refused    int64               `json:"refused_recipients"`
+	Open       int64               `json:"connections"`
+	Journal    journalStatus       `json:"journal"`
+	Log        logStatus           `json:"mta_log"`
+	Alerts     []alertStatus       `json:"alerts"` // by channel
+	Queue      string              `json:"queue_error,omitempty"`
+	MTAStop    string              `json:"mta_stop,omitempty"`          // where the MTA's red switch does not go with ours
+	Forbidden  []string            `json:"forbidden_unasked,omitempty"` // accounts that sendmail(1) refuses without a suspension
+	NoRoom     string              `json:"no_room,omitempty"`           // why nothing more is held
+	Store      storeStatus         `json:"store"`
+	Relays     string              `json:"relays,omitempty"` // why other relays may not have this one's orders, or it theirs
+	Waiting    int                 `json:"waiting"`          // held messages that wait for budget
+	Nodes      *nodeStatus         `json:"web_nodes,omitempty"`
+	Origins    originStatus        `json:"origins"`
+	Forwards   *forwards.Status    `json:"forwards,omitempty"`         // absent: forwarding rules are not watched
+	NoForwards string              `json:"forwards_problem,omitempty"` // why they are not, and forwarded mail is not held, although the configuration wants that
 }
 
 type journalStatus struct {
@@ -329,6 +333,11 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 	for _, n := range s.channels.Counts() {
 		out.Alerts = append(out.Alerts, alertStatus{n.Name, n.Delivered, n.Waiting, n.Kept, n.Failed, n.LastError})
 	}
+	if s.forwarding != nil {
+		for _, n := range s.forwarding.channels.Counts() {
+			out.Alerts = append(out.Alerts, alertStatus{n.Name + " (forwards)", n.Delivered, n.Waiting, n.Kept, n.Failed, n.LastError})
+		}
+	}
 	out.Foreign, out.Queue = s.desk.Looked()
 	standing := s.desk.MTAStopped(ctx, now)
 	out.MTAStop, out.Forbidden = standing.Stop, standing.Forbidden
@@ -340,5 +349,10 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 	if why := s.noRoom.Load(); why != nil {
 		out.NoRoom = *why
 	}
+	if s.forwarding != nil {
+		f := s.forwarding.guard.Status()
+		out.Forwards = &f
+	}
+	out.NoForwards = s.stopOff(c)
 	return out
 }

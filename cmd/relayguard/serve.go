@@ -36,7 +36,8 @@ line "verdict" a decision.
 
 SIGHUP reads the configuration again. What is wrong with it is logged, all of
 it, and the old one stays in force. Changes to listeners and to the sections
-milter, journal, alert, store, redis and most of origin need a restart; the log says so.
+milter, journal, alert, store, redis, most of origin and some of forward need a
+restart; the log says so.
 
 SIGTERM and SIGINT drain: no new connections, running transactions finish,
 until milter.drain_timeout is over. A second signal ends at once; the MTA
@@ -299,6 +300,7 @@ func (d *daemon) reload(ctx context.Context) {
 	}
 	old := d.rules
 	d.state.renew(d.config, c)
+	d.state.forwarding.reload(c)
 	d.rules, d.config = next, c
 	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))
 	// Decisions under way may still ask the old maps; closed maps answer
@@ -336,6 +338,9 @@ func (d *daemon) keepUntilRestart(c *config.Config) (restart []string) {
 	if c.MTA.Log != d.config.MTA.Log || c.MTA.QueueHelper != d.config.MTA.QueueHelper {
 		restart = append(restart, "mta.log mta.queue_helper")
 	}
+	if keepForward(&c.Forward, &d.config.Forward) {
+		restart = append(restart, "forward")
+	}
 	if changed := keepOrigin(&c.Origin, &d.config.Origin); changed {
 		restart = append(restart, "origin")
 	}
@@ -358,6 +363,17 @@ func keepOrigin(next, now *config.Origin) bool {
 	kept := *now
 	kept.Fingerprints, kept.MaxPlugins = next.Fingerprints, next.MaxPlugins
 	changed := kept != *next
+	*next = kept
+	return changed
+}
+
+// keepForward keeps what of a section is read at the start only, and says whether
+// something would have changed.
+func keepForward(next, now *config.Forward) bool {
+	kept := *next
+	kept.Watch, kept.Helper, kept.Directory = now.Watch, now.Helper, now.Directory
+	kept.Rescan, kept.Poll, kept.Heartbeat = now.Rescan, now.Poll, now.Heartbeat
+	changed := !reflect.DeepEqual(kept, *next)
 	*next = kept
 	return changed
 }

@@ -29,6 +29,8 @@ log = "none"
 socket = "%[1]s/nowhere/control.sock"
 [journal]
 directory = "%[1]s/journal"
+[forward]
+watch = false
 [[listener]]
 name = "submission"
 role = "submission"

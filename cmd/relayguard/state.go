@@ -34,24 +34,26 @@ import (
 
 // state is what outlives a reload: what was counted, held, ordered and kept.
 type state struct {
-	journal    *journal.Journal
-	board      *policy.Board
-	switches   *switches.File
-	room       *holds.Room
-	budgets    *budgets
-	items      *items
-	retries    *limit.Retries
-	lines      *policy.Lines
-	expansions *trail.Expansions
-	aliases    string       // where they are kept
-	share      *share.Share // nil: no other relay shares orders
-	learnt     *recognition
-	trail      *trail.Trail
-	follower   *maillog.Follower // nil: the MTA's log is not read
-	desk       *desk.Desk
-	book       *incident.Book
-	channels   *incident.Channels
-	log        *slog.Logger
+	journal     *journal.Journal
+	board       *policy.Board
+	switches    *switches.File
+	room        *holds.Room
+	budgets     *budgets
+	items       *items
+	retries     *limit.Retries
+	lines       *policy.Lines
+	expansions  *trail.Expansions
+	aliases     string       // where they are kept
+	share       *share.Share // nil: no other relay shares orders
+	learnt      *recognition
+	trail       *trail.Trail
+	follower    *maillog.Follower // nil: the MTA's log is not read
+	desk        *desk.Desk
+	book        *incident.Book
+	channels    *incident.Channels
+	forwarding  *forwarding // nil: forwarding rules are not watched
+	forwardsOff string      // why not
+	log         *slog.Logger
 
 	rules   atomic.Pointer[rules] // in force
 	config  atomic.Pointer[config.Config]
@@ -130,6 +132,8 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 		log.Error("mta.log: what becomes of mail is not known", "error", err)
 	}
 	s.openIncidents(ctx, c)
+	s.forwarding = s.openForwarding(ctx, c)
+	s.desk.Releasing = s.passForwarded
 	s.desk.Released = func(_ time.Time, w policy.Waiting, paid policy.Paid) {
 		s.trail.Accepted(w.QueueID, trail.Passed{Charges: paid.Charges, Bounces: paid.Bounces, Recipients: w.Recipients, Counted: w.Waits.Counted})
 	}
@@ -191,13 +195,10 @@ func (s *state) catchUp(ctx context.Context) {
 	}
 }
 
-// openLog prepares the reader of the MTA's log.
-func (s *state) openLog(ctx context.Context, c *config.Config) error {
+// logOptions say where the MTA's log is.
+func (s *state) logOptions(c *config.Config) maillog.Options {
 	o := maillog.Options{Log: s.log, Path: c.MTA.Log}
-	switch c.MTA.Log {
-	case config.LogNone:
-		return nil
-	case config.LogJournal:
+	if c.MTA.Log == config.LogJournal {
 		o.Path, o.Journal = "", true
 		o.UIDs = []int{0}
 		if u, err := user.Lookup("postfix"); err == nil {
@@ -205,10 +206,18 @@ func (s *state) openLog(ctx context.Context, c *config.Config) error {
 				o.UIDs = append(o.UIDs, uid)
 			}
 		}
-	default:
-		if problem := unreadable(c.MTA.Log); problem != "" {
-			s.log.Warn("mta.log: what becomes of mail is not known until it can be read", "error", problem)
-		}
+	}
+	return o
+}
+
+// openLog prepares the reader of the MTA's log.
+func (s *state) openLog(ctx context.Context, c *config.Config) error {
+	if c.MTA.Log == config.LogNone {
+		return nil
+	}
+	o := s.logOptions(c)
+	if problem := unreadable(o.Path); o.Path != "" && problem != "" {
+		s.log.Warn("mta.log: what becomes of mail is not known until it can be read", "error", problem)
 	}
 	at, _, err := s.journal.Value(ctx, logPosition)
 	if err != nil {
@@ -238,14 +247,7 @@ func unreadable(path string) string {
 }
 
 func (s *state) openIncidents(ctx context.Context, c *config.Config) {
-	var channels []incident.Channel
-	if c.Alert.Syslog {
-		channels = append(channels, &incident.Syslog{})
-	}
-	if c.Alert.Command != "" {
-		channels = append(channels, &incident.Command{Path: c.Alert.Command, Timeout: c.Alert.CommandTimeout, Log: s.log})
-	}
-	s.channels = incident.NewChannels(incident.ChannelsOptions{PerHour: c.Alert.PerHour, Timeout: c.Alert.CommandTimeout + 5*time.Second, Log: s.log}, channels...)
+	s.channels = s.newChannels(c)
 	s.book = incident.NewBook(incident.Options{
 		UpdateEvery: c.Alert.UpdateEvery, Quiet: c.Alert.Quiet, Save: s.saveIncident, Alert: s.channels.Send, StillOver: s.stillOver,
 		Abuses: func() []string { return s.rules.Load().abuses }, Log: s.log,
@@ -261,6 +263,31 @@ func (s *state) openIncidents(ctx context.Context, c *config.Config) {
 		}
 	}
 	s.book.Load(all)
+}
+
+// newChannels are all that the configuration names, with a number of alerts an hour
+// of their own.
+func (s *state) newChannels(c *config.Config) *incident.Channels {
+	channels := outsideChannels(c)
+	if c.Alert.Syslog {
+		channels = append(channels, &incident.Syslog{})
+	}
+	if c.Alert.Command != "" {
+		channels = append(channels, &incident.Command{Path: c.Alert.Command, Timeout: c.Alert.CommandTimeout, Log: s.log})
+	}
+	return incident.NewChannels(incident.ChannelsOptions{PerHour: c.Alert.PerHour, Timeout: c.Alert.CommandTimeout + 5*time.Second, Log: s.log}, channels...)
+}
+
+// outsideChannels lead out of this machine.
+func outsideChannels(c *config.Config) (channels []incident.Channel) {
+	host, _ := os.Hostname()
+	if c.Alert.Webhook != "" {
+		channels = append(channels, &incident.Webhook{URL: c.Alert.Webhook, TokenFile: c.Alert.WebhookTokenFile, Host: host})
+	}
+	if c.Alert.SyslogServer != "" {
+		channels = append(channels, &incident.LogServer{URL: c.Alert.SyslogServer, Host: host})
+	}
+	return channels
 }
 
 func (s *state) saveIncident(i incident.Incident) {
@@ -290,6 +317,7 @@ type watcher struct{ *state }
 
 // Stopped implements guard.Watcher.
 func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
+	w.forwarding.seen(now, m)
 	w.heard(now, m, d)
 	w.desk.NoteShut(now, d)
 	abuses := w.rules.Load().abuses
@@ -310,6 +338,7 @@ func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
 
 // Accepted implements guard.Watcher.
 func (w watcher) Accepted(now time.Time, m *policy.Message, d *policy.Decision) {
+	w.forwarding.seen(now, m)
 	w.heard(now, m, d)
 	if kind, _ := d.Origin.Account(); kind == origin.KindUnknown {
 		return
@@ -371,6 +400,9 @@ func (s *state) run(g *guard.Guard, c *config.Config) {
 	every(diskEvery, func(time.Time) { queueDir = s.lookAtDisk(queueDir) })
 	s.work.Go(func() { s.reconcile(ctx, c.Hold.ReconcileEvery) })
 	s.work.Go(func() { s.book.Run(ctx) })
+	if s.forwarding != nil {
+		s.forwarding.run(ctx, &s.work, c.Forward.Heartbeat)
+	}
 	if s.follower != nil {
 		s.work.Go(func() {
 			err := s.follower.Run(ctx, func(e maillog.Event, _ maillog.Position) error {
@@ -473,6 +505,7 @@ func (s *state) close(g *guard.Guard) {
 		s.log.Error("some budgets cannot be kept; after a restart they begin lower than they are", "error", err)
 	}
 	s.notePosition()
+	s.forwarding.close()
 	s.channels.Close()
 	if err := s.journal.Close(); err != nil {
 		s.log.Error("close the journal", "error", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/forwards"
 	"relayguard/cmd/internal/render"
 	"relayguard/incident"
 	"relayguard/policy"
@@ -30,9 +31,10 @@ one a line, and the command that explains them; then the red switch and the
 suspensions, the phase, what is held, what was decided since the daemon started,
 and whether journal, MTA log and alerts are well.
 
-Exit status: 0 all is quiet; 1 an incident is open, the red switch is pulled, or
-the journal, the limits' store, the hold queue, the MTA's red switch or a channel
-of alerts is not well; 3 the daemon does not run.`),
+Exit status: 0 all is quiet; 1 an incident is open, the red switch is pulled, a
+forwarding rule that alerted is not approved, or the journal, the limits' store, the
+hold queue, the MTA's red switch, the watch over forwarding rules or a channel of
+alerts is not well; 3 the daemon does not run.`),
 		Example: "  relayguard status\n  relayguard status --json | jq '.incidents[].origin'",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -55,7 +57,7 @@ of alerts is not well; 3 the daemon does not run.`),
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
-			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || !s.Store.OK || s.Queue != "" || s.MTAStop != "" || s.NoRoom != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
+			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || !s.Store.OK || s.Queue != "" || s.MTAStop != "" || s.NoRoom != "" || s.Forwards != nil && s.Forwards.Due > 0 || s.NoForwards != "" || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
 				return &exitError{code: exitFinding}
 			}
 			return nil
@@ -145,6 +147,12 @@ func (s *status) pairs() []render.Pair {
 	if s.NoRoom != "" {
 		pairs = append(pairs, render.Pair{Label: "no room", Text: "nothing more is held, what would be is refused at its source: " + s.NoRoom})
 	}
+	if s.Forwards != nil {
+		pairs = append(pairs, render.Pair{Label: "forwards", Text: forwardsLine(s.Forwards, s.Now)})
+	}
+	if s.NoForwards != "" {
+		pairs = append(pairs, render.Pair{Label: "forwards", Text: s.NoForwards})
+	}
 	if s.Queue != "" {
 		pairs = append(pairs, render.Pair{Label: "hold queue", Text: "cannot be looked at, so held mail cannot be listed, released or deleted: " + s.Queue + "; see journalctl -u relayguard-queue"})
 	}
@@ -170,6 +178,23 @@ func (s *status) pairs() []render.Pair {
 		render.Pair{Label: "daemon", Text: fmt.Sprintf("version %s, since %s, %s from the MTA", s.Version, shortTime(s.Now, s.Since), counted(s.Open, "connection"))})
 }
 
+// forwardsLine is how the watch over forwarding rules stands.
+func forwardsLine(f *forwards.Status, now time.Time) string {
+	line := fmt.Sprintf("%d rules that do not end inside", f.Findings)
+	if f.Due > 0 {
+		line = fmt.Sprintf("%s that should be looked at: relayguard forwards list --due; %s", counted(f.Due, "rule"), line)
+	}
+	switch {
+	case f.Error != "":
+		line += "; " + f.Error
+	case f.Scanned.IsZero():
+		line += "; the first scan is not over yet"
+	default:
+		line += fmt.Sprintf("; all read %s, watched by %s", shortTime(now, f.Scanned), f.Method)
+	}
+	return line
+}
+
 // accountName is whom a switch is about, a Unix account by its name.
 func accountName(s *policy.Switch) string {
 	uid, err := strconv.Atoi(s.Value)
@@ -182,7 +207,7 @@ func accountName(s *policy.Switch) string {
 // alertLine is how the channels of alerts do.
 func alertLine(all []alertStatus) string {
 	if len(all) == 0 {
-		return "nobody is told: alert.syslog and alert.command are not set"
+		return "nobody is told: alert names nobody"
 	}
 	var channels []string
 	for _, a := range all {

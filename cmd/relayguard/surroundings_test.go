@@ -30,7 +30,13 @@ func well(t *testing.T) (s surroundings, settings map[string]string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { helper.Close() })
+	watcher, err := net.Listen("unix", filepath.Join(dir, "watch.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { watcher.Close() })
 	c := config.Default()
+	c.Forward.Helper, c.Alert.Webhook = filepath.Join(dir, "watch.sock"), "https://pager.example.jp/alert"
 	c.Control.Socket, c.MTA.QueueHelper, c.MTA.Log = d.socket, filepath.Join(dir, "queue.sock"), filepath.Join(dir, "mail.log")
 	c.Journal.Directory, c.Alert.Syslog, c.Alert.Command = filepath.Join(dir, "journal"), false, filepath.Join(dir, "alert")
 	c.Hold.MinFree, c.Hold.MinFreeInodes = 1, 1
@@ -124,6 +130,23 @@ func TestSurroundingsThatAreNotWellAreNamed(t *testing.T) {
 			"control-group", "no-such-group", postfix.Warning},
 		"no alert command": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Alert.Command += "x" },
 			"alert-command", "is not there", postfix.Warning},
+		"no watch": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Forward.Watch = false },
+			"forward-watch", "nobody watches", postfix.Warning},
+		"no helper of the watch": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Forward.Helper += "x" },
+			"watch-helper", "cannot be reached", postfix.Warning},
+		"alerts stay here": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Alert.Webhook = "" },
+			"alert-outside", "do not leave this machine", postfix.Info},
+		"no token": {func(t *testing.T, s *surroundings, _ map[string]string) {
+			s.config.Alert.WebhookTokenFile = filepath.Join(t.TempDir(), "none")
+		}, "alert-webhook-token", "no such file", postfix.Warning},
+		"token of others": {func(t *testing.T, s *surroundings, _ map[string]string) {
+			s.config.Alert.WebhookTokenFile = filepath.Join(filepath.Dir(s.config.Forward.Helper), "token")
+			if err := os.WriteFile(s.config.Alert.WebhookTokenFile, []byte("x\n"), 0o200); err != nil {
+				t.Fatal(err)
+			}
+		}, "alert-webhook-token", "me may not read it", postfix.Warning},
+		"forwarded mail that nobody sees": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Forward.Stop = config.StopHold },
+			"forward-stop", "no listener with the role egress", postfix.Warning},
 		"alert command that cannot run": {func(t *testing.T, s *surroundings, _ map[string]string) { chmod(t, s.config.Alert.Command, 0o644) },
 			"alert-command", "cannot be executed", postfix.Warning},
 		"alert command of others": {func(t *testing.T, s *surroundings, _ map[string]string) { chmod(t, s.config.Alert.Command, 0o611) },

@@ -179,3 +179,20 @@ func FuzzSQLite(f *testing.F) {
 		_, _ = readSchema(t.Context(), s)
 	})
 }
+
+func FuzzUserQuery(f *testing.F) {
+	f.Add("SELECT home, 8 AS uid FROM u WHERE user = '%Ln' AND domain='%{domain}'")
+	f.Add("SELECT '%%', a.`b` FROM u WHERE x = '%{user | username}%d'")
+	f.Fuzz(func(t *testing.T, query string) {
+		turned, err := postfixVariables(query)
+		if err != nil {
+			return
+		}
+		for _, kind := range []string{"mysql", "pgsql", "sqlite"} {
+			names, err := columnNames(turned, dialect{kind: kind})
+			if err == nil && (len(names) == 0 || len(names) > len(turned)) {
+				t.Errorf("%q has the columns %q", query, names)
+			}
+		}
+	})
+}

@@ -183,3 +183,20 @@ func FuzzKeysOf(f *testing.F) {
 		}
 	})
 }
+
+func TestOptionsEndWherePipesArgumentsBegin(t *testing.T) {
+	in := newInstance(t, "master_service_disable = static:all !smtp/inet inet foo.unix\n", "smtp inet n - y - - smtpd\n"+
+		"26 inet n - y - - smtpd\nfoo unix - n n - - pipe user=nobody argv=/bin/true\n"+
+		"spam unix - n n - - pipe -v user=nobody argv=/usr/bin/spamc -e /usr/sbin/sendmail -oi -f ${sender}\n")
+	i := in.load(t)
+	spam := i.Service("spam", "unix")
+	if spam == nil || spam.Args[len(spam.Args)-3] != "-oi" || len(spam.Overrides) != 0 {
+		t.Errorf("got %+v", spam)
+	}
+	for name, there := range map[string]bool{"smtp/inet": true, "26/inet": false, "foo/unix": false} {
+		at := strings.IndexByte(name, '/')
+		if (i.Service(name[:at], name[at+1:]) != nil) != there {
+			t.Errorf("%s runs: %v, want %v", name, !there, there)
+		}
+	}
+}

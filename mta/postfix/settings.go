@@ -123,21 +123,25 @@ func (i *Instance) Service(name, kind string) *Service {
 	return nil
 }
 
-// disabled reports services that master(8) does not start:
-// master_service_disable, a list of name.type, type or static:all.
+// disabled reports services that master(8) does not start, by the list of
+// master_service_disable: name/type, name.type or type (match_service.c). There is
+// no word for all of them: Postfix takes no notice of "static:all".
 func (i *Instance) disabled(s *Service) bool {
 	items, err := splitList(i.main["master_service_disable"])
 	if err != nil {
 		return false
 	}
-	off := false
 	for _, item := range items {
-		name, not := strings.CutPrefix(item, "!")
-		if name == s.Type || name == s.Name+"."+s.Type || name == s.Name+"/"+s.Type || name == "static:all" {
+		name := strings.TrimLeft(item, "!")
+		not := (len(item)-len(name))%2 == 1
+		if dot := strings.LastIndexByte(name, '.'); dot >= 0 && !strings.Contains(name, "/") {
+			name = name[:dot] + "/" + name[dot+1:]
+		}
+		if name == s.Type || name == s.ID() {
 			return !not
 		}
 	}
-	return off
+	return false
 }
 
 // path is where a service finds a file that Postfix names: relative to the
@@ -193,6 +197,10 @@ func parseServices(text string) ([]Service, error) {
 func (s *Service) arguments(words []string) error {
 	for n := 0; n < len(words); n++ {
 		word := words[n]
+		if bare, _ := inBraces(word); !strings.HasPrefix(bare, "-") { // options end here: what follows may be of pipe(8)'s argv
+			s.Args = append(s.Args, words[n:]...)
+			return nil
+		}
 		if !strings.HasPrefix(word, "-o") {
 			s.Args = append(s.Args, word)
 			continue
@@ -221,8 +229,13 @@ func (s *Service) arguments(words []string) error {
 // postconf -Pe takes no white space in values (observed, 3.7.11).
 func (s *Service) with(overrides map[string]string) string {
 	words := slices.Clone(s.words[:8])
+	var rest []string
 	for n := 8; n < len(s.words); n++ {
 		word := s.words[n]
+		if bare, _ := inBraces(word); !strings.HasPrefix(bare, "-") { // options end here
+			rest = s.words[n:]
+			break
+		}
 		var setting string
 		if word == "-o" && n+1 < len(s.words) {
 			n++
@@ -242,7 +255,7 @@ func (s *Service) with(overrides map[string]string) string {
 	for _, name := range sortedKeys(overrides) {
 		words = append(words, "-o", quoteOverride(name, overrides[name]))
 	}
-	return strings.Join(words, " ")
+	return strings.Join(append(words, rest...), " ")
 }
 
 func quoteOverride(name, value string) string {

@@ -112,6 +112,9 @@ func (r *Relay) WriteConfig(phase, more string) error {
 	if !strings.Contains(more, "[origin]") {
 		fmt.Fprintf(&b, "\n[origin]\ncall_socket = %q\n", r.CallSocket())
 	}
+	if !strings.Contains(more, "[forward]") {
+		b.WriteString("\n[forward]\nwatch = false\n") // it would watch the machine's homes
+	}
 	if !strings.Contains(more, "[alert]") {
 		b.WriteString("\n[alert]\nsyslog = false\ncommand = \"/bin/true\"\n") // the machine's syslog is not the test's
 	}

@@ -61,9 +61,9 @@ func (r *report) checkRecords(c *Config, seen map[string]*table) {
 		r.add(journal.placeOf("keep_addresses", "keep_totals"), "journal.keep_addresses", fmt.Sprintf("%q", showDuration(j.KeepAddresses)),
 			fmt.Sprintf("at most journal.keep_totals, %q", showDuration(j.KeepTotals)), "rows go with their totals: lower the one or raise the other")
 	}
-	if a := c.Alert; alert.sure("syslog", "command") && !a.Syslog && a.Command == "" {
-		r.add(alert.place("syslog"), "alert.syslog", "false, and no alert.command", "somebody who is told of incidents",
-			"name a program in alert.command or delete the key to get the default true")
+	if a := c.Alert; alert.sure("syslog", "command") && !a.Syslog && a.Command == "" && a.Webhook == "" && a.SyslogServer == "" {
+		r.add(alert.place("syslog"), "alert.syslog", "false, and nobody else", "somebody who is told of incidents",
+			"name alert.command, alert.webhook or alert.syslog_server, or delete the key to get the default true")
 	}
 }
 
@@ -90,7 +90,7 @@ func (r *report) checkPaths(c *Config, seen map[string]*table, listeners []*tabl
 		}
 	}
 	first := len(sockets) // those before are told apart by checkListeners
-	for _, s := range []struct{ section, name, path string }{{"control", "socket", c.Control.Socket}, {"mta", "queue_helper", c.MTA.QueueHelper}, {"origin", "call_socket", c.Origin.CallSocket}} {
+	for _, s := range []struct{ section, name, path string }{{"control", "socket", c.Control.Socket}, {"mta", "queue_helper", c.MTA.QueueHelper}, {"origin", "call_socket", c.Origin.CallSocket}, {"forward", "helper", c.Forward.Helper}} {
 		if t := seen[s.section]; t.sure(s.name) {
 			sockets = append(sockets, placed{s.section + "." + s.name, s.path, t.place(s.name)})
 		}

@@ -53,6 +53,8 @@ type Config struct {
 	Journal      Journal
 	Control      Control
 	Alert        Alert
+	Forward      Forward
+	Databases    []Database
 }
 
 // Inside says which domains are ours.
@@ -69,6 +71,7 @@ type MTA struct {
 	Log             string // absolute path, LogJournal or LogNone
 	QueueHelper     string // absolute path of the root helper's Unix socket
 	QueueState      string // absolute; the root helper's own directory
+	SMTP            string // host:port, for the daemon's own mail
 }
 
 // What MTA.Log may be beside a path.
@@ -205,6 +208,10 @@ type Alert struct {
 	Quiet          time.Duration // without a stop for so long an incident ends
 	UpdateEvery    time.Duration // of one incident
 	PerHour        int           // of all incidents
+
+	Webhook          string // URL; "": none
+	WebhookTokenFile string // absolute; "": no token
+	SyslogServer     string // "tls://host:port"; "": none
 }
 
 // Default is the configuration of an empty file.
@@ -218,7 +225,7 @@ func Default() *Config {
 	return &Config{
 		Phase:  policy.Learning,
 		Inside: Inside{FromMTA: true},
-		MTA:    MTA{Kind: "postfix", ConfigDirectory: "/etc/postfix", Log: "/var/log/mail.log", QueueHelper: "/run/relayguard-queue/queue.sock", QueueState: "/var/lib/relayguard-queue"},
+		MTA:    MTA{Kind: "postfix", ConfigDirectory: "/etc/postfix", Log: "/var/log/mail.log", QueueHelper: "/run/relayguard-queue/queue.sock", QueueState: "/var/lib/relayguard-queue", SMTP: "127.0.0.1:25"},
 		Log:    Log{Format: "text", Level: slog.LevelInfo},
 		Milter: Milter{
 			DecisionTimeout: 5 * time.Second,
@@ -276,6 +283,7 @@ func Default() *Config {
 			UpdateEvery:    time.Hour,
 			PerHour:        30,
 		},
+		Forward: defaultForward(),
 	}
 }
 

@@ -20,7 +20,7 @@ func (r *report) read() *Config {
 	for _, s := range sections {
 		seen[s.name] = readSection(r, s, root, c)
 	}
-	var lts, limts, nts, cts, ots, custs, nds []*table
+	var lts, limts, nts, cts, ots, custs, nds, dbs []*table
 	c.Listeners, lts = readInstead(r, listeners, root, c.Listeners, "delete the key to get the default ones")
 	c.Limits, limts = readInstead(r, limits, root, c.Limits, "delete the key to get the default ones; one that stops nothing has observe = true")
 	c.Networks, nts = readAll(r, networks, root)
@@ -28,6 +28,7 @@ func (r *report) read() *Config {
 	c.Overrides, ots = readAll(r, overrides, root)
 	c.Customers, custs = readAll(r, customers, root)
 	c.Nodes, nds = readAll(r, nodes, root)
+	c.Databases, dbs = readAll(r, databases, root)
 	if c.Inside.Free {
 		freeInside(c.Limits, limts)
 	}
@@ -46,6 +47,7 @@ func (r *report) read() *Config {
 	r.checkCustomers(c.Customers, names, custs)
 	r.checkOrigin(c, seen["sign"], c.Nodes, nds)
 	r.checkCertificates(c.Certificates, cts)
+	r.checkDatabases(c.Databases, dbs)
 	if !syntax && len(r.problems) == 0 {
 		r.verify()
 	}
@@ -229,5 +231,5 @@ func sectionNames() []string {
 	for _, s := range sections {
 		all = append(all, s.name)
 	}
-	return append(all, listeners.name, limits.name, overrides.name, networks.name, customers.name, nodes.name, certificates.name)
+	return append(all, listeners.name, limits.name, overrides.name, networks.name, customers.name, nodes.name, databases.name, certificates.name)
 }

@@ -109,6 +109,8 @@ var sections = []section[Config]{
 			`The socket of the root helper (relayguard-queue.socket), which alone may hold, release and delete queued mail.`),
 		key("queue_state", absolutePath("a directory"), func(c *Config) *string { return &c.MTA.QueueState },
 			`Where the root helper keeps what the red switch changed, and deleted mail for as long as hold.grace. It and all above it must be root's alone.`),
+		key("smtp", hostPort(), func(c *Config) *string { return &c.MTA.SMTP },
+			`Where the daemon hands in its own few messages, such as those to owners of mailboxes with a new forwarding.`),
 	}},
 	{"log", `The daemon's log, on standard error.`, Default, nil, []field[Config]{
 		key("format", words("text", "json"), func(c *Config) *string { return &c.Log.Format },
@@ -131,6 +133,7 @@ var sections = []section[Config]{
 	{"control", `The socket by which commands speak to the daemon. The kernel tells who calls. root and the daemon's own account may always read and act; these keys name Unix groups that may, too.`, Default, nil, controlFields},
 	{"origin", `How the guard finds out which web site and which plugin local mail is from.`, Default, nil, originFields},
 	{"sign", `For a web node whose mail goes out through a relay with a guard of its own.`, Default, nil, signFields},
+	{"forward", `Forwarding rules that send mail outside: where they are looked for, who is told of new ones, and what becomes of the mail.`, Default, nil, forwardFields},
 	{"alert", `Who is told of incidents, and how often. One incident is one alert, with updates and an end, however many messages it has.`, Default, nil, alertFields},
 }
 
@@ -257,6 +260,12 @@ var alertFields = []field[Config]{
 		`How often an open incident is told of again, if it went on.`),
 	key("per_hour", integer(1, 1000), func(c *Config) *int { return &c.Alert.PerHour },
 		`Alerts in an hour, of all incidents together. Those beyond are put together into one.`),
+	key("webhook", optional(webhook()), func(c *Config) *string { return &c.Alert.Webhook },
+		`Where alerts are posted as JSON: a chat, a pager, a machine that this one cannot change. Who owns the mail server may own its mail, so mail is no way to tell of it. Empty: nowhere.`),
+	key("webhook_token_file", optional(absolutePath("a file")), func(c *Config) *string { return &c.Alert.WebhookTokenFile },
+		`A file with a secret on its first line, which is sent as "Authorization: Bearer".`),
+	key("syslog_server", optional(syslogServer()), func(c *Config) *string { return &c.Alert.SyslogServer },
+		`A log host that gets alerts, too, beside this machine's own syslog (RFC 5424; RFC 5425 with tls). Empty: none.`),
 }
 
 var listeners = section[Listener]{"listener", `A socket that the MTA connects to; one section for each. Without any, there are four: "submission", "local", "relay" and "inbound", on Unix sockets inside Postfix's chroot. With one, there are only those that are named.`, newListener, defaultListeners, []field[Listener]{

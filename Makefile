@@ -152,7 +152,7 @@ test-unit: ## all packages but those that need real servers
 
 .PHONY: test-postfix
 test-postfix: ## the whole over a private real Postfix and Dovecot
-	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward$$'); \
+	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward\(/\|$$\)'); \
 	$(GOTEST) -json -timeout 20m $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-forward

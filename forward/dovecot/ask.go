@@ -231,7 +231,7 @@ func (p *planner) pollUnit(ask []*userdb) {
 			ctx, cancel := context.WithTimeout(ctx, askFor)
 			defer cancel()
 			q := *p
-			q.ctx, q.plan, q.extra = ctx, forward.Plan{}, nil
+			q.ctx, q.plan, q.extra, q.templates = ctx, forward.Plan{}, nil, map[string]template{}
 			return q.again(ctx, planned, ask)
 		}})
 }

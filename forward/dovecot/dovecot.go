@@ -52,6 +52,7 @@ type planner struct {
 	closed    string                   // a file that doveconf passes over, for this account may not read it; Dovecot reads it
 	byUID     map[int]*forward.Account // the first account of each uid
 	asked     map[string]user          // as Dovecot told them
+	templates map[string]template      // of homes, parsed once
 }
 
 // Plan is what there is to be read: one unit a mailbox, one each of the scripts
@@ -79,7 +80,7 @@ func Plan(ctx context.Context, h *forward.Host, o Options) forward.Plan {
 const maxConfigurations = 8
 
 func newPlanner(ctx context.Context, h *forward.Host, file string, further bool) *planner {
-	p := &planner{ctx: ctx, host: h, file: file, mailUID: forward.NoUID, mailGID: forward.NoUID}
+	p := &planner{ctx: ctx, host: h, file: file, mailUID: forward.NoUID, mailGID: forward.NoUID, templates: map[string]template{}}
 	if further {
 		p.suffix = " of " + file
 	}

@@ -118,7 +118,13 @@ func (p *planner) complete(u user, d *userdb) user {
 
 // home is a pattern of homes for one user; one that is not understood is noted.
 func (p *planner) home(u *user, pattern string) string {
-	t, err := parseTemplate(pattern)
+	t, ok := p.templates[pattern]
+	var err error
+	if !ok {
+		if t, err = parseTemplate(pattern); err == nil && len(p.templates) < 1000 {
+			p.templates[pattern] = t
+		}
+	}
 	if err != nil {
 		u.homeWhy = pattern
 		return ""

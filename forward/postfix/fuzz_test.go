@@ -54,11 +54,12 @@ func FuzzMain(f *testing.F) {
 // FuzzMaster reads any master.cf.
 func FuzzMaster(f *testing.F) {
 	seeds(f, "master.cf")
+	f.Add("a unix - - n - - cleanup -vo {a = b} -Dob=c -- -o x\nb unix - - n - -\n")
 	f.Add("a unix - - - - - pipe flags=X { argv=/bin/x y } -o { a = b c } -oa=b {")
 	f.Fuzz(func(t *testing.T, text string) {
 		services, _ := parseMaster(text, true)
 		for _, s := range services {
-			if s.name == "" || s.command == "" || strings.ContainsAny(s.name, "\n \t") {
+			if s.name == "" || s.command == "" && s.unread == "" || strings.Contains(s.name, "\n") {
 				t.Errorf("service %+v", s)
 			}
 			s.argv()

@@ -43,7 +43,10 @@ type Scanner struct {
 	planner Planner
 	o       Options
 
-	scanning sync.Mutex // held by who reads
+	full     sync.Mutex // held by who plans: All and Quick
+	scanning sync.Mutex // held by who reads single units, or puts a plan in force
+
+	reread uint64 // units read by themselves so far
 
 	asked atomic.Bool // somebody asked for known addresses
 	known atomic.Pointer[[]string]
@@ -64,6 +67,7 @@ type Scanner struct {
 type unit struct {
 	forward.Unit
 	forward.Reading                 // the last one
+	reread          uint64          // the turn of the last Again that read it
 	usual           map[string]bool // sources of its gaps when it was last read as far as ever
 }
 
@@ -105,9 +109,12 @@ func New(planner Planner, o Options) *Scanner {
 // All makes a new plan, reads every unit of it, and returns what differs from
 // what was known. After the first scan that is everything. It ends early, with
 // ctx's error and nothing changed, when ctx ends.
+//
+// Single units may be read again meanwhile.
 func (s *Scanner) All(ctx context.Context) ([]Change, error) {
-	s.scanning.Lock()
-	defer s.scanning.Unlock()
+	s.full.Lock()
+	defer s.full.Unlock()
+	begin := s.turns()
 	plan := s.newPlan(ctx)
 	units := make([]*unit, len(plan.Units))
 	for i := range plan.Units {
@@ -124,15 +131,16 @@ func (s *Scanner) All(ctx context.Context) ([]Change, error) {
 			return nil, err
 		}
 	}
-	return s.replace(plan, units, readings), nil
+	return s.replace(ctx, begin, plan, units, readings), nil
 }
 
 // Quick makes a new plan and reads only the server's units of it and those that
 // are new or look elsewhere than before: what a changed setting changes for
 // everybody is known at once. It is no full scan: call All after it.
 func (s *Scanner) Quick(ctx context.Context) ([]Change, error) {
-	s.scanning.Lock()
-	defer s.scanning.Unlock()
+	s.full.Lock()
+	defer s.full.Unlock()
+	begin := s.turns()
 	plan := s.newPlan(ctx)
 	units := make([]*unit, len(plan.Units))
 	readings := make([]forward.Reading, len(plan.Units))
@@ -156,7 +164,14 @@ func (s *Scanner) Quick(ctx context.Context) ([]Change, error) {
 	for i, n := range at {
 		readings[n] = read[i]
 	}
-	return s.replace(plan, units, readings), nil
+	return s.replace(ctx, begin, plan, units, readings), nil
+}
+
+// turns is how many units were read by themselves so far.
+func (s *Scanner) turns() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.reread
 }
 
 // newPlan makes a plan. If something cannot be read by now that could before, what
@@ -234,7 +249,14 @@ func (s *Scanner) read(ctx context.Context, units []*unit) ([]forward.Reading, e
 }
 
 // replace puts a full scan in place of what was known.
-func (s *Scanner) replace(plan forward.Plan, units []*unit, readings []forward.Reading) []Change {
+func (s *Scanner) replace(ctx context.Context, begin uint64, plan forward.Plan, units []*unit, readings []forward.Reading) []Change {
+	s.scanning.Lock()
+	defer s.scanning.Unlock()
+	for i, u := range units {
+		if old := s.units[u.ID]; old != nil && old.reread > begin { // it has changed since this scan began
+			readings[i], u.reread = u.Read(ctx), old.reread
+		}
+	}
 	rules := make(map[string][]forward.Rule, len(units))
 	s.away(units, readings)
 	for i, u := range units {
@@ -349,6 +371,8 @@ func (s *Scanner) remember(u *unit, r forward.Reading) {
 	defer s.mu.Unlock()
 	moved := !slices.Equal(u.Uses, r.Uses)
 	u.take(r, u)
+	s.reread++
+	u.reread = s.reread
 	if moved {
 		s.turn++
 		s.places.add(u, false) // what it no longer uses costs one reading too many

@@ -101,6 +101,7 @@ func FuzzNames(f *testing.F) {
 	for _, seed := range []string{
 		"inline:{a=b, {c = d}}", "static:{ x }", "randmap:{a,b}", "unionmap:{inline:{a=b},static:c}",
 		"pipemap:{inline:{a=b},inline:{b=c}}", "proxy:proxy:static:x", "inline:{{\"a=\\", "unix:passwd.byname",
+		"regexp:{{/^a$/ b}, {/(c)/ $1}}", "pcre:{ {if /x/} {/y/ z} {endif} }", "cidr:{{192.0.2.0/24 x}}", "pipemap:{inline:{a=k},regexp:{{/k/ b}}}",
 	} {
 		f.Add(seed)
 	}

@@ -7,6 +7,7 @@
 package forwards
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -146,17 +147,24 @@ func (g *Guard) Run(ctx context.Context) {
 	rescan := time.NewTimer(0)
 	defer rescan.Stop()
 	var settled <-chan time.Time
+	full, running, wanted := make(chan error, 1), false, false
+	began := time.Now()
+	defer func() {
+		if running { // it ends soon: ctx has
+			<-full
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case c := <-g.changes:
 			g.note(c)
-			settled = g.settle(settled)
+			settled = g.settle(settled, running)
 			continue
 		case <-settled:
 			settled = nil
-			if g.some(ctx) {
+			if g.some(ctx, running) {
 				if soon := time.Now().Add(g.pause()); soon.Before(next) {
 					next = soon
 					rescan.Reset(time.Until(next))
@@ -173,25 +181,39 @@ func (g *Guard) Run(ctx context.Context) {
 		case now := <-remind.C:
 			g.remind(now)
 			continue
+		case err := <-full:
+			running = false
+			wait := g.o.Rescan
+			if ok := g.all(ctx, began, err); !ok {
+				wait = min(again, g.o.Rescan)
+				again = min(2*again, lastAgain)
+			} else {
+				again = firstAgain
+			}
+			if wanted {
+				wait = min(wait, g.pause())
+			}
+			next, wanted = time.Now().Add(wait), false
+			rescan.Reset(wait)
+			settled = g.settle(settled, running)
+			continue
 		case <-g.wake:
 		case <-rescan.C:
 		}
-		wait := g.o.Rescan
-		if !g.all(ctx) {
-			wait = min(again, g.o.Rescan)
-			again = min(2*again, lastAgain)
-		} else {
-			again = firstAgain
+		if wanted = running; running {
+			continue
 		}
-		next = time.Now().Add(wait)
-		rescan.Reset(wait)
-		settled = g.settle(settled)
+		running, began = true, time.Now()
+		go func() { // meanwhile what changes is read
+			_, why, err := g.answered(func() ([]scan.Change, error) { return g.o.Scanner.All(ctx) })
+			full <- cmp.Or(err, why)
+		}()
 	}
 }
 
 // settle is when what was noted is to be read: settled, or soon; nil: nothing was.
-func (g *Guard) settle(settled <-chan time.Time) <-chan time.Time {
-	if settled == nil && (g.plan || g.lost || len(g.stale) > 0) {
+func (g *Guard) settle(settled <-chan time.Time, running bool) <-chan time.Time {
+	if settled == nil && (!running && (g.plan || g.lost) || len(g.stale) > 0) {
 		return time.After(g.o.Settle)
 	}
 	return settled
@@ -273,8 +295,12 @@ func (g *Guard) noteAll() {
 }
 
 // some reads what is stale, and reports whether a full scan is to follow.
-func (g *Guard) some(ctx context.Context) (full bool) {
-	stale, by, plan, lost := g.stale, g.by, g.plan, g.lost
+// While a full scan runs, another plan has to wait for its end.
+func (g *Guard) some(ctx context.Context, running bool) (full bool) {
+	stale, by, plan, lost := g.stale, g.by, g.plan && !running, g.lost && !running
+	if running {
+		by = nil
+	}
 	g.stale, g.by, g.plan, g.lost = map[string][]forward.Writer{}, map[string][]forward.Writer{}, false, false
 	now := time.Now()
 	if len(stale) > 0 {
@@ -326,13 +352,8 @@ func (g *Guard) polled(ctx context.Context) {
 // read is a reading that fails if anything was not answered. Then what the scanner
 // knows is not to be relied on until a full scan has succeeded, and one is wanted.
 func (g *Guard) read(reading func() ([]scan.Change, error)) ([]scan.Change, error) {
-	if g.o.Unanswered == nil {
-		return reading()
-	}
-	before, _ := g.o.Unanswered()
-	changes, err := reading()
-	now, why := g.o.Unanswered()
-	if err != nil || now == before {
+	changes, why, err := g.answered(reading)
+	if why == nil || err != nil {
 		return changes, err
 	}
 	if !g.unsure {
@@ -342,14 +363,28 @@ func (g *Guard) read(reading func() ([]scan.Change, error)) ([]scan.Change, erro
 	return nil, why
 }
 
-// all is a full scan. False: it failed.
-func (g *Guard) all(ctx context.Context) bool {
-	began := time.Now()
-	_, err := g.read(func() ([]scan.Change, error) { return g.o.Scanner.All(ctx) })
+// answered reads, and says why something was not answered meanwhile; nil: all was.
+func (g *Guard) answered(reading func() ([]scan.Change, error)) (changes []scan.Change, why, err error) {
+	if g.o.Unanswered == nil {
+		changes, err = reading()
+		return changes, nil, err
+	}
+	before, _ := g.o.Unanswered()
+	changes, err = reading()
+	if now, cause := g.o.Unanswered(); now != before {
+		why = cause
+	}
+	return changes, why, err
+}
+
+// all is what follows a full scan, which began then and failed or not. False: it
+// failed.
+func (g *Guard) all(ctx context.Context, began time.Time, err error) bool {
 	if ctx.Err() != nil {
 		return true
 	}
 	if err != nil {
+		g.unsure = g.unsure || g.o.Unanswered != nil
 		g.failed("scan forwarding rules", err)
 		return false
 	}

@@ -22,6 +22,7 @@ type host struct {
 	files map[string]string
 	fails bool // nothing can be planned
 	scans int
+	slow  chan struct{} // the place "sql" is read when it is closed; nil: at once
 }
 
 func (h *host) set(path, target string) {
@@ -57,6 +58,12 @@ func (h *host) plan(context.Context, func() []string) forward.Plan {
 
 func (h *host) reader(path, owner string, server bool) func(context.Context) forward.Reading {
 	return func(context.Context) forward.Reading {
+		h.mu.Lock()
+		slow := h.slow
+		h.mu.Unlock()
+		if slow != nil && path == "/sql" {
+			<-slow
+		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		target, there := h.files[path]
@@ -239,6 +246,33 @@ func TestLostChangesAndABrokenWatchMeanAFullScan(t *testing.T) {
 		w.eyes.saw("/home/alice/.forward", 1000) // it runs again
 		time.Sleep(time.Second)
 		w.wantTold(t, "again", "appeared alice a@evil.test digest")
+	})
+}
+
+func TestAFullScanDelaysNoAlert(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *forwards.Options) { o.Poll = 24 * time.Hour })
+		w.wantTold(t, "at first", baseline)
+		slow := make(chan struct{})
+		w.host.mu.Lock()
+		w.host.slow = slow
+		w.host.mu.Unlock()
+		w.Rescan()
+		synctest.Wait() // all but one place has been read
+		w.host.set("/home/sales/.forward", "s@evil.test")
+		w.eyes.saw("/home/sales/.forward", 33)
+		time.Sleep(time.Second)
+		w.wantTold(t, "during the scan", "appeared sales s@evil.test alert")
+		w.host.set("/etc/aliases", "all@evil.test")
+		w.eyes.saw("/etc/main.cf", 0)
+		time.Sleep(time.Second)
+		w.wantTold(t, "another plan has to wait")
+		close(slow)
+		time.Sleep(time.Second)
+		w.wantTold(t, "the scan is over", "appeared * all@evil.test alert")
+		if e := w.ledger.Entries(false); len(e) != 2 {
+			t.Errorf("%+v", e)
+		}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -46,6 +47,7 @@ type forwardsFound struct {
 	Findings []ledger.Entry `json:"findings"`
 	Gaps     []forward.Gap  `json:"gaps"`
 	Places   int            `json:"places"`           // that were read
+	Inside   []string       `json:"inside"`           // domains, and hosts that mail may be routed to
 	Broken   string         `json:"broken,omitempty"` // where the ledger was changed by somebody else
 }
 
@@ -110,7 +112,7 @@ func scanForwards(cmd *cobra.Command, c *config.Config, root string, all bool) (
 		}
 		return nil, &exitError{exitCannotTell, errors.New("nothing to look at: no mail server is set up here, or its settings cannot be read")}
 	}
-	found := &forwardsFound{Gaps: scanner.Gaps(), Places: scanner.Units()}
+	found := &forwardsFound{Gaps: scanner.Gaps(), Places: scanner.Units(), Inside: insideNames(scanner.World())}
 	book := ledger.Memory(forwards.Rules(c, host))
 	if root == "" {
 		book, found.Broken = peekForwards(cmd, c, host)
@@ -150,6 +152,22 @@ func peekForwards(cmd *cobra.Command, c *config.Config, host *forward.Host) (boo
 	return ledger.Memory(rules), broken
 }
 
+// insideNames are the domains that count as inside, and then the hosts.
+func insideNames(w forward.World) []string {
+	return append(slices.Sorted(maps.Keys(w.Inside)), slices.Sorted(maps.Keys(w.Hosts))...)
+}
+
+// someOf are the first few of a list.
+func someOf(all []string, most int) string {
+	switch {
+	case len(all) == 0:
+		return "nothing"
+	case len(all) > most:
+		return fmt.Sprintf("%s and %d more; --json has them all", strings.Join(all[:most], ", "), len(all)-most)
+	}
+	return strings.Join(all, ", ")
+}
+
 func showScan(cmd *cobra.Command, found *forwardsFound, asJSON bool) error {
 	out := cmd.OutOrStdout()
 	if found.Findings == nil {
@@ -157,6 +175,9 @@ func showScan(cmd *cobra.Command, found *forwardsFound, asJSON bool) error {
 	}
 	if found.Gaps == nil {
 		found.Gaps = []forward.Gap{}
+	}
+	if found.Inside == nil {
+		found.Inside = []string{}
 	}
 	var err error
 	if asJSON {
@@ -175,6 +196,9 @@ func showScan(cmd *cobra.Command, found *forwardsFound, asJSON bool) error {
 			break
 		}
 		remark(cmd, "not read: %s: %s", g.Source, g.Why)
+	}
+	if !asJSON {
+		remark(cmd, "counted as inside: %s", someOf(found.Inside, 20))
 	}
 	if found.Broken != "" {
 		remark(cmd, "the ledger was changed by somebody else: %s", found.Broken)

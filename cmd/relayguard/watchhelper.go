@@ -30,9 +30,9 @@ func newWatchHelper() *cobra.Command {
 Reads files and directories and watches them for changes, for the daemon, which has
 no rights, over a Unix socket: the one that systemd passes
 (relayguard-watch.socket), or --socket. It changes nothing, looks at nothing that
-it reads, and refuses what no forwarding rule can stand in: keys, password hashes,
-mail. It reads no configuration. The packaged units start it when it is needed,
-and it ends when nobody is connected.
+it reads. It shows what rules stand in, and of people's other files what they could
+read themselves; no keys, password hashes or mail. It reads no configuration. The
+packaged units start it when it is needed, and it ends when nobody is connected.
 
 Exit status: 0 after a signal or when idle, 2 usage, 3 the socket cannot be had.`),
 		Args: noArgs,

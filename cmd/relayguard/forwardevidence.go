@@ -31,6 +31,8 @@ type proof struct {
 	follower *maillog.Follower // nil: the MTA's log is not read
 	passages chan evidence.Passage
 	since    func() (time.Time, bool) // of the baseline
+
+	unexplained []forward.Finding // as last known; only the guard's loop asks
 }
 
 const (
@@ -264,15 +266,22 @@ func (f *forwarding) unexplained() []forward.Finding {
 	if since.Before(based) {
 		since = based.Truncate(time.Second) // the log has whole seconds; what went before anybody looked may have gone by rules that are no more
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if _, err := f.proof.tracker.Reconsider(ctx); err != nil {
+	within := func(do func(context.Context) error) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		return do(ctx)
+	}
+	if err := within(func(ctx context.Context) error { _, err := f.proof.tracker.Reconsider(ctx); return err }); err != nil {
 		f.log.Warn("mail without a forwarding rule is not compared with the rules", "error", err)
 	}
-	flows, err := f.proof.store.Unexplained(ctx, since)
-	if err != nil {
+	var flows []evidence.Flow
+	err := within(func(ctx context.Context) (err error) {
+		flows, err = f.proof.store.Unexplained(ctx, since)
+		return err
+	})
+	if err != nil { // what is not known now is not gone
 		f.log.Warn("mail without a forwarding rule is not known", "error", err)
-		return nil
+		return f.proof.unexplained
 	}
 	var all []forward.Finding
 	for _, flow := range flows {
@@ -281,6 +290,7 @@ func (f *forwarding) unexplained() []forward.Finding {
 		}
 		all = append(all, trafficFinding(&flow))
 	}
+	f.proof.unexplained = all
 	return all
 }
 

@@ -89,7 +89,9 @@ func (s *state) newForwarding(ctx context.Context, c *config.Config) (*forwardin
 		f.remote = files.Dial(c.Forward.Helper)
 		f.reader = f.remote
 	}
-	host, err := forwards.NewHost(ctx, "", f.reader)
+	soon, cancel := context.WithTimeout(ctx, helperWait) // a helper that hangs keeps no mail waiting
+	host, err := forwards.NewHost(soon, "", f.reader)
+	cancel()
 	if err == nil {
 		f.host.Store(host)
 		f.rulesInUse = forwards.Rules(c, host)

@@ -118,7 +118,7 @@ func scanForwards(cmd *cobra.Command, c *config.Config, root string, all bool) (
 		book, found.Broken = peekForwards(cmd, c, host)
 	}
 	findings := scanner.Graph().Findings()
-	if _, err := book.All(time.Now(), findings, forwards.Unseen(scanner)); err != nil {
+	if _, err := book.All(time.Now(), findings, forwards.Unseen(scanner), nil); err != nil {
 		return nil, &exitError{exitCannotTell, err}
 	}
 	found.Findings = book.Entries(false)

@@ -396,7 +396,7 @@ func ledgerOf(t *testing.T, later ...forward.Finding) (config, dir string) {
 	}
 	defer l.Close()
 	old := someForward("old", "old@out.example", "", 0).Finding
-	if _, err := l.All(noon, []forward.Finding{old}, nil); err != nil {
+	if _, err := l.All(noon, []forward.Finding{old}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Some(noon.Add(time.Minute), later, nil, nil); err != nil {

@@ -55,7 +55,7 @@ func watchAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, chang
 	}
 	stop()
 	now := time.Now()
-	if _, err := book.All(now, scanner.Graph().Findings(), forwards.Unseen(scanner)); err != nil { // known from now on
+	if _, err := book.All(now, scanner.Graph().Findings(), forwards.Unseen(scanner), nil); err != nil { // known from now on
 		return err
 	}
 	remark(cmd, "watching %d places by %s", scanner.Units(), guard.Status().Method)

@@ -119,7 +119,7 @@ func (l *forwardLook) fromLog(cmd *cobra.Command, id, logFile string, asJSON boo
 		return &exitError{exitCannotTell, err}
 	}
 	book, _ := peekForwards(cmd, c, host)
-	if _, err := book.All(time.Now(), scanner.Graph().Findings(), forwards.Unseen(scanner)); err != nil {
+	if _, err := book.All(time.Now(), scanner.Graph().Findings(), forwards.Unseen(scanner), nil); err != nil {
 		return &exitError{exitCannotTell, err}
 	}
 	e, err := book.Find(id)

@@ -157,7 +157,7 @@ func TestBeforeTheFirstScanTheLedgerIsAsked(t *testing.T) {
 	f := aWatch(t, nil)
 	old := []forward.Finding{someForward("taro", "x@evil.test", "", 0).Finding, someForward("hanako", "h@home.test", "", 0).Finding, someForward("*", "all@evil.test", "", 0).Finding}
 	old[2].Mechanism = forward.AlwaysBCC
-	if _, err := f.ledger.All(noon, old, nil); err != nil {
+	if _, err := f.ledger.All(noon, old, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	f.approve(t, "hanako", forward.Aliases)
@@ -310,7 +310,7 @@ func TestALedgerWithoutAFirstScanIsNone(t *testing.T) {
 	found := []forward.Finding{someForward("*", "x@evil.test", "", 0).Finding}
 	found[0].Server = true
 	book, broken := peekForwards(cmd, c, host)
-	if _, err := book.All(noon, found, nil); err != nil || broken != "" {
+	if _, err := book.All(noon, found, nil, nil); err != nil || broken != "" {
 		t.Fatal(err, broken)
 	}
 	if all := book.Entries(false); len(all) != 1 || !all[0].Due() || !strings.Contains(said.String(), "has no first scan yet") {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -224,7 +228,29 @@ func (c *chain) begin(records []*record) error {
 	}
 	old := c.file
 	*c = chain{path: c.path, lock: c.lock, file: next, seq: fresh.seq, last: fresh.last, lines: fresh.lines, broken: c.broken}
-	return errors.Join(old.Close(), syncDir(filepath.Dir(c.path)))
+	return errors.Join(old.Close(), syncDir(filepath.Dir(c.path)), c.thin())
+}
+
+// maxAside is how many files of the past are kept: whoever changes his rules all the
+// time is not to fill the disk. What they had in force is in the present one.
+const maxAside = 5
+
+// thin removes the oldest files that were put aside.
+func (c *chain) thin() error {
+	aside, err := filepath.Glob(c.path + "-[0-9]*")
+	if err != nil || len(aside) <= maxAside {
+		return err
+	}
+	number := func(file string) int64 {
+		digits, _, _ := strings.Cut(strings.TrimPrefix(file, c.path+"-"), "-")
+		n, _ := strconv.ParseInt(digits, 10, 64)
+		return n
+	}
+	slices.SortFunc(aside, func(a, b string) int { return cmp.Compare(number(a), number(b)) })
+	for _, file := range aside[:len(aside)-maxAside] {
+		err = errors.Join(err, os.Remove(file))
+	}
+	return err
 }
 
 func syncDir(dir string) error {

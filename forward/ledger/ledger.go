@@ -226,7 +226,9 @@ func (l *Ledger) replay(r *record) {
 	case Baseline:
 		l.based, l.basedAt = true, r.Time
 	case Widened:
-		l.ours = r.Ours
+		if l.ours = r.Ours; l.ours == nil {
+			l.ours = []string{} // nothing is not "not known yet"
+		}
 	case Vanished:
 		if e := l.entries[r.ID]; e != nil && e.Gone.IsZero() {
 			l.leave(e, r.Time)
@@ -281,7 +283,10 @@ func (l *Ledger) Based() (at time.Time, ok bool) {
 
 // All compares a full scan with what is remembered. The first time it makes the
 // baseline.
-func (l *Ledger) All(now time.Time, findings []forward.Finding, seen func(*forward.Finding) Seen) ([]Event, error) {
+//
+// Keep says of places by the ids of their units that nothing can be said of them now:
+// what is known of them stands; nil: there are none.
+func (l *Ledger) All(now time.Time, findings []forward.Finding, seen func(*forward.Finding) Seen, keep func(unit string) bool) ([]Event, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.based {
@@ -293,7 +298,7 @@ func (l *Ledger) All(now time.Time, findings []forward.Finding, seen func(*forwa
 	}
 	var gone []forward.Finding
 	for _, id := range slices.Sorted(maps.Keys(l.entries)) {
-		if e := l.entries[id]; !there[id] && e.Gone.IsZero() {
+		if e := l.entries[id]; !there[id] && e.Gone.IsZero() && (keep == nil || !keep(e.Unit)) {
 			gone = append(gone, e.Finding)
 		}
 	}
@@ -652,12 +657,12 @@ func (l *Ledger) Approve(now time.Time, id string, a Approval) (Event, error) {
 		return Event{}, err
 	}
 	a.At = now
-	next := *e
-	next.Approval, next.Status, next.Approved, next.Waits = &a, Approved, true, false
-	if err := l.write([]*record{{Kind: Granted, Time: now, Entry: &next}}); err != nil {
+	before := *e
+	e.Approval, e.Status, e.Approved, e.Waits = &a, Approved, true, false
+	if err := l.write([]*record{{Kind: Granted, Time: now, Entry: e}}); err != nil {
+		*e = before
 		return Event{}, err
 	}
-	*e = next
 	l.learnApproved()
 	return Event{Kind: Granted, Entry: *e, Action: Alert, Time: now}, nil
 }
@@ -673,12 +678,12 @@ func (l *Ledger) Revoke(now time.Time, id, by string) (Event, error) {
 	if e.Approval == nil {
 		return Event{}, fmt.Errorf("%s: %w", forward.ShortID(e.ID), ErrNotApproved)
 	}
-	next := *e
-	next.Approval, next.Status, next.Approved = nil, New, false
-	if err := l.write([]*record{{Kind: Revoked, Time: now, Entry: &next, By: by}}); err != nil {
+	before := *e
+	e.Approval, e.Status, e.Approved = nil, New, false
+	if err := l.write([]*record{{Kind: Revoked, Time: now, Entry: e, By: by}}); err != nil {
+		*e = before
 		return Event{}, err
 	}
-	*e = next
 	l.learnApproved()
 	return Event{Kind: Revoked, Entry: *e, Action: Alert, Time: now, Why: by}, nil
 }
@@ -801,7 +806,7 @@ func (l *Ledger) write(records []*record) error {
 		return err
 	}
 	if l.file.lines > 20_000+4*int64(len(l.entries)) {
-		return l.file.begin(l.snapshot())
+		_ = l.file.begin(l.snapshot()) // what was written stands; the next write tries again
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func open(t *testing.T, dir string) *ledger.Ledger {
 
 func all(t *testing.T, l *ledger.Ledger, now time.Time, findings ...forward.Finding) []ledger.Event {
 	t.Helper()
-	events, err := l.All(now, findings, own)
+	events, err := l.All(now, findings, own, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,6 +405,65 @@ func TestAdoptedRulesAreExisting(t *testing.T) {
 	}
 }
 
+func TestARevokedApprovalStaysSoThroughARewrittenFile(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	f := rule("sales", "s@partner.test")
+	all(t, l, start, f)
+	many := []forward.Finding{f}
+	for n := range 100 {
+		many = append(many, rule(fmt.Sprint("u", n), fmt.Sprintf("x%d@phone.test", n)))
+	}
+	for range 100 { // until the file is nearly long enough to be made anew
+		all(t, l, start, many...)
+		all(t, l, start, f)
+	}
+	granted := 0
+	for aside := []string(nil); len(aside) == 0 && granted < 1000; granted++ {
+		if _, err := l.Approve(start, f.ID, ledger.Approval{By: "root", Reason: "r"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Revoke(start, f.ID, "root"); err != nil {
+			t.Fatal(err)
+		}
+		aside, _ = filepath.Glob(filepath.Join(dir, "ledger-*"))
+	}
+	if granted == 1000 {
+		t.Fatal("the file was never made anew")
+	}
+	l.Close()
+	if l = open(t, dir); entry(t, l, f.ID).Approved || l.Approved(f.ID, "", "") {
+		t.Errorf("after %d approvals and revocations it is approved", granted)
+	}
+}
+
+func TestPlacesOfWhichNothingCanBeSaidKeepTheirRules(t *testing.T) {
+	l := open(t, t.TempDir())
+	a, b := rule("alice", "a@evil.test"), rule("bob", "b@evil.test")
+	all(t, l, start, a, b)
+	events, err := l.All(start, nil, own, func(unit string) bool { return unit == a.Unit })
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEvents(t, "alice's cannot be read", events, "gone bob digest")
+}
+
+func TestFilesOfThePastAreFew(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	all(t, l, start)
+	for round := range 9 {
+		var many []forward.Finding
+		for n := range 9000 {
+			many = append(many, rule("mallory", fmt.Sprintf("x%d.%d@evil.test", round, n)))
+		}
+		all(t, l, start.Add(time.Duration(round)*time.Hour*24*40), many...)
+	}
+	if aside, _ := filepath.Glob(filepath.Join(dir, "ledger-*")); len(aside) > 5 {
+		t.Errorf("%d files", len(aside))
+	}
+}
+
 func TestOneOwnersRulesAreBounded(t *testing.T) {
 	l := open(t, t.TempDir())
 	all(t, l, start)
@@ -552,7 +611,7 @@ func TestFullDiskLosesNoRecord(t *testing.T) {
 	all(t, l, start)
 	// A file that may not grow stands for a disk that is full.
 	limitFileSize(t, int64(len(read(t, filepath.Join(dir, "ledger")))))
-	events, err := l.All(start, []forward.Finding{rule("sales", "s@evil.test")}, own)
+	events, err := l.All(start, []forward.Finding{rule("sales", "s@evil.test")}, own, nil)
 	if err == nil || len(events) != 1 || events[0].Action != ledger.Alert {
 		t.Errorf("it is told all the same: %+v, %v", events, err)
 	}
@@ -580,7 +639,7 @@ func FuzzOpen(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	l.All(start, []forward.Finding{rule("alice", "a@evil.test")}, own)
+	l.All(start, []forward.Finding{rule("alice", "a@evil.test")}, own, nil)
 	l.Close()
 	data, err := os.ReadFile(filepath.Join(dir, "ledger"))
 	if err != nil {
@@ -595,7 +654,7 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			return
 		}
-		l.All(start, []forward.Finding{rule("bob", "b@evil.test")}, own)
+		l.All(start, []forward.Finding{rule("bob", "b@evil.test")}, own, nil)
 		l.Close()
 		if l, err = ledger.Open(dir, rules()); err != nil || l.Broken() != "" {
 			t.Fatalf("what was written cannot be read: %v, %q", err, l.Broken())

@@ -80,8 +80,9 @@ type Guard struct {
 	unsure bool                        // something was not answered since the last full scan
 	turn   uint64                      // of the paths that are watched
 
-	adopted map[string]bool // databases whose rules are known
-	gaps    map[string]int  // by source: in how many full scans in a row; nil: there was none
+	whole map[string]bool // databases that were read, by unit
+	away  map[string]bool // databases that were not, at some time
+	gaps  map[string]int  // by source: in how many full scans in a row; nil: there was none
 }
 
 // Status is how a watch stands.
@@ -104,7 +105,7 @@ func New(o Options) *Guard {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Guard{o: o, changes: make(chan forward.Change, 1024), wake: make(chan struct{}, 1), ready: make(chan struct{}), stale: map[string][]forward.Writer{}, by: map[string][]forward.Writer{}, adopted: map[string]bool{}}
+	return &Guard{o: o, changes: make(chan forward.Change, 1024), wake: make(chan struct{}, 1), ready: make(chan struct{}), stale: map[string][]forward.Writer{}, by: map[string][]forward.Writer{}, whole: map[string]bool{}, away: map[string]bool{}}
 }
 
 // Ready is closed when the first full scan is over.
@@ -315,7 +316,9 @@ func (g *Guard) some(ctx context.Context, running bool) (full bool) {
 	if plan && !lost {
 		changes, err := g.read(func() ([]scan.Change, error) { return g.o.Scanner.Quick(ctx) })
 		g.took(ctx, now, changes, err, writers{paths: by})
-		g.world(now)
+		if err == nil {
+			g.world(now)
+		}
 	}
 	g.look()
 	return plan || lost
@@ -345,6 +348,9 @@ func (g *Guard) look() {
 func (g *Guard) polled(ctx context.Context) {
 	if ids := g.o.Scanner.Polled(); len(ids) > 0 {
 		changes, err := g.read(func() ([]scan.Change, error) { return g.o.Scanner.Again(ctx, ids) })
+		if err == nil {
+			g.adopt(time.Now())
+		}
 		g.took(ctx, time.Now(), changes, err, writers{})
 	}
 }
@@ -394,7 +400,7 @@ func (g *Guard) all(ctx context.Context, began time.Time, err error) bool {
 	g.world(now)
 	g.noteAll()
 	g.adopt(now)
-	g.tell(g.o.Ledger.All(now, g.findings(), seenBy(g.o.Scanner, writers{units: g.stale, paths: g.by})))
+	g.tell(g.o.Ledger.All(now, g.findings(), seenBy(g.o.Scanner, writers{units: g.stale, paths: g.by}), g.keep))
 	g.blind(now)
 	g.mu.Lock()
 	g.status.Scanned, g.status.Took, g.status.Error = now, now.Sub(began), ""
@@ -406,20 +412,26 @@ func (g *Guard) all(ctx context.Context, began time.Time, err error) bool {
 	return true
 }
 
-// adopt takes the rules of a database as existing when it can be read for the first
-// time: it was away, or the configuration has named it just now.
+// adopt takes the rules of a database as existing that was away since this process
+// began, also when the baseline was made. One that was read once, or that is the
+// server's own, never is: there a rule is new.
 func (g *Guard) adopt(now time.Time) {
 	_, based := g.o.Ledger.Based()
 	for _, id := range g.o.Scanner.Polled() {
-		if g.adopted[id] || !g.o.Scanner.Whole(id) {
-			continue
-		}
-		g.adopted[id] = true
-		if based && !g.o.Ledger.Knows(id) {
-			g.tell(g.o.Ledger.Adopt(now, id, g.o.Scanner.Of(id)))
+		switch u, _ := g.o.Scanner.Unit(id); {
+		case g.whole[id]:
+		case !g.o.Scanner.Whole(id):
+			g.away[id] = true
+		default:
+			if g.whole[id] = true; based && g.away[id] && !u.Server && !g.o.Ledger.Knows(id) {
+				g.tell(g.o.Ledger.Adopt(now, id, g.o.Scanner.Of(id)))
+			}
 		}
 	}
 }
+
+// keep are the places of which nothing can be said since this process began.
+func (g *Guard) keep(unit string) bool { return g.away[unit] && !g.whole[unit] }
 
 // maxGaps is how many places that cannot be read an event names.
 const maxGaps = 1000

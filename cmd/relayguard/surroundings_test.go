@@ -131,7 +131,7 @@ func TestSurroundingsThatAreNotWellAreNamed(t *testing.T) {
 		"no alert command": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Alert.Command += "x" },
 			"alert-command", "is not there", postfix.Warning},
 		"no watch": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Forward.Watch = false },
-			"forward-watch", "nobody watches", postfix.Warning},
+			"forward-watch", "nobody watches", postfix.Info},
 		"no helper of the watch": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Forward.Helper += "x" },
 			"watch-helper", "cannot be reached", postfix.Warning},
 		"alerts stay here": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Alert.Webhook = "" },

@@ -24,7 +24,7 @@ import (
 func (s surroundings) forwards(ctx context.Context) []postfix.Finding {
 	c := s.config
 	if !c.Forward.Watch {
-		all := []postfix.Finding{{ID: "forward-watch", Severity: postfix.Warning, Where: "forward.watch", What: "nobody watches forwarding rules",
+		all := []postfix.Finding{{ID: "forward-watch", Severity: postfix.Info, Where: "forward.watch", What: "nobody watches forwarding rules",
 			Why: "a rule that sends people's mail outside is not noticed", Remedy: "delete forward.watch; or run relayguard forwards scan by a timer"}}
 		if c.Forward.Stop == config.StopHold {
 			all = append(all, postfix.Finding{ID: "forward-stop", Severity: postfix.Warning, Where: "forward.stop", What: "mail that is forwarded is to be held, and forward.watch is false",

@@ -40,9 +40,9 @@ func described(r forward.Rule) string {
 		forward.File: "file", forward.Asked: "asked"}[r.Kind]
 	target := strings.ReplaceAll(r.Target, forward.Unknown, "?")
 	line := fmt.Sprintf("%s %s %s %s %s:%d", r.Owner, r.Mechanism, kind, target, r.Mode, r.Line)
-	for name, why := range map[string]string{"differs": r.Differs, "broken": r.Broken, "dormant": r.Dormant} {
-		if why != "" {
-			line += " " + name
+	for _, is := range [...]struct{ name, why string }{{"differs", r.Differs}, {"broken", r.Broken}, {"dormant", r.Dormant}} {
+		if is.why != "" {
+			line += " " + is.name
 		}
 	}
 	return line

@@ -157,7 +157,7 @@ test-postfix: ## the whole over a private real Postfix and Dovecot
 
 .PHONY: test-forward
 test-forward: ## forwarding rules: found, watched, proven, stopped, each by a real delivery
-	@$(GOTEST) -json -timeout 20m $(FORWARD_PACKAGES) | $(GO) run ./tools/testreport
+	@$(GOTEST) -p 1 -json -timeout 20m $(FORWARD_PACKAGES) | $(GO) run ./tools/testreport # one after the other: each sees all accounts of the machine
 
 .PHONY: test-redis
 test-redis: ## limits that relays share, over real Redis servers (single, Sentinel, Cluster)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/forward"
 	"relayguard/mta/postfix/postfixtest"
 	"relayguard/systemtest/relay"
 )
@@ -45,7 +46,7 @@ func spy(ctx context.Context, a *admin, p *pager) error {
 		return err
 	}
 	a.out.say("a table and one line in main.cf: mail of %d people is copied to\n%s", len(spiedOn), collector)
-	alert, err := p.wait(ctx, tellsOf("@example.jp"))
+	alert, err := p.wait(ctx, tellsOf(spiedOn[0]+"@example.jp")) // each is told: it is a rule of the server
 	if err != nil {
 		return err
 	}
@@ -54,11 +55,11 @@ func spy(ctx context.Context, a *admin, p *pager) error {
 	id := ""
 	for _, f := range alert.Detail.Forwards {
 		if f.Owner == spiedOn[0]+"@example.jp" {
-			id = f.ID
+			id = forward.ShortID(f.ID)
 		}
 	}
-	if alert.Detail.Count != len(spiedOn) || id == "" {
-		a.wrong("EXPECTED one alert about %d rules, one of them of %s", len(spiedOn), spiedOn[0])
+	if id == "" {
+		a.wrong("EXPECTED an alert about the rule of %s", spiedOn[0])
 		return nil
 	}
 	if err := leak(ctx, a, id); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -78,7 +79,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte) (io.
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: nobody answers on %s", ErrDead, c.path)
-	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE):
+	case hungUp(err):
 		return nil, fmt.Errorf("ask the daemon on %s: it hung up: it ends just now, or this account has too many connections to it", c.path)
 	case err != nil:
 		var wrapped *url.Error
@@ -97,4 +98,12 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte) (io.
 		e.Text = fmt.Sprintf("the daemon says %s; is it of another version?", resp.Status)
 	}
 	return nil, e
+}
+
+// hungUp tells whether the other end closed without an answer: while the
+// request was read, while it was written, or before it was, for which
+// net/http has an error that it does not export.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.HasSuffix(err.Error(), "http: server closed idle connection")
 }

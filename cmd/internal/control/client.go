@@ -104,6 +104,6 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte) (io.
 // request was read, while it was written, or before it was, for which
 // net/http has an error that it does not export.
 func hungUp(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		strings.HasSuffix(err.Error(), "http: server closed idle connection")
+	return err != nil && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		strings.HasSuffix(err.Error(), "http: server closed idle connection"))
 }

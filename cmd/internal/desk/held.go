@@ -120,7 +120,7 @@ func (d *Desk) List(ctx context.Context, now time.Time, f Filter) (List, error) 
 func (d *Desk) freshen(ctx context.Context, now time.Time) {
 	const just, many = 2 * time.Second, 5000
 	d.mu.Lock()
-	fresh := now.Sub(d.lookedAt) < just && now.After(d.lookedAt)
+	fresh := d.lookErr == nil && now.Sub(d.lookedAt) < just && now.After(d.lookedAt) // a look that failed since is tried again
 	d.mu.Unlock()
 	if fresh || d.Room != nil && d.Room.Totals().Messages > many {
 		return

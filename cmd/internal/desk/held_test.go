@@ -451,6 +451,17 @@ func TestListTellsOthersAndWhenItLooked(t *testing.T) {
 	if l, err = s.d.List(t.Context(), later, desk.Filter{}); err != nil || len(l.Held) != 2 || l.Stale == "" || !l.Looked.Equal(s.now) {
 		t.Errorf("without a queue: %+v, %v, want what was seen last, and since when", l, err)
 	}
+	// A look that failed right after a good one is no reason to show its error for a while.
+	delete(s.mta.before, "list")
+	s.reconcile()
+	s.mta.before["list"] = func() error { return errors.New("no queue") }
+	if err := s.d.Reconcile(t.Context(), s.now.Add(time.Millisecond)); err == nil {
+		t.Fatal("a queue that cannot be listed is no error")
+	}
+	delete(s.mta.before, "list")
+	if l, err = s.d.List(t.Context(), s.now.Add(2*time.Millisecond), desk.Filter{}); err != nil || l.Stale != "" {
+		t.Errorf("the queue is there again: %+v, %v", l, err)
+	}
 }
 
 func TestInspect(t *testing.T) {

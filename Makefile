@@ -43,6 +43,8 @@ REDIS_PACKAGES = ./limitstore/redis/... ./cmd/internal/share/... ./systemtest/fl
 # Those about forwarding rules: with Postfix, Dovecot and its Sieve, procmail,
 # maildrop, MariaDB, PostgreSQL, LDAP.
 FORWARD_PACKAGES = ./forward/... ./systemtest/forward/...
+# Those about blocklists: with rbldnsd, NSD and unbound.
+RBL_PACKAGES = ./rbl/dnstest/... ./systemtest/rbl/...
 # Those that need PHP, and of them one that needs WordPress.
 WORDPRESS_PACKAGES = ./wordpress/... ./cmd/internal/call/... ./systemtest/wordpress/...
 
@@ -126,14 +128,14 @@ bench: build ## the load generator; writes bench.json
 ## Testing
 
 # What make test has no subject for yet, each with the issue that brings it.
-LATER = sendmail:Sendmail rbl:blocklists
+LATER = sendmail:Sendmail
 LATER_TARGETS = $(foreach later,$(LATER),test-$(firstword $(subst :, ,$(later))))
 
 .PHONY: test
 test: ## everything that can be tested here
-	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-postfix test-forward test-wordpress faults
+	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-rbl test-postfix test-forward test-wordpress faults
 	@echo
-	@echo 'Passed: lint, unit tests, real Redis, real Postfix with Dovecot, forwarding rules with real deliveries and databases, real WordPress with MariaDB and PHP, faults.'
+	@echo 'Passed: lint, unit tests, real Redis, real DNS servers with blocklists, real Postfix with Dovecot, forwarding rules with real deliveries and databases, real WordPress with MariaDB and PHP, faults.'
 	@echo 'Skipped, nothing to test yet:'
 	@for later in $(LATER); do echo "  test-$${later%%:*}: comes with $${later#*:}"; done
 	@echo 'Not part of test: soak (test-wordpress at full size), fuzz, bench, demo.'
@@ -146,18 +148,22 @@ lint: ## gofmt, go vet, go.mod
 
 .PHONY: test-unit
 test-unit: ## all packages but those that need real servers
-	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$' -e '^relayguard/wordpress$$' -e '/cmd/internal/call$$' -e '^relayguard/forward\(/\|$$\)'); \
+	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$' -e '^relayguard/wordpress$$' -e '/cmd/internal/call$$' -e '^relayguard/forward\(/\|$$\)' -e '^relayguard/rbl/dnstest$$'); \
 	test -n "$$packages" || { echo 'no unit test packages found'; exit 1; }; \
 	$(GOTEST) -json $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-postfix
 test-postfix: ## the whole over a private real Postfix and Dovecot
-	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward\(/\|$$\)'); \
+	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward\(/\|$$\)' -e '/systemtest/rbl\(/\|$$\)'); \
 	$(GOTEST) -json -timeout 20m $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-forward
 test-forward: ## forwarding rules: found, watched, proven, stopped, each by a real delivery
 	@$(GOTEST) -p 1 -json -timeout 20m $(FORWARD_PACKAGES) | $(GO) run ./tools/testreport # one after the other: each sees all accounts of the machine
+
+.PHONY: test-rbl
+test-rbl: ## blocklists over real rbldnsd, NSD and unbound, and the daily report after real abuse
+	@$(GOTEST) -json -timeout 20m $(RBL_PACKAGES) | $(GO) run ./tools/testreport
 
 .PHONY: test-redis
 test-redis: ## limits that relays share, over real Redis servers (single, Sentinel, Cluster)

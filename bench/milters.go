@@ -96,6 +96,10 @@ directory = "%[1]s/journal"
 
 [forward]
 watch = false
+[rbl]
+watch = false
+[report]
+at = ""
 
 [control]
 socket = "%[1]s/control.sock"

@@ -14,13 +14,15 @@ var statements = [...]string{
 	insertDecision: `INSERT INTO decision (id, time, stage, verdict, rule, reason, reply, phase, listener, role,
 		account, confidence, login, login_by, local_user, network, client_ip, client_name, helo, uid,
 		mail_from, header_from, message_id, queue_id, size, recipients, domains, findings, counters, repeats, last_repeat, late,
-		site, site_by, plugin, plugin_by, node, template, entry, script, web_client, pool, software)
-		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING`,
+		site, site_by, plugin, plugin_by, node, template, entry, script, web_client, pool, software, first_time)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING`,
 	addTotal: `INSERT INTO total (day, account, verdict, messages, recipients) VALUES (?,?,?,?,?)
 		ON CONFLICT DO UPDATE SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients`,
 	addLabelTotal: `INSERT INTO label_total (day, site, plugin, plugin_by, account, verdict, messages, recipients, first, last)
 		VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9) ON CONFLICT DO UPDATE SET messages = messages + excluded.messages,
 		recipients = recipients + excluded.recipients, first = min(first, excluded.first), last = max(last, excluded.last)`,
+	addVolume: `INSERT INTO volume (slot, verdict, messages, recipients) VALUES (?,?,?,?)
+		ON CONFLICT DO UPDATE SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients`,
 	addRepeat: `UPDATE decision SET repeats = repeats + ?, last_repeat = max(last_repeat, ?) WHERE id = ?
 		RETURNING time, account, verdict, stage, recipients, site, site_by, plugin, plugin_by`,
 	findHold: `SELECT n, state, queue_id FROM hold WHERE queue_id = ? AND decision_id = ? ORDER BY n DESC LIMIT 1`,
@@ -63,6 +65,7 @@ var statements = [...]string{
 			(SELECT n FROM decision WHERE queue_id = ?5 AND queue_id <> '' AND time <= ?6 ORDER BY time DESC, n DESC LIMIT 1),
 			(SELECT decision.n FROM hold JOIN decision ON decision.id = hold.decision_id
 				WHERE hold.new_queue_id = ?5 AND hold.new_queue_id <> '' AND hold.changed <= ?6 ORDER BY hold.n DESC LIMIT 1))`,
+	putTrouble:    `INSERT INTO trouble (what, why, since, until) VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET why = excluded.why, until = excluded.until`,
 	setCheckpoint: `UPDATE checkpoint SET segment = ?, offset = ?`,
 }
 
@@ -70,6 +73,7 @@ const (
 	insertDecision = iota
 	addTotal
 	addLabelTotal
+	addVolume
 	addRepeat
 	findHold
 	findHoldOfDecision
@@ -81,6 +85,7 @@ const (
 	putIncident
 	putValue
 	addDelivery
+	putTrouble
 	setCheckpoint
 )
 
@@ -145,6 +150,9 @@ func (a *applier) apply(r Record) error {
 		return err
 	case Delivery:
 		return a.delivery(r)
+	case Trouble:
+		_, err := a.exec(putTrouble, r.What, r.Why, micros(r.Since), micros(r.Until))
+		return err
 	case Value:
 		_, err := a.exec(putValue, r.Name, r.Value)
 		return err
@@ -171,7 +179,7 @@ func (a *applier) decision(d *Decision) error {
 		phaseName(d.Phase), d.Listener, roleName(d.Role), d.Account, d.Confidence, d.Login, d.LoginBy, d.LocalUser, d.Network,
 		d.ClientIP, d.ClientName, d.Helo, d.UID, d.MailFrom, d.HeaderFrom, d.MessageID, d.QueueID, d.Size, d.Recipients,
 		domains, findings, counters, d.Repeats, micros(d.LastRepeat), d.Late,
-		d.Site, d.SiteBy, d.Plugin, d.PluginBy, d.Node, d.Template, d.Entry, d.Script, d.WebClient, d.Pool, d.Software)
+		d.Site, d.SiteBy, d.Plugin, d.PluginBy, d.Node, d.Template, d.Entry, d.Script, d.WebClient, d.Pool, d.Software, firstTime(d.Counters))
 	if err != nil || added == 0 { // known already
 		return err
 	}
@@ -197,6 +205,9 @@ func (a *applier) total(at int64, account, verdict, stage string, of label, reci
 	_, err := a.exec(addTotal, day(at), account, verdict, messages, recipients*times)
 	if err == nil && of != (label{}) {
 		_, err = a.exec(addLabelTotal, day(at), of.site, of.plugin, of.pluginBy, account, verdict, messages, recipients*times, at)
+	}
+	if err == nil {
+		_, err = a.exec(addVolume, slot(at), verdict, messages, recipients*times)
 	}
 	return err
 }

@@ -549,6 +549,10 @@ type wire struct {
 	Pool       string          `json:"pool"`
 	Software   string          `json:"software"`
 	Addresses  json.RawMessage `json:"addresses"`
+	What       string          `json:"what"`
+	Why        string          `json:"why"`
+	Since      int64           `json:"since"`
+	Until      int64           `json:"until"`
 }
 
 type wireFinding struct {
@@ -608,6 +612,8 @@ func (w *wire) record() Record {
 		return Delivery{QueueID: w.QueueID, Time: moment(w.Time), Status: w.Status, N: int(w.N)}
 	case "value":
 		return Value{Name: w.Name, Value: w.Value}
+	case "trouble":
+		return Trouble{What: w.What, Why: w.Why, Since: moment(w.Since), Until: moment(w.Until)}
 	case "purge":
 		return purge{Account: w.Account, Time: moment(w.Time)}
 	}

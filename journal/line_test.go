@@ -195,6 +195,7 @@ func TestLineOfEveryRecordComesBack(t *testing.T) {
 		Incident{ID: "i", Origin: "o", Account: "a", Addresses: json.RawMessage(`[1]`), Cause: "c", Noticed: "n", Opened: at, Updated: at, Closed: at, Stops: 1, Recipients: 2, State: json.RawMessage(`{"a":[1]}`)},
 		Delivery{QueueID: "Q", Time: at, Status: "sent", N: 3},
 		Value{Name: "n", Value: "v"},
+		Trouble{What: "redis", Why: "no answer", Since: at, Until: at.Add(time.Hour)},
 		purge{Account: "a", Time: at},
 	} {
 		if got := roundTrip(t, r); !reflect.DeepEqual(got, r) {

@@ -10,13 +10,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"relayguard/journal"
+	"relayguard/policy"
 )
 
-// before4 leads a database of today back to version 3.
+// before5 leads a database of today back to version 4.
+const before5 = "DROP TABLE volume; DROP TABLE trouble; DROP INDEX decision_bounced; ALTER TABLE decision DROP COLUMN first_time;"
+
+// before4 leads it back to version 3.
 var before4 = func() string {
-	text := "ALTER TABLE hold DROP COLUMN template; DROP TABLE label_total; DROP INDEX decision_site; DROP INDEX decision_plugin; DROP INDEX decision_node; DROP INDEX decision_template;"
+	text := before5 + "ALTER TABLE hold DROP COLUMN template; DROP TABLE label_total; DROP INDEX decision_site; DROP INDEX decision_plugin; DROP INDEX decision_node; DROP INDEX decision_template;"
 	for _, column := range []string{"site", "site_by", "plugin", "plugin_by", "node", "template", "entry", "script", "web_client", "pool", "software"} {
 		text += "ALTER TABLE decision DROP COLUMN " + column + ";"
 	}
@@ -35,6 +40,7 @@ var olderVersions = map[int]string{
 		CREATE INDEX bucket_expires ON bucket (expires) WHERE expires <> 0;
 		INSERT INTO bucket VALUES ('login-hour', 'login:hanako@example.jp', '{}', 1)`,
 	3: before4,
+	4: before5,
 }
 
 // older makes a journal whose database is of that version, and has all there is.
@@ -151,6 +157,9 @@ type journalRead interface {
 	Holds(context.Context, journal.HoldQuery) ([]journal.Hold, error)
 	Incidents(context.Context, bool) ([]journal.Incident, error)
 	Ranks(context.Context, journal.RankQuery) ([]journal.Rank, error)
+	Volumes(ctx context.Context, since, until time.Time) ([]journal.Volume, error)
+	Troubles(ctx context.Context, since, until time.Time) ([]journal.Trouble, error)
+	Activity(context.Context, journal.ActivityQuery) ([]journal.Activity, error)
 }
 
 func TestVersion3IsReadAndMigrated(t *testing.T) {
@@ -180,6 +189,15 @@ func TestVersion3IsReadAndMigrated(t *testing.T) {
 		ranks, err = j.Ranks(t.Context(), journal.RankQuery{By: journal.BySite})
 		must(t, err)
 		same(t, what+": sites", ranks, nil)
+		volumes, err := j.Volumes(t.Context(), time.Time{}, time.Time{})
+		must(t, err)
+		same(t, what+": volumes", volumes, []journal.Volume{{Start: midnight.Add(12 * time.Hour), Verdict: policy.Hold, Messages: 1, Recipients: 2}})
+		active, err := j.Activity(t.Context(), journal.ActivityQuery{Since: start.Add(-time.Hour), Until: start.Add(time.Hour)})
+		must(t, err)
+		same(t, what+": activity", active, []journal.Activity{{By: journal.ByAccount, Account: "login:taro@example.jp", Stopped: 2, FirstTime: -1, Held: 1, Usual: -1, UsualBounced: -1, UsualMost: -1}})
+		if troubles, err := j.Troubles(t.Context(), time.Time{}, time.Time{}); err != nil || len(troubles) > 0 {
+			t.Errorf("%s: troubles %+v, %v", what, troubles, err)
+		}
 	}
 	check("reader", reader(t, dir))
 	j := open(t, journal.Options{Dir: dir})

@@ -30,6 +30,8 @@ var retentions = [...]struct {
 		(SELECT day, account, verdict FROM total WHERE day < ?1 / 86400000000 LIMIT ?2)`},
 	{ofTotals, `DELETE FROM label_total WHERE (day, site, plugin, plugin_by, account, verdict) IN
 		(SELECT day, site, plugin, plugin_by, account, verdict FROM label_total WHERE day < ?1 / 86400000000 LIMIT ?2)`},
+	{ofTotals, `DELETE FROM volume WHERE (slot, verdict) IN (SELECT slot, verdict FROM volume WHERE slot < ?1 / 900000000 LIMIT ?2)`},
+	{ofTotals, `DELETE FROM trouble WHERE (since, what) IN (SELECT since, what FROM trouble WHERE max(since, until) < ?1 LIMIT ?2)`},
 	{ofAddresses, `UPDATE incident SET addresses = '' WHERE id IN
 		(SELECT id FROM incident WHERE addresses <> '' AND updated < ?1 LIMIT ?2)`},
 	{ofTotals, `DELETE FROM incident WHERE id IN (SELECT id FROM incident WHERE closed <> 0 AND closed < ?1 LIMIT ?2)`},

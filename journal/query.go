@@ -125,9 +125,13 @@ type Total struct {
 
 // store answers queries from one database. Safe for concurrent use.
 type store struct {
-	db  *sql.DB
-	old bool // of a version before 4: decisions have no labels, and nothing is counted by them
+	db   *sql.DB
+	past int // the version of an older one; 0: today's
 }
+
+// lacks reports whether there is not yet what that version brought: labels of
+// decisions and totals by them (4), volumes, troubles and first-time recipients (5).
+func (s store) lacks(version int) bool { return s.past != 0 && s.past < version }
 
 // condition collects the parts of a WHERE.
 type condition struct {
@@ -243,7 +247,7 @@ type place struct {
 
 // decisions gives them newest first, from before on.
 func (s store) decisions(ctx context.Context, q Query, before place) ([]Decision, error) {
-	if s.old && (q.Site != "" || q.Plugin != "" || q.Template != "" || q.Node != "") {
+	if s.lacks(4) && (q.Site != "" || q.Plugin != "" || q.Template != "" || q.Node != "") {
 		return nil, nil
 	}
 	var c condition
@@ -295,7 +299,7 @@ func (s store) decisions(ctx context.Context, q Query, before place) ([]Decision
 func (s store) explanations(ctx context.Context, rest string, args ...any) ([]Explanation, error) {
 	var found []Explanation
 	labels := labelColumns
-	if s.old {
+	if s.lacks(4) {
 		labels = oldLabels
 	}
 	err := s.each(ctx, "SELECT "+decisionColumns+labels+" FROM decision"+rest, args, func(rows *sql.Rows) error {
@@ -452,7 +456,7 @@ func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 func (s store) whose(account string) (condition string, args []any) {
 	kind, value, _ := strings.Cut(account, ":")
 	switch {
-	case s.old || kind != "site" && kind != "plugin":
+	case s.lacks(4) || kind != "site" && kind != "plugin":
 		return "account = ?3", []any{account}
 	case kind == "site":
 		return "site = ?3 AND site <> ''", []any{value}
@@ -467,7 +471,7 @@ func (s store) passed(ctx context.Context, account string, since time.Time) ([]P
 	var found []Passed
 	whose, args := s.whose(account)
 	labels := "site, template"
-	if s.old {
+	if s.lacks(4) {
 		labels = "'', ''"
 	}
 	// Beside what passed at once: what was held and let go, under its old id or the

@@ -74,10 +74,10 @@ const stopVerdicts = "('hold', 'defer', 'reject')"
 
 // ranks counts. Without an order and with all there is, up to MaxLimit.
 func (s store) ranks(ctx context.Context, q RankQuery) ([]Rank, error) {
-	if s.old && q.By != ByAccount && q.By != "" {
+	if s.lacks(4) && q.By != ByAccount && q.By != "" {
 		return nil, nil
 	}
-	if s.old && (q.Site != "" || q.Plugin != "" || q.Template != "") {
+	if s.lacks(4) && (q.Site != "" || q.Plugin != "" || q.Template != "") {
 		return nil, nil
 	}
 	parts, args := q.parts()

@@ -17,13 +17,13 @@ import (
 //
 // It writes nothing. What the database does not have yet is read from the log
 // into a database in memory, which first gets a copy of the small tables (holds,
-// admin actions, incidents, values): those answers are exact. Decisions
+// admin actions, incidents, values, troubles): those answers are exact. Decisions
 // are searched for in both; of one that only the file has, repeats and
 // deliveries may be behind.
 type Reader struct {
 	memory store
 	file   *sql.DB // nil: it cannot be read
-	old    bool    // file is of a version before 4
+	past   int     // the version of file if it is an older one
 
 	// Remarks say what is missing or damaged, for an admin.
 	Remarks []string
@@ -64,12 +64,12 @@ func (r *Reader) open(ctx context.Context, dir string) error {
 	}
 	var at position
 	if r.file != nil {
-		r.old = !hasColumn(ctx, r.file, "decision", "site")
+		r.past = pastVersion(ctx, r.file)
 		if at, err = r.copySmall(ctx); err != nil {
 			r.Remarks = append(r.Remarks, fmt.Sprintf("database not read, only the log: %v", err))
 			r.file.Close()
 			r.file, at = nil, position{}
-			if _, err := memory.ExecContext(ctx, "DELETE FROM hold; DELETE FROM admin_action; DELETE FROM incident; DELETE FROM value"); err != nil {
+			if _, err := memory.ExecContext(ctx, "DELETE FROM hold; DELETE FROM admin_action; DELETE FROM incident; DELETE FROM value; DELETE FROM trouble"); err != nil {
 				return err
 			}
 		}
@@ -106,6 +106,17 @@ func openExisting(path string) (*sql.DB, error) {
 	return nil, errors.Join(errs...)
 }
 
+// pastVersion tells an older version by what its tables have; 0: today's.
+func pastVersion(ctx context.Context, db *sql.DB) int {
+	switch {
+	case !hasColumn(ctx, db, "decision", "site"):
+		return 3
+	case !hasColumn(ctx, db, "trouble", "what"):
+		return 4
+	}
+	return 0
+}
+
 // copySmall copies what is small into memory, as of one moment, and says how
 // much of the log that is.
 func (r *Reader) copySmall(ctx context.Context) (at position, err error) {
@@ -117,7 +128,11 @@ func (r *Reader) copySmall(ctx context.Context) (at position, err error) {
 	if err := tx.QueryRowContext(ctx, "SELECT segment, offset FROM checkpoint").Scan(&at.segment, &at.offset); err != nil {
 		return at, err
 	}
-	for _, table := range []string{"hold", "admin_action", "incident", "value"} {
+	tables := []string{"hold", "admin_action", "incident", "value"}
+	if !r.inFile().lacks(5) {
+		tables = append(tables, "trouble")
+	}
+	for _, table := range tables {
 		if err := copyTable(ctx, tx, r.memory.db, table); err != nil {
 			return at, fmt.Errorf("read table %s: %w", table, err)
 		}
@@ -215,7 +230,7 @@ func (r *Reader) readLog(ctx context.Context, dir string, at position) error {
 	return nil
 }
 
-func (r *Reader) inFile() store { return store{r.file, r.old} }
+func (r *Reader) inFile() store { return store{r.file, r.past} }
 
 // Close ends it.
 func (r *Reader) Close() error {

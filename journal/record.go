@@ -8,7 +8,7 @@ import (
 )
 
 // Record is one thing that the journal keeps: Decision, Repeat, Held,
-// HoldChange, AdminAction, Incident, Delivery or Value.
+// HoldChange, AdminAction, Incident, Delivery, Value or Trouble.
 type Record interface {
 	// class says how dear the record is when there is not room for all.
 	class() class

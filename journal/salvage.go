@@ -30,6 +30,7 @@ var salvages = [...]struct{ table, columns, from, where, order string }{
 		"incident", "id, origin, cause, noticed, opened, updated, closed, stops, recipients, state, account, addresses",
 		"incident", "state = '' OR json_valid(state)", "id",
 	},
+	{"trouble", "what, why, since, until", "trouble", "true", "since, what"},
 	{"admin_action", "n, time, by, uid, login_uid, verb, target, reason, outcome", "admin_action NOT INDEXED", "true", "n"},
 }
 
@@ -47,6 +48,9 @@ func (d *database) salvage(ctx context.Context, old string) (report []any, err e
 	defer from.Close()
 	var broken []string
 	for _, s := range salvages {
+		if s.table == "trouble" && pastVersion(ctx, from) != 0 {
+			continue // that version had none
+		}
 		columns := readable(ctx, from, s.table, s.columns)
 		insert, err := d.conn.PrepareContext(context.Background(),
 			"INSERT OR IGNORE INTO "+s.table+" ("+s.columns+") VALUES ("+placeholders(strings.Count(s.columns, ",")+1)+")")

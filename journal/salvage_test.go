@@ -36,8 +36,9 @@ func spoilTables(t *testing.T, path string, tables ...string) {
 }
 
 var (
-	trouble = journal.Incident{ID: "i1", Origin: "login:taro@example.jp", Opened: start, Stops: 3, State: json.RawMessage(`{"id":"i1"}`)}
-	ordered = journal.AdminAction{Time: start, By: "hanako", LoginUID: -1, Verb: "suspend", Target: "login:taro@example.jp", Reason: "abuse"}
+	trouble   = journal.Incident{ID: "i1", Origin: "login:taro@example.jp", Opened: start, Stops: 3, State: json.RawMessage(`{"id":"i1"}`)}
+	redisAway = journal.Trouble{What: "redis", Why: "no answer", Since: start, Until: start.Add(time.Minute)}
+	ordered   = journal.AdminAction{Time: start, By: "hanako", LoginUID: -1, Verb: "suspend", Target: "login:taro@example.jp", Reason: "abuse"}
 )
 
 // waits is what a limit's hold waits for.
@@ -53,7 +54,7 @@ func precious(t *testing.T, j *journal.Journal) {
 	must(t, j.Append(waiting, released,
 		journal.HoldChange{QueueID: released.QueueID, DecisionID: released.ID, Time: start, State: journal.StateReleased},
 		journal.Held{QueueID: "B0000001", Account: "login:jiro@example.jp", Rule: "suspended", HeldAt: start},
-		trouble, ordered, ordered, journal.Value{Name: "place", Value: "42"}))
+		trouble, ordered, ordered, journal.Value{Name: "place", Value: "42"}, redisAway))
 }
 
 // checkPrecious sees to it that all of it is there, once.
@@ -75,6 +76,9 @@ func checkPrecious(t *testing.T, j *journal.Journal) {
 	actions, err := j.AdminActions(t.Context(), 10)
 	must(t, err)
 	same(t, "admin actions", actions, []journal.AdminAction{ordered, ordered})
+	troubles, err := j.Troubles(t.Context(), time.Time{}, time.Time{})
+	must(t, err)
+	same(t, "troubles", troubles, []journal.Trouble{redisAway})
 }
 
 // A database that broke lost the reasons of old holds:

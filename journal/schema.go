@@ -3,7 +3,7 @@ package journal
 // schemaVersion is the database's PRAGMA user_version. An older database is
 // brought up to it in place; one of a later version is put aside as a broken
 // one is.
-const schemaVersion = 4
+const schemaVersion = 5
 
 // migrations lead from the version that is their index to the next.
 var migrations = [schemaVersion]string{
@@ -27,6 +27,8 @@ var migrations = [schemaVersion]string{
 		ALTER TABLE hold ADD COLUMN template TEXT NOT NULL DEFAULT '';
 		ALTER TABLE incident ADD COLUMN account TEXT NOT NULL DEFAULT '';
 		ALTER TABLE incident ADD COLUMN addresses TEXT NOT NULL DEFAULT '';` + ofOrigins,
+	4: `ALTER TABLE decision ADD COLUMN first_time INTEGER NOT NULL DEFAULT -1;` + ofReports + `
+		INSERT INTO volume ` + volumesOfTotals + `;`,
 }
 
 // ofOrigins are the tables and indexes by site, plugin and template. A label
@@ -53,6 +55,31 @@ CREATE TABLE label_total (
 CREATE INDEX label_total_plugin ON label_total (plugin, day) WHERE plugin <> '';
 CREATE INDEX label_total_account ON label_total (account, day);
 `
+
+// ofReports is what the daily report and the causes of listings ask for. A volume
+// counts what total counts, by quarter of an hour and of all accounts.
+const ofReports = `
+CREATE TABLE volume (
+	slot INTEGER NOT NULL, -- quarters of an hour since the epoch
+	verdict TEXT NOT NULL,
+	messages INTEGER NOT NULL,
+	recipients INTEGER NOT NULL,
+	PRIMARY KEY (slot, verdict)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE trouble (
+	what TEXT NOT NULL,
+	why TEXT NOT NULL,
+	since INTEGER NOT NULL,
+	until INTEGER NOT NULL, -- 0: it still is
+	PRIMARY KEY (since, what)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX decision_bounced ON decision (time, bounced, account, site, site_by, plugin, plugin_by, template, role) WHERE bounced > 0; -- all that what is usual reads
+`
+
+// volumesOfTotals stands for volumes where none were kept: a day is its noon.
+const volumesOfTotals = `SELECT day * 96 + 48 AS slot, verdict, sum(messages) AS messages, sum(recipients) AS recipients FROM total GROUP BY day, verdict`
 
 // Times are microseconds since the epoch, 0 for none. Addresses compare without
 // regard to the case of ASCII letters.
@@ -109,6 +136,7 @@ CREATE TABLE decision (
 	web_client TEXT NOT NULL DEFAULT '',
 	pool TEXT NOT NULL DEFAULT '',
 	software TEXT NOT NULL DEFAULT '',
+	first_time INTEGER NOT NULL DEFAULT -1, -- recipients; -1: not counted
 	sent INTEGER NOT NULL DEFAULT 0,
 	deferred INTEGER NOT NULL DEFAULT 0,
 	bounced INTEGER NOT NULL DEFAULT 0,
@@ -192,7 +220,7 @@ CREATE TABLE value (
 	name TEXT PRIMARY KEY,
 	value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-` + ofOrigins
+` + ofOrigins + ofReports
 
 // openStates is the condition of the index hold_open, word for word.
 const openStates = `state IN ('held', 'releasing', 'deleting')`

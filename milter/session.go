@@ -68,7 +68,7 @@ func newSession(c *conn, l *Listener) *session {
 	s := &session{conn: c, listener: l, client: client{uid: origin.NoUID}, digest: sha256.New()}
 	s.message.Header.MaxBytes = c.server.Limits.HeaderBytes
 	s.message.Header.MaxFields = c.server.Limits.HeaderFields
-	s.message.Header.Tally = []string{UIDHeader, stamp.Header, stamp.NodeHeader, stamp.CallHeader}
+	s.message.Header.Tally = []string{UIDHeader, stamp.Header, stamp.NodeHeader, stamp.CallHeader, policy.TokenHeader}
 	return s
 }
 

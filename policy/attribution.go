@@ -75,7 +75,7 @@ const mostTokens = 8
 
 // strip lists the fields that must not leave.
 func (p *Policy) strip(h *Header) (all []string) {
-	for _, name := range [...]string{p.UIDHeader, stamp.Header, stamp.NodeHeader, stamp.CallHeader} {
+	for _, name := range [...]string{p.UIDHeader, stamp.Header, stamp.NodeHeader, stamp.CallHeader, TokenHeader} {
 		if name != "" && h.Count(name) > 0 {
 			all = append(all, name)
 		}

@@ -16,7 +16,7 @@ type Header struct {
 	// Tally names fields that Count knows of even where they were not kept.
 	Tally []string
 
-	unkept [4]int // fields of each name of Tally that were not kept; of the first four
+	unkept [5]int // fields of each name of Tally that were not kept; of the first five
 	buf    []byte
 	fields []field
 	over   bool
@@ -55,7 +55,7 @@ func (h *Header) Reset(keep int) {
 	if cap(h.fields) > 256 {
 		h.fields = nil
 	}
-	h.buf, h.fields, h.over, h.unkept = h.buf[:0], h.fields[:0], false, [4]int{}
+	h.buf, h.fields, h.over, h.unkept = h.buf[:0], h.fields[:0], false, [5]int{}
 }
 
 // Len is the number of fields kept.

@@ -46,7 +46,15 @@ type Message struct {
 	// Digest stands for header and body, to tell a retry from another message
 	// with the same Message-ID. Zero: not known.
 	Digest [16]byte
+
+	// Token says that the message carries a one-time token of the guard's own mail.
+	// Policy.Message sets it.
+	Token bool
 }
+
+// TokenHeader is the field with the one-time token by which the guard knows its own
+// mail where the kernel cannot say whose it is: from another machine or container.
+const TokenHeader = "X-Relayguard-Token"
 
 // Local reports whether the message was handed in by sendmail(1): nobody waits
 // for an answer, so it may only be accepted, held or bounced.

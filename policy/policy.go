@@ -48,6 +48,10 @@ type Policy struct {
 	// OwnUID is the daemon's own account: its mail is exempt from holds.
 	OwnUID int
 
+	// Tokens takes a one-time token of the guard's own mail: true once for each that
+	// it gave. nil: there are none. It is called on the mail path.
+	Tokens func(token string) bool
+
 	Addresses Addresses
 
 	Attribution *Attribution // nil: sites and plugins are not found out
@@ -137,6 +141,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	if d.Strip = p.strip(&m.Header); len(d.Strip) > 0 && d.Strip[0] == p.UIDHeader {
 		p.readUID(m)
 	}
+	p.takeToken(m)
 	p.attribute(now, m)
 	m.MessageID, _ = m.Header.Get("Message-ID")
 	froms, readable := fromAddresses(&m.Header)
@@ -492,5 +497,14 @@ func exemptInside(m *Message, to string) bool {
 
 // own reports whether the guard itself sent the message.
 func (p *Policy) own(m *Message) bool {
-	return m.Submitted && m.UID != origin.NoUID && m.UID == p.OwnUID
+	return m.Token || m.Submitted && m.UID != origin.NoUID && m.UID == p.OwnUID
+}
+
+// takeToken looks for the one-time token.
+func (p *Policy) takeToken(m *Message) {
+	if p.Tokens == nil || m.Header.Count(TokenHeader) != 1 {
+		return
+	}
+	token, _ := m.Header.Get(TokenHeader)
+	m.Token = p.Tokens(token)
 }

@@ -493,3 +493,36 @@ func TestNamesReadBack(t *testing.T) {
 		t.Errorf("unknown values print %q", s)
 	}
 }
+
+func TestATokenMakesMailTheGuardsOwn(t *testing.T) {
+	for name, c := range map[string]struct {
+		fields []string
+		want   policy.Verdict
+	}{
+		"none":    {nil, policy.Hold},
+		"given":   {[]string{"right"}, policy.Accept},
+		"guessed": {[]string{"wrong"}, policy.Hold},
+		"several": {[]string{"wrong", "right"}, policy.Hold},
+	} {
+		p := rules(policy.Enforce)
+		left := "right"
+		p.Tokens = func(token string) bool {
+			ok := token == left
+			left = ""
+			return ok
+		}
+		m := message(policy.Relay, "", "admin@example.net")
+		m.Submitted, m.UID = false, 1000
+		for _, f := range c.fields {
+			m.Header.Add([]byte(policy.TokenHeader), []byte(f))
+		}
+		m.Header.Overflow() // for which others' mail is held
+		d := p.Message(t.Context(), now, m)
+		if (d.Verdict == policy.Accept) != (c.want == policy.Accept) {
+			t.Errorf("%s: %v by %q, want %v", name, d.Verdict, d.Rule, c.want)
+		}
+		if want := len(c.fields) > 0; slices.Contains(d.Strip, policy.TokenHeader) != want {
+			t.Errorf("%s: the field leaves: %v", name, d.Strip)
+		}
+	}
+}

@@ -45,6 +45,10 @@ socket = "%[1]s/control.sock"
 directory = "%[1]s/journal"
 [forward]
 watch = false
+[rbl]
+watch = false
+[report]
+at = ""
 [alert]
 syslog = false
 command = "/bin/true"

@@ -32,6 +32,7 @@ type forwarding struct {
 	outside  *incident.Channels // only those that lead out of this machine
 	released *releasedMail
 	mails    chan forwards.Mail
+	handIn   func(ctx context.Context, host, to string, text []byte) error // a message of our own
 	log      *slog.Logger
 	remote   *files.Remote // nil: this process reads by itself
 	reader   forward.Files // remote, or nil
@@ -83,7 +84,7 @@ func (s *state) openForwarding(ctx context.Context, c *config.Config) *forwardin
 
 // newForwarding opens what a watch cannot do without.
 func (s *state) newForwarding(ctx context.Context, c *config.Config) (*forwarding, error) {
-	f := &forwarding{began: time.Now(), config: s.config.Load, channels: s.newChannels(c), log: s.log, released: newReleasedMail(), mails: make(chan forwards.Mail, maxOwnerMails),
+	f := &forwarding{began: time.Now(), config: s.config.Load, channels: s.newChannels(c), handIn: s.handIn, log: s.log, released: newReleasedMail(), mails: make(chan forwards.Mail, maxOwnerMails),
 		watchers: map[chan forwardChange]bool{}, strangers: map[string]bool{}}
 	if os.Geteuid() != 0 {
 		f.remote = files.Dial(c.Forward.Helper)

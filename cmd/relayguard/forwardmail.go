@@ -11,6 +11,7 @@ import (
 
 	"relayguard/cmd/internal/forwards"
 	"relayguard/forward/ledger"
+	"relayguard/policy"
 )
 
 const (
@@ -53,7 +54,7 @@ func (f *forwarding) mailOwners(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case m := <-f.mails:
-			err := patiently(ctx, submitPauses, func() error { return submit(ctx, f.config().MTA.SMTP, f.host.Load().Hostname, m.To, m.Text) })
+			err := patiently(ctx, submitPauses, func() error { return f.handIn(ctx, f.host.Load().Hostname, m.To, m.Text) })
 			if err != nil && ctx.Err() == nil {
 				f.log.Error("tell the owner of a mailbox of a new forwarding rule", "error", err)
 			}
@@ -77,6 +78,15 @@ func patiently(ctx context.Context, pauses []time.Duration, try func() error) er
 		}
 	}
 	return try()
+}
+
+// handIn hands in a message of the guard's own at mta.smtp. The kernel tells the
+// guard whose it is where it comes from this machine, else the token does.
+func (s *state) handIn(ctx context.Context, host, to string, text []byte) error {
+	if token := s.tokens.give(time.Now()); token != "" {
+		text = append([]byte(policy.TokenHeader+": "+token+"\r\n"), text...)
+	}
+	return submit(ctx, s.config.Load().MTA.SMTP, host, to, text)
 }
 
 // submit hands in a message of the guard's own with the null sender, so that it

@@ -57,6 +57,17 @@ func gauge(name, help string, read func(*status) float64) metric {
 	return newMetric(prometheus.GaugeValue, name, help, "", func(s *status) map[string]float64 { return map[string]float64{"": read(s)} })
 }
 
+func gaugeBy(name, help, label string, read func(*status) map[string]float64) metric {
+	return newMetric(prometheus.GaugeValue, name, help, label, read)
+}
+
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.Unix())
+}
+
 func total(name, help string, read func(*status) int64) metric {
 	return counter(name, help, "", func(s *status) map[string]float64 { return map[string]float64{"": float64(read(s))} })
 }
@@ -126,6 +137,12 @@ var metrics = []metric{
 	gauge("forwards_known", "Forwarding rules that do not end inside.", func(s *status) float64 { return float64(s.forwards().Findings) }),
 	gauge("forwards_gaps", "Places of forwarding rules that could not be read.", func(s *status) float64 { return float64(len(s.forwards().Gaps)) }),
 	gauge("forwards_scan_seconds", "How long the last scan of all places took.", func(s *status) float64 { return s.forwards().Took.Seconds() }),
+	gauge("rbl_watched", "1 while the own addresses are checked on blocklists and the history can be kept.", func(s *status) float64 { return flag(s.Blocklists != nil && s.Blocklists.Error == "") }),
+	gaugeBy("rbl_listings", "Confirmed listings of own addresses and domains, by severity.", "severity", func(s *status) map[string]float64 { return floats(s.blocklists().Severity) }),
+	gaugeBy("rbl_results", "Answers of the last round, by what they mean.", "result", func(s *status) map[string]float64 { return floats(s.blocklists().Results) }),
+	gaugeBy("rbl_zones", "Blocklists in the last round, by whether they can be believed.", "state", func(s *status) map[string]float64 { return floats(s.blocklists().Zones) }),
+	gauge("rbl_last_round_timestamp_seconds", "When the last round ended, 0: none yet.", func(s *status) float64 { return seconds(s.blocklists().Watch.Last) }),
+	counter("rbl_queries", "Questions to resolvers, by how they ended.", "outcome", func(s *status) map[string]float64 { return floats(s.blocklists().queries()) }),
 	total("auth_failures", "Failed logins in the MTA's log.", func(s *status) int64 { return s.Log.AuthFailed }),
 }
 

@@ -132,6 +132,8 @@ func (d *daemon) operations() *control.Mux {
 	})
 	s.limitOperations(m)
 	s.forwardOperations(m)
+	s.rblOperations(m)
+	d.reportOperations(m)
 	d.metricsOperation(m)
 	d.originOperations(m)
 	d.siteOperations(m)
@@ -264,6 +266,7 @@ type status struct {
 	Nodes      *nodeStatus         `json:"web_nodes,omitempty"`
 	Origins    originStatus        `json:"origins"`
 	Forwards   *forwards.Status    `json:"forwards,omitempty"`         // absent: forwarding rules are not watched
+	Blocklists *blocklistStatus    `json:"blocklists,omitempty"`       // absent: own addresses are not checked
 	NoForwards string              `json:"forwards_problem,omitempty"` // why they are not, and forwarded mail is not held, although the configuration wants that
 }
 
@@ -352,6 +355,9 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 	if s.forwarding != nil {
 		f := s.forwarding.guard.Status()
 		out.Forwards = &f
+	}
+	if s.blocklists != nil {
+		out.Blocklists = s.blocklists.status(ctx)
 	}
 	out.NoForwards = s.stopOff(c)
 	return out

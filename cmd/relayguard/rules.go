@@ -51,6 +51,7 @@ func newRules(ctx context.Context, c *config.Config, s *state, users *local.User
 	defer cancel()
 	p, errs := newPolicy(c, c.Phase, users.Name, s.parts())
 	p.Switches, p.Room, p.OwnUID = s.board, s.room, ownUID()
+	p.Tokens = func(token string) bool { return s.tokens.take(time.Now(), token) }
 	p.Forwarding = s.forwarding.rule(c)
 	r := &rules{policy: p, limitNames: limitNames(c), abuses: abuseLimits(c), shared: map[int]bool{}}
 	for _, name := range c.Local.SharedUsers {

@@ -36,8 +36,8 @@ line "verdict" a decision.
 
 SIGHUP reads the configuration again. What is wrong with it is logged, all of
 it, and the old one stays in force. Changes to listeners and to the sections
-milter, journal, alert, store, redis, most of origin and some of forward need a
-restart; the log says so.
+milter, journal, alert, store, redis, most of origin and some of forward and rbl need
+a restart; the log says so.
 
 SIGTERM and SIGINT drain: no new connections, running transactions finish,
 until milter.drain_timeout is over. A second signal ends at once; the MTA
@@ -70,6 +70,7 @@ type daemon struct {
 	log      *slog.Logger // what must not wait: stops, and all but verdicts
 	verdicts *slog.Logger // of mail that goes on
 	level    *slog.LevelVar
+	reported string      // the day of the report that was made last, by this process
 	failures chan error  // of listeners
 	changes  chan func() // for run, which alone changes the rules in force
 }
@@ -148,7 +149,7 @@ func (d *daemon) start(ctx context.Context) error {
 		d.rules.close()
 		return err
 	}
-	d.state.run(d.guard, d.config)
+	d.state.run(d.guard, d.config, d.runReports, d.watchTroubles)
 	d.state.renew(nil, d.config)
 	d.serveControl()
 	d.serveCalls(ctx)
@@ -266,6 +267,9 @@ func (d *daemon) reload(ctx context.Context) {
 			err = fmt.Errorf("address.map_timeout: %v is not less than the milter.decision_timeout of %v that is in force until a restart", c.Address.MapTimeout, c.Milter.DecisionTimeout)
 		}
 	}
+	if err == nil && c.RBL.Watch {
+		err = new(asking).choose(c)
+	}
 	var next *rules
 	if err == nil {
 		next, err = newRules(ctx, c, d.state, d.users, d.log)
@@ -301,6 +305,7 @@ func (d *daemon) reload(ctx context.Context) {
 	old := d.rules
 	d.state.renew(d.config, c)
 	d.state.forwarding.reload(c)
+	d.state.blocklists.reload(d.config, c)
 	d.rules, d.config = next, c
 	d.log.Info("configuration reloaded", "config", d.path, "phase", c.Phase.String(), "inside_domains", len(next.policy.Inside))
 	// Decisions under way may still ask the old maps; closed maps answer
@@ -341,6 +346,9 @@ func (d *daemon) keepUntilRestart(c *config.Config) (restart []string) {
 	if keepForward(&c.Forward, &d.config.Forward) {
 		restart = append(restart, "forward")
 	}
+	if keepRBL(&c.RBL, &d.config.RBL) {
+		restart = append(restart, "rbl")
+	}
 	if changed := keepOrigin(&c.Origin, &d.config.Origin); changed {
 		restart = append(restart, "origin")
 	}
@@ -373,6 +381,15 @@ func keepForward(next, now *config.Forward) bool {
 	kept := *next
 	kept.Watch, kept.Helper, kept.Directory = now.Watch, now.Helper, now.Directory
 	kept.Rescan, kept.Poll, kept.Heartbeat = now.Rescan, now.Poll, now.Heartbeat
+	changed := !reflect.DeepEqual(kept, *next)
+	*next = kept
+	return changed
+}
+
+// keepRBL likewise.
+func keepRBL(next, now *config.RBL) bool {
+	kept := *next
+	kept.Watch, kept.Every, kept.Confirm = now.Watch, now.Every, now.Confirm
 	changed := !reflect.DeepEqual(kept, *next)
 	*next = kept
 	return changed

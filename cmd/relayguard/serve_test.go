@@ -31,6 +31,10 @@ socket = "%[1]s/nowhere/control.sock"
 directory = "%[1]s/journal"
 [forward]
 watch = false
+[rbl]
+watch = false
+[report]
+at = ""
 [[listener]]
 name = "submission"
 role = "submission"

@@ -34,26 +34,29 @@ import (
 
 // state is what outlives a reload: what was counted, held, ordered and kept.
 type state struct {
-	journal     *journal.Journal
-	board       *policy.Board
-	switches    *switches.File
-	room        *holds.Room
-	budgets     *budgets
-	items       *items
-	retries     *limit.Retries
-	lines       *policy.Lines
-	expansions  *trail.Expansions
-	aliases     string       // where they are kept
-	share       *share.Share // nil: no other relay shares orders
-	learnt      *recognition
-	trail       *trail.Trail
-	follower    *maillog.Follower // nil: the MTA's log is not read
-	desk        *desk.Desk
-	book        *incident.Book
-	channels    *incident.Channels
-	forwarding  *forwarding // nil: forwarding rules are not watched
-	forwardsOff string      // why not
-	log         *slog.Logger
+	journal       *journal.Journal
+	board         *policy.Board
+	switches      *switches.File
+	room          *holds.Room
+	budgets       *budgets
+	items         *items
+	retries       *limit.Retries
+	lines         *policy.Lines
+	expansions    *trail.Expansions
+	aliases       string       // where they are kept
+	share         *share.Share // nil: no other relay shares orders
+	learnt        *recognition
+	trail         *trail.Trail
+	follower      *maillog.Follower // nil: the MTA's log is not read
+	desk          *desk.Desk
+	book          *incident.Book
+	channels      *incident.Channels
+	forwarding    *forwarding     // nil: forwarding rules are not watched
+	forwardsOff   string          // why not
+	blocklists    *blocklistWatch // nil: own addresses are not checked
+	blocklistsOff string          // why not
+	tokens        tokens
+	log           *slog.Logger
 
 	rules   atomic.Pointer[rules] // in force
 	config  atomic.Pointer[config.Config]
@@ -133,6 +136,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	}
 	s.openIncidents(ctx, c)
 	s.forwarding = s.openForwarding(ctx, c)
+	s.blocklists = s.openBlocklists(ctx, c)
 	s.desk.Releasing = s.passForwarded
 	s.desk.Released = func(_ time.Time, w policy.Waiting, paid policy.Paid) {
 		s.trail.Accepted(w.QueueID, trail.Passed{Charges: paid.Charges, Bounces: paid.Bounces, Recipients: w.Recipients, Counted: w.Waits.Counted})
@@ -360,7 +364,7 @@ const (
 
 // run starts what goes on in the background. Where the MTA's queue is, the rules
 // in force say each time: a reload may be the first to know.
-func (s *state) run(g *guard.Guard, c *config.Config) {
+func (s *state) run(g *guard.Guard, c *config.Config, more ...func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	every := func(period time.Duration, do func(now time.Time)) {
@@ -402,6 +406,12 @@ func (s *state) run(g *guard.Guard, c *config.Config) {
 	s.work.Go(func() { s.book.Run(ctx) })
 	if s.forwarding != nil {
 		s.forwarding.run(ctx, &s.work, c.Forward.Heartbeat)
+	}
+	if s.blocklists != nil {
+		s.blocklists.run(ctx, &s.work)
+	}
+	for _, one := range more {
+		s.work.Go(func() { one(ctx) })
 	}
 	if s.follower != nil {
 		s.work.Go(func() {
@@ -506,6 +516,7 @@ func (s *state) close(g *guard.Guard) {
 	}
 	s.notePosition()
 	s.forwarding.close()
+	s.blocklists.close()
 	s.channels.Close()
 	if err := s.journal.Close(); err != nil {
 		s.log.Error("close the journal", "error", err)

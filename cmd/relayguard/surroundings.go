@@ -45,7 +45,7 @@ func (s surroundings) inspect(ctx context.Context) []postfix.Finding {
 			all = append(all, *f)
 		}
 	}
-	return slices.Concat(all, s.groups(), s.nodes(), s.redis(ctx), s.forwards(ctx))
+	return slices.Concat(all, s.groups(), s.nodes(), s.redis(ctx), s.forwards(ctx), s.blocklists())
 }
 
 func (s surroundings) daemon(ctx context.Context) *postfix.Finding {

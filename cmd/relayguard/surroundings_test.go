@@ -40,6 +40,7 @@ func well(t *testing.T) (s surroundings, settings map[string]string) {
 	c.Control.Socket, c.MTA.QueueHelper, c.MTA.Log = d.socket, filepath.Join(dir, "queue.sock"), filepath.Join(dir, "mail.log")
 	c.Journal.Directory, c.Alert.Syslog, c.Alert.Command = filepath.Join(dir, "journal"), false, filepath.Join(dir, "alert")
 	c.Hold.MinFree, c.Hold.MinFreeInodes = 1, 1
+	c.RBL.Resolvers, c.RBL.Use, c.RBL.Enable = []string{"127.0.0.1:53"}, config.UseNonCommercial, []string{"b.barracudacentral.org"}
 	for name, mode := range map[string]fs.FileMode{c.MTA.Log: 0o640, c.Alert.Command: 0o755} {
 		if err := os.WriteFile(name, nil, mode); err != nil {
 			t.Fatal(err)

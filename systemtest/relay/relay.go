@@ -115,6 +115,12 @@ func (r *Relay) WriteConfig(phase, more string) error {
 	if !strings.Contains(more, "[forward]") {
 		b.WriteString("\n[forward]\nwatch = false\n") // it would watch the machine's homes
 	}
+	if !strings.Contains(more, "[rbl]") {
+		b.WriteString("\n[rbl]\nwatch = false\n") // it would ask the Internet
+	}
+	if !strings.Contains(more, "[report]") {
+		b.WriteString("\n[report]\nat = \"\"\n")
+	}
 	if !strings.Contains(more, "[alert]") {
 		b.WriteString("\n[alert]\nsyslog = false\ncommand = \"/bin/true\"\n") // the machine's syslog is not the test's
 	}

@@ -55,6 +55,9 @@ type Config struct {
 	Alert        Alert
 	Forward      Forward
 	Databases    []Database
+	RBL          RBL
+	ZoneKeys     []ZoneKey
+	Report       Report
 }
 
 // Inside says which domains are ours.
@@ -284,6 +287,8 @@ func Default() *Config {
 			PerHour:        30,
 		},
 		Forward: defaultForward(),
+		RBL:     defaultRBL(),
+		Report:  defaultReport(),
 	}
 }
 

@@ -288,10 +288,10 @@ func TestExampleUncommented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Networks) == 0 || len(got.Certificates) == 0 || len(got.Address.Logins) == 0 || len(got.Overrides) == 0 || len(got.Customers) == 0 || len(got.Nodes) == 0 || len(got.Databases) == 0 {
-		t.Errorf("no sample of a network, a certificate, a login, an override, a customer, a node or a database")
+	if len(got.Networks) == 0 || len(got.Certificates) == 0 || len(got.Address.Logins) == 0 || len(got.Overrides) == 0 || len(got.Customers) == 0 || len(got.Nodes) == 0 || len(got.Databases) == 0 || len(got.ZoneKeys) == 0 {
+		t.Errorf("no sample of a network, a certificate, a login, an override, a customer, a node, a database or a zone's key")
 	}
-	got.Networks, got.Certificates, got.Address.Logins, got.Overrides, got.Customers, got.Nodes, got.Databases = nil, nil, nil, nil, nil, nil, nil
+	got.Networks, got.Certificates, got.Address.Logins, got.Overrides, got.Customers, got.Nodes, got.Databases, got.ZoneKeys = nil, nil, nil, nil, nil, nil, nil, nil
 	if !reflect.DeepEqual(got, config.Default()) {
 		t.Errorf("got %+v\nwant %+v", got, config.Default())
 	}
@@ -328,7 +328,7 @@ func TestKeysAreDocumentedOnce(t *testing.T) {
 	in := map[string]bool{}
 	section := ""
 	for _, line := range strings.Split(config.Example(), "\n") {
-		if m := regexp.MustCompile(`^#?\[+([a-z.]+)\]+$`).FindStringSubmatch(line); m != nil {
+		if m := regexp.MustCompile(`^#?\[+([a-z_.]+)\]+$`).FindStringSubmatch(line); m != nil {
 			section = m[1] + "."
 			in[m[1]] = true
 		} else if m := regexp.MustCompile(`^#([a-z_0-9]+) = `).FindStringSubmatch(line); m != nil {

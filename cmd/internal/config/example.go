@@ -32,7 +32,7 @@ func Sections() []Section {
 	for _, s := range sections {
 		all = append(all, describe(s)...)
 	}
-	return slices.Concat(all, describe(listeners), describe(limits), describe(overrides), describe(networks), describe(customers), describe(nodes), describe(databases), describe(certificates))
+	return slices.Concat(all, describe(listeners), describe(limits), describe(overrides), describe(networks), describe(customers), describe(nodes), describe(databases), describe(zoneKeys), describe(certificates))
 }
 
 // Keys documents every key.
@@ -82,6 +82,7 @@ func Example() string {
 	exampleAll(&b, customers)
 	exampleAll(&b, nodes)
 	exampleAll(&b, databases)
+	exampleAll(&b, zoneKeys)
 	exampleAll(&b, certificates)
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }

@@ -20,7 +20,7 @@ func (r *report) read() *Config {
 	for _, s := range sections {
 		seen[s.name] = readSection(r, s, root, c)
 	}
-	var lts, limts, nts, cts, ots, custs, nds, dbs []*table
+	var lts, limts, nts, cts, ots, custs, nds, dbs, zks []*table
 	c.Listeners, lts = readInstead(r, listeners, root, c.Listeners, "delete the key to get the default ones")
 	c.Limits, limts = readInstead(r, limits, root, c.Limits, "delete the key to get the default ones; one that stops nothing has observe = true")
 	c.Networks, nts = readAll(r, networks, root)
@@ -29,6 +29,7 @@ func (r *report) read() *Config {
 	c.Customers, custs = readAll(r, customers, root)
 	c.Nodes, nds = readAll(r, nodes, root)
 	c.Databases, dbs = readAll(r, databases, root)
+	c.ZoneKeys, zks = readAll(r, zoneKeys, root)
 	if c.Inside.Free {
 		freeInside(c.Limits, limts)
 	}
@@ -48,6 +49,8 @@ func (r *report) read() *Config {
 	r.checkOrigin(c, seen["sign"], c.Nodes, nds)
 	r.checkCertificates(c.Certificates, cts)
 	r.checkDatabases(c.Databases, dbs)
+	r.checkZoneKeys(c.ZoneKeys, zks)
+	r.checkRBL(c, seen["rbl"])
 	if !syntax && len(r.problems) == 0 {
 		r.verify()
 	}
@@ -231,5 +234,5 @@ func sectionNames() []string {
 	for _, s := range sections {
 		all = append(all, s.name)
 	}
-	return append(all, listeners.name, limits.name, overrides.name, networks.name, customers.name, nodes.name, databases.name, certificates.name)
+	return append(all, listeners.name, limits.name, overrides.name, networks.name, customers.name, nodes.name, databases.name, zoneKeys.name, certificates.name)
 }

@@ -134,6 +134,8 @@ var sections = []section[Config]{
 	{"origin", `How the guard finds out which web site and which plugin local mail is from.`, Default, nil, originFields},
 	{"sign", `For a web node whose mail goes out through a relay with a guard of its own.`, Default, nil, signFields},
 	{"forward", `Forwarding rules that send mail outside: where they are looked for, who is told of new ones, and what becomes of the mail.`, Default, nil, forwardFields},
+	{"rbl", `Whether our own addresses and domains are on DNS blocklists.`, Default, nil, rblFields},
+	{"report", `The daily report: what has changed, what is to be done, who was active.`, Default, nil, reportFields},
 	{"alert", `Who is told of incidents, and how often. One incident is one alert, with updates and an end, however many messages it has.`, Default, nil, alertFields},
 }
 

@@ -1,0 +1,201 @@
+package blocklists
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"relayguard/mta/postfix"
+)
+
+// ways follows the ways by which Postfix sends.
+func (f *finder) ways() {
+	var relays []string
+	direct := false
+	for _, w := range f.sending.Ways {
+		switch {
+		case f.local(w):
+		case f.relayed(w):
+			hop := w.NextHop
+			if w.Setting != "" {
+				hop += " (" + w.Setting + ")"
+			}
+			if !slices.Contains(relays, hop) {
+				relays = append(relays, hop)
+			}
+		default:
+			direct = true
+			f.from(w, false)
+			f.from(w, true)
+			if w.Fallback != "" && !f.isHere(w.Fallback) {
+				f.trouble("what cannot be delivered at once goes through smtp_fallback_relay %s: if that is not this machine, its address is not checked", w.Fallback)
+			}
+		}
+	}
+	f.behindNAT()
+	if direct { // else they are what a relay host has seen
+		f.addLearnt()
+	}
+	if len(relays) > 0 {
+		f.trouble("mail goes out through a relay host, %s: receivers see its address, not this machine's; set rbl.addresses to the addresses it sends from", few(relays))
+	}
+	var unread []string
+	for _, u := range f.sending.Unread {
+		unread = append(unread, u.Error())
+	}
+	if len(unread) > 0 {
+		f.trouble("mail may leave in ways that could not be read: %s; if from other addresses than those found, set rbl.addresses", few(unread))
+	}
+}
+
+func few(all []string) string {
+	const most = 3
+	if len(all) <= most {
+		return strings.Join(all, ", ")
+	}
+	return strings.Join(all[:most], ", ") + " and more"
+}
+
+// local reports a way that does not lead to others: a table's entry for a server of
+// ours, or our own domains by a relay host of ours.
+func (f *finder) local(w postfix.Way) bool {
+	if w.NextHop == "" {
+		return false
+	}
+	if w.Setting == "relay_transport" {
+		return true
+	}
+	addr, literal := hopAddr(w.NextHop)
+	return w.Setting == "transport_maps" && plain(w.Key) && (f.isHere(w.NextHop) || literal && !public(addr))
+}
+
+// relayed reports a way by which somebody else sends for us. A next hop on this machine
+// is a program of ours, and its mail leaves from here as well. One that a table has
+// for one domain is taken for that domain's own server.
+func (f *finder) relayed(w postfix.Way) bool {
+	return w.NextHop != "" && !f.isHere(w.NextHop) && (w.Setting != "transport_maps" || !plain(w.Key))
+}
+
+// plain reports the key of one domain or address; the others are patterns, or for all.
+func plain(key string) bool {
+	return key != "" && !strings.ContainsAny(key[:1], "/!") && !strings.HasPrefix(key, "*")
+}
+
+// hopAddr is the address of a next hop that is given as one.
+func hopAddr(hop string) (netip.Addr, bool) {
+	hop = strings.TrimSpace(hop)
+	if end := strings.IndexByte(hop, ']'); strings.HasPrefix(hop, "[") && end > 0 {
+		hop = hop[1:end]
+	}
+	addr, err := netip.ParseAddr(strings.TrimPrefix(hop, "IPv6:"))
+	return addr.Unmap(), err == nil
+}
+
+// isHere reports a next hop on this machine, as far as its name says.
+func (f *finder) isHere(hop string) bool {
+	if addr, literal := hopAddr(hop); literal {
+		return addr.IsLoopback() || f.iface.Has(addr)
+	}
+	host := strings.ToLower(strings.TrimSpace(hop))
+	if end := strings.IndexByte(host, ']'); strings.HasPrefix(host, "[") && end > 0 {
+		host = host[1:end]
+	} else if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return host == "localhost" || strings.HasPrefix(host, "localhost.") || slices.Contains(f.out.Helos, host)
+}
+
+// from adds the address from which a way connects by one protocol.
+func (f *finder) from(w postfix.Way, ip6 bool) {
+	used, bind := w.IP4, w.Bind4
+	if ip6 {
+		used, bind = w.IP6, w.Bind6
+	}
+	switch {
+	case !used || bind.Addr.IsLoopback():
+	case !bind.Addr.IsValid():
+		f.source(ip6, w.Helo)
+	case f.iface.Has(bind.Addr):
+		f.candidate(bind.Addr, bind.Setting+" of "+w.Service, w.Helo)
+	case w.Enforced:
+		f.trouble("%s of %s is %s, which this machine does not have: nothing is sent that way", bind.Setting, w.Service, bind.Addr)
+	default: // smtp_bind_address_enforce = no
+		f.trouble("%s of %s is %s, which this machine does not have: Postfix sends from another one", bind.Setting, w.Service, bind.Addr)
+		f.source(ip6, w.Helo)
+	}
+}
+
+// source adds what the kernel would choose.
+func (f *finder) source(ip6 bool, helo string) {
+	if addr := f.iface.Source(ip6); addr.IsValid() && !addr.IsLoopback() && !addr.IsLinkLocalUnicast() {
+		f.candidate(addr, "source address of the default route", helo)
+	}
+}
+
+// candidate adds an address, unless nobody outside can see it.
+func (f *finder) candidate(addr netip.Addr, how, helo string) {
+	addr = addr.Unmap().WithZone("")
+	switch {
+	case public(addr):
+		f.add(addr, how, helo)
+	case !slices.Contains(f.natted, addr):
+		f.natted = append(f.natted, addr)
+	}
+}
+
+// behindNAT finds what stands outside for addresses that nobody there sees.
+func (f *finder) behindNAT() {
+	for _, inner := range f.natted {
+		found := false
+		if f.sending != nil {
+			for _, addr := range f.sending.Proxies {
+				if public(addr) && addr.Is4() == inner.Is4() {
+					f.add(addr, "proxy_interfaces", f.heloOf(inner))
+					found = true
+				}
+			}
+		}
+		for _, l := range f.learnt {
+			if addr, err := netip.ParseAddr(l.Addr); err == nil && public(addr.Unmap()) && addr.Unmap().Is4() == inner.Is4() {
+				found = true // addLearnt adds it
+			}
+		}
+		switch {
+		case found:
+		case inner.Is4():
+			f.trouble("mail leaves from %s, behind NAT: which address receivers see is not known; set rbl.addresses, or proxy_interfaces in Postfix, or show a message as it was received outside: relayguard rbl addresses --learn FILE", inner)
+		default:
+			f.trouble("mail may leave from %s, which no receiver can see: set rbl.addresses, or inet_protocols = ipv4 in Postfix if IPv6 leads nowhere", inner)
+		}
+	}
+}
+
+func (f *finder) addLearnt() {
+	for _, l := range f.learnt {
+		if addr, err := netip.ParseAddr(l.Addr); err == nil && public(addr.Unmap()) {
+			how := "learnt: " + l.Where
+			if !slices.ContainsFunc(f.out.Addresses, func(a Address) bool { return a.Addr == addr.Unmap() }) {
+				f.add(addr.Unmap(), how, f.helo)
+			}
+		}
+	}
+}
+
+// public reports whether others can see an address: it is neither for private use
+// (RFC 1918, RFC 4193) nor of a provider's NAT (RFC 6598), nor anything else than
+// unicast to everywhere (RFC 6890).
+func public(addr netip.Addr) bool {
+	if !addr.IsValid() || !addr.IsGlobalUnicast() || addr.IsPrivate() {
+		return false
+	}
+	if addr.Is6() {
+		return netip.MustParsePrefix("2000::/3").Contains(addr)
+	}
+	for _, not := range []string{"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "198.18.0.0/15", "240.0.0.0/4"} {
+		if netip.MustParsePrefix(not).Contains(addr) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,232 @@
+// Package blocklists finds what of ours can be listed: the addresses from which mail
+// really reaches others, the names by which we introduce ourselves, and the domains we
+// send for.
+//
+// It reads the configuration, what Postfix says of its ways out and what the kernel
+// says of its routes; asking lists is package rbl's.
+//
+// The trap: the address of this machine is not what receivers see when a relay host
+// or NAT stands between. Then nothing is checked in its place, and Trouble says so: a
+// clean answer about the wrong address is worse than none.
+package blocklists
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/publicsuffix"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/mta/postfix"
+	"relayguard/policy/address"
+	"relayguard/rbl"
+	"relayguard/rbl/history"
+	"relayguard/rbl/sender"
+)
+
+// Address is one that receivers see, and how that is known.
+type Address struct {
+	Addr netip.Addr // global, never 4-in-6
+	How  string     // "smtp_bind_address of out2", "rbl.addresses"
+	Helo string     // by which it introduces itself; "": not known
+}
+
+// Targets are what is to be checked.
+type Targets struct {
+	Addresses []Address // by how surely they send; the same address stands twice under two names
+	Domains   []string  // sending domains: lower case, A-labels, no final dot; at most 100
+	Helos     []string  // names of ours in HELO and Received lines, likewise
+	Trouble   []string  // what could not be found out, and what to do about it; one line each
+	Left      int       // domains that are more than can be asked about
+}
+
+// Bounds of what is asked about.
+const (
+	maxAddresses = 64
+	maxDomains   = 100
+	maxHelos     = 32
+)
+
+// Find finds them. s is nil where the MTA's settings are not known: then what the
+// kernel would send from counts. learnt are addresses that others saw, inside the
+// domains that count as ours; iface tells of this machine.
+//
+// It asks no server. ctx is for what may come to ask one.
+func Find(_ context.Context, c *config.Config, s *postfix.Sending, learnt []history.Learnt, inside []string, iface Interfaces) Targets {
+	f := finder{iface: iface, sending: s, learnt: learnt}
+	f.names()
+	switch {
+	case len(c.RBL.Addresses) > 0: // whoever set them knows better
+		for _, text := range c.RBL.Addresses {
+			if addr, err := netip.ParseAddr(text); err == nil {
+				f.add(addr.Unmap(), "rbl.addresses", f.heloOf(addr.Unmap()))
+			}
+		}
+	case s == nil:
+		f.source(false, f.helo)
+		f.source(true, f.helo)
+		f.behindNAT()
+		f.addLearnt()
+	default:
+		f.ways()
+	}
+	if len(f.out.Addresses) == 0 && len(f.out.Trouble) == 0 {
+		f.trouble("no address is known from which mail leaves: set rbl.addresses")
+	}
+	f.domains(c.RBL.Domains, inside)
+	return f.out
+}
+
+// Subjects are what lists are asked about: addresses first, each once.
+func (t Targets) Subjects() []rbl.Subject {
+	var all []rbl.Subject
+	seen := map[rbl.Subject]bool{}
+	add := func(s rbl.Subject) {
+		if !seen[s] {
+			seen[s] = true
+			all = append(all, s)
+		}
+	}
+	for _, a := range t.Addresses {
+		add(rbl.Subject{Addr: a.Addr})
+	}
+	for _, name := range slices.Concat(t.Domains, t.Helos) {
+		add(rbl.Subject{Name: name})
+	}
+	// Most lists of domains have registered ones only: "clean" says nothing of a name
+	// below one.
+	for _, name := range slices.Concat(t.Domains, t.Helos) {
+		if registered, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil {
+			add(rbl.Subject{Name: registered})
+		}
+	}
+	return all
+}
+
+// Sending are the addresses as receivers meet them.
+func (t Targets) Sending() []sender.Sending {
+	var all []sender.Sending
+	for _, a := range t.Addresses {
+		all = append(all, sender.Sending{Addr: a.Addr, Helo: a.Helo})
+	}
+	return all
+}
+
+// Prefixes are the networks whose fate our addresses may share: of IPv4 the /24 of
+// each. Of IPv6 there are none: a /64 is one customer's, and lists take it for one
+// address.
+func Prefixes(t Targets) []netip.Prefix {
+	const neighbours = 24
+	var all []netip.Prefix
+	for _, a := range t.Addresses {
+		if !a.Addr.Is4() {
+			continue
+		}
+		if p := netip.PrefixFrom(a.Addr, neighbours).Masked(); !slices.Contains(all, p) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// finder is one Find.
+type finder struct {
+	iface   Interfaces
+	sending *postfix.Sending
+	learnt  []history.Learnt
+	helo    string // of what says nothing else
+	natted  []netip.Addr
+	out     Targets
+}
+
+func (f *finder) trouble(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(f.out.Trouble, text) {
+		f.out.Trouble = append(f.out.Trouble, text)
+	}
+}
+
+func (f *finder) add(addr netip.Addr, how, helo string) {
+	if slices.ContainsFunc(f.out.Addresses, func(a Address) bool { return a.Addr == addr && a.Helo == helo }) {
+		return
+	}
+	if len(f.out.Addresses) >= maxAddresses {
+		f.trouble("more than %d addresses send: not all are checked", maxAddresses)
+		return
+	}
+	if addr.Is6() {
+		const customer = 64 // lists name it rather than one address
+		how += fmt.Sprintf("; lists may name its %s", netip.PrefixFrom(addr, customer).Masked())
+	}
+	f.out.Addresses = append(f.out.Addresses, Address{addr, how, helo})
+}
+
+// names finds how we call ourselves.
+func (f *finder) names() {
+	f.helo = f.iface.Hostname()
+	if f.sending != nil {
+		f.helo = f.sending.Hostname
+		if at := slices.IndexFunc(f.sending.Ways, postfix.Way.Every); at >= 0 && f.sending.Ways[at].Helo != "" {
+			f.helo = f.sending.Ways[at].Helo
+		}
+		for _, w := range f.sending.Ways {
+			f.addHelo(w.Helo)
+		}
+		f.addHelo(f.sending.Hostname)
+	}
+	f.addHelo(f.helo)
+}
+
+func (f *finder) addHelo(name string) {
+	name = address.Domain(name)
+	if askable(name) && !slices.Contains(f.out.Helos, name) && len(f.out.Helos) < maxHelos {
+		f.out.Helos = append(f.out.Helos, name)
+	}
+}
+
+// heloOf is the name under which an address sends.
+func (f *finder) heloOf(addr netip.Addr) string {
+	if f.sending != nil {
+		for _, w := range f.sending.Ways {
+			if w.Bind4.Addr == addr || w.Bind6.Addr == addr {
+				return w.Helo
+			}
+		}
+	}
+	return f.helo
+}
+
+// domains takes the configured ones first: of those somebody thought.
+func (f *finder) domains(configured, inside []string) {
+	inside = slices.Sorted(slices.Values(inside))
+	for _, name := range slices.Concat(configured, inside) {
+		name = address.Domain(name)
+		if !askable(name) || slices.Contains(f.out.Domains, name) {
+			continue
+		}
+		if len(f.out.Domains) >= maxDomains {
+			f.out.Left++
+			continue
+		}
+		f.out.Domains = append(f.out.Domains, name)
+	}
+}
+
+// askable reports whether lists can know a domain: one that others can register below
+// a top-level one, in letters that DNS has.
+func askable(name string) bool {
+	const longest, longestLabel = 253, 63 // RFC 1035 §2.3.4
+	labels := strings.Split(name, ".")
+	last := labels[len(labels)-1]
+	if len(name) > longest || len(labels) < 2 || strings.Trim(last, "0123456789") == "" || strings.HasSuffix(name, ".home.arpa") {
+		return false
+	}
+	for _, l := range labels {
+		if l == "" || len(l) > longestLabel || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return !slices.Contains([]string{"arpa", "internal", "invalid", "lan", "local", "localdomain", "localhost", "onion"}, last)
+}

@@ -1,0 +1,206 @@
+package blocklists_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"relayguard/cmd/internal/blocklists"
+	"relayguard/cmd/internal/config"
+	"relayguard/mta/postfix"
+	"relayguard/rbl"
+	"relayguard/rbl/history"
+	"relayguard/rbl/sender"
+)
+
+// host is a machine of a test.
+type host struct {
+	source4, source6 string
+	also             []string
+	name             string
+}
+
+func (h host) Source(ip6 bool) netip.Addr {
+	text := h.source4
+	if ip6 {
+		text = h.source6
+	}
+	addr, _ := netip.ParseAddr(text)
+	return addr
+}
+
+func (h host) Has(addr netip.Addr) bool {
+	return slices.Contains(append(h.also, h.source4, h.source6), addr.String())
+}
+
+func (h host) Hostname() string { return h.name }
+
+func bind(text string) postfix.Bind {
+	return postfix.Bind{Addr: netip.MustParseAddr(text), Setting: "smtp_bind_address"}
+}
+
+func TestFindAddresses(t *testing.T) {
+	direct := postfix.Way{Service: "smtp", Setting: "default_transport", IP4: true, IP6: true, Helo: "mail.example.jp"}
+	way := func(change func(w *postfix.Way)) postfix.Way {
+		w := direct
+		change(&w)
+		return w
+	}
+	relayed := way(func(w *postfix.Way) { w.Setting, w.NextHop = "relayhost", "[mx.provider.example]:587" })
+	via := func(setting, key, hop string) postfix.Way {
+		return way(func(w *postfix.Way) {
+			w.Setting, w.Key, w.NextHop, w.Service, w.Bind4 = setting, key, hop, "out2", bind("203.0.113.2")
+		})
+	}
+	public := host{source4: "203.0.113.5", source6: "2001:db8::5", also: []string{"203.0.113.2"}, name: "host.example.jp"}
+	private := host{source4: "192.168.1.5", name: "host"}
+	ways := func(all ...postfix.Way) *postfix.Sending {
+		return &postfix.Sending{Hostname: "mail.example.jp", Ways: all}
+	}
+	learnt := []history.Learnt{{Addr: "198.51.100.9", Where: "Received by mx.example.net"}, {Addr: "nonsense"}, {Addr: "10.1.1.1"}}
+	const route4, route6 = "203.0.113.5 source address of the default route", "2001:db8::5 source address of the default route; lists may name its 2001:db8::/64"
+	for name, c := range map[string]struct {
+		host    host
+		sending *postfix.Sending
+		learnt  []history.Learnt
+		given   []string
+		want    []string // address and how
+		trouble string   // part; "": none
+	}{
+		"the kernel's":                       {host: public, sending: ways(direct), want: []string{route4, route6}},
+		"no MTA known":                       {host: public, want: []string{route4, route6}},
+		"no MTA known, NAT":                  {host: private, learnt: learnt, want: []string{"198.51.100.9 learnt: Received by mx.example.net"}},
+		"IPv4 only":                          {host: public, sending: ways(way(func(w *postfix.Way) { w.IP6 = false })), want: []string{route4}},
+		"no route":                           {host: host{}, sending: ways(direct), trouble: "no address is known"},
+		"bound":                              {host: public, sending: ways(way(func(w *postfix.Way) { w.Bind4 = bind("203.0.113.2") })), want: []string{"203.0.113.2 smtp_bind_address of smtp", route6}},
+		"bound by one of several":            {host: public, sending: ways(direct, via("sender_dependent_default_transport_maps", "@a.example", "")), want: []string{route4, route6, "203.0.113.2 smtp_bind_address of out2"}},
+		"bound to what it does not have":     {host: public, sending: ways(way(func(w *postfix.Way) { w.Bind4, w.IP6 = bind("203.0.113.77"), false })), want: []string{route4}, trouble: "sends from another one"},
+		"bound, enforced, and not had":       {host: public, sending: ways(way(func(w *postfix.Way) { w.Bind4, w.IP6, w.Enforced = bind("203.0.113.77"), false, true })), trouble: "nothing is sent"},
+		"bound to loopback":                  {host: public, sending: ways(way(func(w *postfix.Way) { w.Bind4, w.IP6 = bind("127.0.0.2"), false })), trouble: "no address is known"},
+		"relay host":                         {host: public, sending: ways(relayed), learnt: learnt, trouble: "through a relay host, [mx.provider.example]:587 (relayhost): receivers see its address"},
+		"relay host that is told":            {host: public, sending: ways(relayed), given: []string{"198.51.100.7"}, want: []string{"198.51.100.7 rbl.addresses"}},
+		"relay host of some senders":         {host: public, sending: ways(direct, via("sender_dependent_relayhost_maps", "@a.example", "[r.example]")), want: []string{route4, route6}, trouble: "[r.example] (sender_dependent_relayhost_maps)"},
+		"relay host in the own network":      {host: public, sending: ways(via("relayhost", "", "[10.0.0.9]")), trouble: "relay host, [10.0.0.9]"},
+		"relay host on this machine":         {host: public, sending: ways(via("relayhost", "", "[127.0.0.1]:10025")), want: []string{"203.0.113.2 smtp_bind_address of out2", route6}},
+		"relay host that is this machine":    {host: public, sending: ways(via("relayhost", "", "mail.example.jp:26")), want: []string{"203.0.113.2 smtp_bind_address of out2", route6}},
+		"relay host by IPv6 of this machine": {host: public, sending: ways(via("relayhost", "", "[IPv6:2001:db8::5]:26")), want: []string{"203.0.113.2 smtp_bind_address of out2", route6}},
+		"a partner's own server":             {host: public, sending: ways(relayed, via("transport_maps", "partner.example", "[mx.partner.example]")), learnt: learnt, want: []string{"203.0.113.2 smtp_bind_address of out2", route6, "198.51.100.9 learnt: Received by mx.example.net"}, trouble: "mx.provider.example"},
+		"a server of ours":                   {host: public, sending: ways(relayed, via("transport_maps", "lists.example.jp", "[10.0.0.3]:24")), trouble: "through a relay host, [mx.provider.example]:587 (relayhost):"},
+		"a pattern's next hop":               {host: public, sending: ways(direct, via("transport_maps", "/@.*$/", "[r.example]")), want: []string{route4, route6}, trouble: "[r.example] (transport_maps)"},
+		"a table for all":                    {host: public, sending: ways(via("transport_maps", "", "[r.example]")), trouble: "[r.example] (transport_maps)"},
+		"our domains elsewhere":              {host: public, sending: ways(direct, via("relay_transport", "", "[10.0.0.9]")), want: []string{route4, route6}},
+		"a fallback":                         {host: public, sending: ways(way(func(w *postfix.Way) { w.Fallback = "[back.example]" })), want: []string{route4, route6}, trouble: "smtp_fallback_relay [back.example]"},
+		"NAT":                                {host: private, sending: ways(direct), trouble: "192.168.1.5, behind NAT"},
+		"a provider's NAT":                   {host: host{source4: "100.72.1.1"}, sending: ways(direct), trouble: "100.72.1.1, behind NAT"},
+		"NAT that is told to Postfix":        {host: private, sending: &postfix.Sending{Hostname: "m.example.jp", Ways: []postfix.Way{direct}, Proxies: []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.0.0.1")}}, want: []string{"198.51.100.1 proxy_interfaces"}},
+		"NAT that was learnt":                {host: private, sending: ways(direct), learnt: learnt, want: []string{"198.51.100.9 learnt: Received by mx.example.net"}},
+		"NAT that was learnt of IPv6":        {host: private, sending: ways(direct), learnt: []history.Learnt{{Addr: "2001:db8::9", Where: "x"}}, want: []string{"2001:db8::9 learnt: x; lists may name its 2001:db8::/64"}, trouble: "192.168.1.5, behind NAT"},
+		"NAT that is told":                   {host: private, sending: ways(direct), given: []string{"198.51.100.1"}, want: []string{"198.51.100.1 rbl.addresses"}},
+		"unique local IPv6":                  {host: host{source4: "203.0.113.5", source6: "fd00::5"}, sending: ways(direct), want: []string{route4}, trouble: "fd00::5, which no receiver can see"},
+		"link-local IPv6":                    {host: host{source4: "203.0.113.5", source6: "fe80::5"}, sending: ways(direct), want: []string{route4}},
+		"learnt beside the kernel's":         {host: public, sending: ways(direct), learnt: append(learnt, history.Learnt{Addr: "203.0.113.5", Where: "y"}), want: []string{route4, route6, "198.51.100.9 learnt: Received by mx.example.net"}},
+		"given ones win":                     {host: public, sending: ways(direct), learnt: learnt, given: []string{"203.0.113.8", "2001:db8:1::8"}, want: []string{"203.0.113.8 rbl.addresses", "2001:db8:1::8 rbl.addresses; lists may name its 2001:db8:1::/64"}},
+		"tables that could not be read":      {host: public, sending: &postfix.Sending{Ways: []postfix.Way{direct}, Unread: []postfix.Unread{{Setting: "transport_maps", Item: "mysql:/x", Err: errors.New("cannot be listed")}}}, want: []string{route4, route6}, trouble: "transport_maps: mysql:/x: cannot be listed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := blocklists.Find(t.Context(), &config.Config{RBL: config.RBL{Addresses: c.given}}, c.sending, c.learnt, nil, c.host)
+			var addresses []string
+			for _, a := range got.Addresses {
+				addresses = append(addresses, a.Addr.String()+" "+a.How)
+			}
+			if !slices.Equal(addresses, c.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(addresses, "\n"), strings.Join(c.want, "\n"))
+			}
+			if told := strings.Join(got.Trouble, "\n"); !strings.Contains(told, c.trouble) || (told == "") != (c.trouble == "") {
+				t.Errorf("trouble: got %q, want %q", told, c.trouble)
+			}
+		})
+	}
+}
+
+func TestFindNames(t *testing.T) {
+	s := &postfix.Sending{Hostname: "Web1.example.jp", Ways: []postfix.Way{
+		{Service: "smtp", Setting: "default_transport", IP4: true, Helo: "mail.example.jp."},
+		{Service: "out2", Setting: "transport_maps", Key: "a.example", IP4: true, Helo: "two.example.jp", Bind4: bind("203.0.113.2")},
+		{Service: "odd", Setting: "transport_maps", Key: "b.example", IP4: true, Helo: "[203.0.113.2]"},
+	}}
+	h := host{source4: "203.0.113.5", also: []string{"203.0.113.2"}, name: "unused.example"}
+	inside := []string{"z.example", "例え.jp", "localhost", "localhost.localdomain", ".wild.example", "web1.local", "1.2.3.4", "example.jp", "a b.example", "x.in-addr.arpa", "B.example."}
+	got := blocklists.Find(t.Context(), &config.Config{RBL: config.RBL{Domains: []string{"shop.example", "z.example"}}}, s, nil, inside, h)
+	if want := []string{"shop.example", "z.example", "b.example", "example.jp", "xn--r8jz45g.jp"}; !slices.Equal(got.Domains, want) {
+		t.Errorf("domains: got %q, want %q", got.Domains, want)
+	}
+	if want := []string{"mail.example.jp", "two.example.jp", "web1.example.jp"}; !slices.Equal(got.Helos, want) {
+		t.Errorf("names: got %q, want %q", got.Helos, want)
+	}
+	helos := map[string]string{}
+	for _, a := range got.Addresses {
+		helos[a.Addr.String()] += a.Helo + " "
+	}
+	if helos["203.0.113.2"] != "two.example.jp " || helos["203.0.113.5"] != "mail.example.jp. [203.0.113.2] " {
+		t.Errorf("got %q", helos)
+	}
+	given := blocklists.Find(t.Context(), &config.Config{RBL: config.RBL{Addresses: []string{"203.0.113.2", "198.51.100.1"}}}, s, nil, nil, h)
+	if given.Addresses[0].Helo != "two.example.jp" || given.Addresses[1].Helo != "mail.example.jp." {
+		t.Errorf("got %+v", given.Addresses)
+	}
+	unknown := blocklists.Find(t.Context(), &config.Config{}, nil, nil, nil, h)
+	if want := []string{"unused.example"}; !slices.Equal(unknown.Helos, want) || unknown.Addresses[0].Helo != "unused.example" {
+		t.Errorf("without an MTA: got %+v", unknown)
+	}
+	var subjects []string
+	for _, s := range got.Subjects() {
+		subjects = append(subjects, s.String())
+	}
+	if want := "203.0.113.5 203.0.113.2 shop.example z.example b.example example.jp xn--r8jz45g.jp mail.example.jp two.example.jp web1.example.jp"; strings.Join(subjects, " ") != want {
+		t.Errorf("subjects: got %q", subjects)
+	}
+	if want := (sender.Sending{Addr: netip.MustParseAddr("203.0.113.2"), Helo: "two.example.jp"}); !slices.Contains(got.Sending(), want) {
+		t.Errorf("sending: got %+v", got.Sending())
+	}
+}
+
+func TestFindIsBounded(t *testing.T) {
+	var inside []string
+	s := &postfix.Sending{}
+	h := host{}
+	for n := range 250 {
+		inside = append(inside, fmt.Sprintf("d%03d.example.jp", n))
+		addr := fmt.Sprintf("203.0.113.%d", n)
+		h.also = append(h.also, addr)
+		s.Ways = append(s.Ways, postfix.Way{Service: "smtp", Setting: "default_transport", IP4: true, Helo: fmt.Sprintf("h%d.example.jp", n), Bind4: bind(addr)})
+	}
+	got := blocklists.Find(t.Context(), &config.Config{}, s, nil, inside, h)
+	if len(got.Domains) != 100 || got.Left != 150 || len(got.Addresses) != 64 || len(got.Helos) != 32 || len(got.Trouble) != 1 {
+		t.Errorf("got %d domains, %d left, %d addresses, %d names, %q", len(got.Domains), got.Left, len(got.Addresses), len(got.Helos), got.Trouble)
+	}
+}
+
+func TestPrefixesAreOfIPv4(t *testing.T) {
+	var targets blocklists.Targets
+	for _, text := range []string{"203.0.113.5", "2001:db8::5", "203.0.113.9", "198.51.100.1"} {
+		targets.Addresses = append(targets.Addresses, blocklists.Address{Addr: netip.MustParseAddr(text)})
+	}
+	if got := fmt.Sprint(blocklists.Prefixes(targets)); got != "[203.0.113.0/24 198.51.100.0/24]" {
+		t.Errorf("got %s", got)
+	}
+	if got := targets.Subjects(); len(got) != 4 || got[1] != (rbl.Subject{Addr: netip.MustParseAddr("2001:db8::5")}) {
+		t.Errorf("got %v", got)
+	}
+}
+
+// Whatever this machine is like: what it says of itself hangs together.
+func TestMachine(t *testing.T) {
+	m := blocklists.Machine()
+	for _, ip6 := range []bool{false, true} {
+		if addr := m.Source(ip6); addr.IsValid() && (addr.Is6() != ip6 || !m.Has(addr)) {
+			t.Errorf("source %v", addr)
+		}
+	}
+	if !m.Has(netip.MustParseAddr("127.0.0.1")) || m.Has(netip.MustParseAddr("192.0.2.251")) {
+		t.Error("it has 127.0.0.1, and not that of others")
+	}
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/desk"
+	"relayguard/forward/evidence"
+	"relayguard/rbl/history"
+)
+
+const (
+	// wouldHalve begins the outcome of an action that was only observed.
+	wouldHalve = "observed: would halve each of its limits"
+
+	maxTightened = 3
+	causeTimeout = 30 * time.Second
+)
+
+// tighten halves the limits of whom new listings are most likely due to, or notes
+// whose it would halve.
+func (b *blocklistWatch) tighten(ctx context.Context, now time.Time, events []history.Event) {
+	c, s := b.state.config.Load(), b.state
+	if c.RBL.Tighten == config.TightenOff {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, causeTimeout)
+	defer cancel()
+	for _, e := range events {
+		l := e.Listing
+		if e.Kind != history.Began || l == nil || l.Hit.Scope.Wide() || l.Hit.Severity < c.RBL.Alert {
+			continue
+		}
+		suspects, err := suspectsOf(ctx, s.journal, s.evidence(), l.First.Add(-beforeListing), l.First)
+		if err != nil {
+			s.log.Warn("who was active before a listing is not known", "zone", l.Zone, "error", err)
+			continue
+		}
+		done := 0
+		for i := range suspects {
+			account := suspectAccount(&suspects[i])
+			if account == "" || done == maxTightened {
+				continue
+			}
+			done++
+			reason := "most likely the cause of the listing of " + l.Subject.String() + " by " + l.Zone
+			if c.RBL.Tighten == config.TightenObserve {
+				s.desk.Action(now, guardItself(), tightenVerb, account, reason, wouldHalve)
+				continue
+			}
+			outcome, err := s.desk.Tighten(ctx, now, guardItself(), account, reason)
+			switch {
+			case errors.Is(err, desk.ErrShared):
+				done--
+			case err != nil:
+				s.log.Error("halve the limits of a likely cause of a listing", "account", account, "error", err)
+			default:
+				s.log.Warn("limits of a likely cause of a listing", "account", account, "outcome", outcome, "zone", l.Zone)
+			}
+		}
+	}
+}
+
+// evidence is which mail went by forwarding rules; nil: that is not known.
+func (s *state) evidence() *evidence.Store {
+	if s.forwarding == nil || s.forwarding.proof == nil {
+		return nil
+	}
+	return s.forwarding.proof.store
+}
+
+// guardItself is who acts when nobody ordered it.
+func guardItself() desk.By { return desk.By{Name: "relayguard", UID: os.Geteuid(), LoginUID: -1} }

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/blocklists"
+	"relayguard/cmd/internal/render"
+	"relayguard/rbl/history"
+)
+
+// maxReceived bounds a message whose Received lines are read: they stand at its top.
+const maxReceived = 1 << 20
+
+func newRBLAddresses() *cobra.Command {
+	var learn, forget string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "addresses",
+		Short: "show which addresses and domains are checked, or learn one",
+		Long: strings.TrimSpace(`
+Shows the addresses from which mail really leaves, how each is known (a setting of the
+mail server, of the configuration, or Received lines), the name it introduces itself
+with, and the domains that are checked; and what could not be found out: behind NAT, or
+with a relay host, receivers see another address than this machine.
+
+--learn reads a message of this server as somebody outside received it, headers and
+all, and has the daemon remember the address that the first foreign server saw: send
+a mail to a mailbox elsewhere, and save it there as a file. - is standard input.
+--forget takes such an address away. rbl.addresses in the configuration overrides
+all that is found.
+
+Exit status: 0; 1 no such address was learnt; 2 usage; 3 cannot tell: no address is
+known, or the message has no Received line of this server's mail.`),
+		Example: "  relayguard rbl addresses\n  relayguard rbl addresses --learn received.eml\n  relayguard rbl addresses --forget 203.0.113.5",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case cmd.Flags().Changed("learn") && cmd.Flags().Changed("forget"):
+				return usage(cmd, "--learn and --forget do not go together")
+			case cmd.Flags().Changed("learn"):
+				return learnAddress(cmd, learn, asJSON)
+			case cmd.Flags().Changed("forget"):
+				return forgetAddress(cmd, forget, asJSON)
+			}
+			return showAddresses(cmd, asJSON)
+		},
+	}
+	cmd.Flags().StringVar(&learn, "learn", "", "learn from a message as it was received outside: a `file`, or -")
+	cmd.Flags().StringVar(&forget, "forget", "", "forget this `address` that was learnt")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func showAddresses(cmd *cobra.Command, asJSON bool) error {
+	c, err := commandConfig(cmd)
+	if err != nil {
+		return err
+	}
+	t := ownTargets(cmd.Context(), c)
+	out := cmd.OutOrStdout()
+	if asJSON {
+		err = render.JSON(out, t)
+	} else {
+		page := render.PageOf(out)
+		table := &render.Table{Columns: []render.Column{{Title: "SUBJECT", Min: 15, Weight: 2}, {Title: "HELO", Min: 8}, wrapped("HOW")}}
+		for _, a := range t.Addresses { // one may introduce itself by several names
+			table.Rows = append(table.Rows, []string{a.Addr.String(), a.Helo, a.How})
+		}
+		all, how := t.subjects()
+		for _, s := range all {
+			if !s.Addr.IsValid() {
+				table.Rows = append(table.Rows, []string{s.String(), "", how[s]})
+			}
+		}
+		err = table.Write(out, page)
+	}
+	if err != nil {
+		return shown(err)
+	}
+	remarks(cmd, t.Trouble)
+	if t.Left > 0 {
+		remark(cmd, "%s are not checked: they are too many", counted(t.Left, "domain"))
+	}
+	if len(t.Addresses) == 0 {
+		return &exitError{exitCannotTell, errors.New("no address is known from which mail leaves; set rbl.addresses")}
+	}
+	return nil
+}
+
+// rblFound is what --learn and --forget print as JSON.
+type rblFound struct {
+	Found  []rblLearning    `json:"found"`
+	Learnt []history.Learnt `json:"learnt"` // all that the daemon knows by then
+}
+
+func learnAddress(cmd *cobra.Command, path string, asJSON bool) error {
+	if path == "" {
+		return usage(cmd, "--learn: name a file, or -")
+	}
+	client, c, err := asker(cmd)
+	if err != nil {
+		return err
+	}
+	seen, err := readReceived(cmd, path, ownTargets(cmd.Context(), c).Helos)
+	if err != nil {
+		return &exitError{exitCannotTell, &escapedError{fmt.Errorf("read %s: %w", path, err)}}
+	}
+	if len(seen) == 0 {
+		return &exitError{exitCannotTell, &escapedError{fmt.Errorf("%s: no Received line tells from which address this server's mail came; was it received by a server outside, and saved with all its headers?", path)}}
+	}
+	found := rblFound{Found: []rblLearning{}, Learnt: []history.Learnt{}}
+	for _, s := range seen {
+		l := rblLearning{Addr: s.Addr, Where: learntWhere(&s)}
+		found.Found = append(found.Found, l)
+		if err := client.Post(cmd.Context(), "/v1/rbl/learn", l, &found.Learnt); err != nil {
+			remark(cmd, "%s saw %s; it is not remembered", s.By, s.Addr)
+			return answerOf(err)
+		}
+	}
+	return showLearnt(cmd, &found, asJSON)
+}
+
+// learntWhere says how an address is known, for the history and its readers.
+func learntWhere(s *blocklists.Seen) string {
+	where := "Received by " + s.By
+	if len(where) > maxWhere {
+		where = strings.ToValidUTF8(where[:maxWhere], "")
+	}
+	return where
+}
+
+// readReceived is who saw our mail come from where. Somebody who has a message as it
+// was received outside knows that it is ours: no queue id is asked for.
+func readReceived(cmd *cobra.Command, path string, helos []string) ([]blocklists.Seen, error) {
+	in := cmd.InOrStdin()
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, errors.Unwrap(err) // the path stands before it already
+		}
+		defer f.Close()
+		in = f
+	}
+	return blocklists.Received(io.LimitReader(in, maxReceived), helos, nil)
+}
+
+func forgetAddress(cmd *cobra.Command, text string, asJSON bool) error {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return usage(cmd, "--forget: got %q, want an address", text)
+	}
+	learnt, err := post[[]history.Learnt](cmd, "/v1/rbl/forget", rblForgetting{Addr: addr.Unmap()})
+	if err != nil {
+		return err
+	}
+	return showLearnt(cmd, &rblFound{Found: []rblLearning{}, Learnt: append([]history.Learnt{}, learnt...)}, asJSON)
+}
+
+// showLearnt prints what was found, and else all that is learnt.
+func showLearnt(cmd *cobra.Command, found *rblFound, asJSON bool) error {
+	out := cmd.OutOrStdout()
+	if asJSON {
+		return shown(render.JSON(out, found))
+	}
+	t := &render.Table{Columns: []render.Column{{Title: "ADDRESS", Whole: true}, {Title: "LEARNT", Whole: true}, wrapped("HOW")}}
+	page := render.PageOf(out)
+	for _, l := range found.Learnt {
+		t.Rows = append(t.Rows, []string{l.Addr, when(page, l.At), l.Where})
+	}
+	if err := t.Write(out, page); err != nil {
+		return shown(err)
+	}
+	for _, l := range found.Found {
+		remark(cmd, "found %s: %s", l.Addr, l.Where)
+	}
+	if len(found.Learnt) == 0 {
+		remark(cmd, "no address is learnt from Received lines")
+	}
+	return nil
+}

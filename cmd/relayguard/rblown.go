@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/blocklists"
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/control"
+	"relayguard/mta/postfix"
+	"relayguard/policy/address"
+	"relayguard/rbl"
+	"relayguard/rbl/history"
+)
+
+// rblTargets is what of ours is checked, and how it is known.
+type rblTargets struct {
+	Addresses []rblAddress     `json:"addresses"`
+	Domains   []string         `json:"domains"`
+	Helos     []string         `json:"helos"`
+	Left      int              `json:"left,omitempty"` // domains that are not checked: they are too many
+	Learnt    []history.Learnt `json:"learnt"`
+	Trouble   []string         `json:"trouble"`
+}
+
+// rblAddress is an address that mail leaves from.
+type rblAddress struct {
+	Addr netip.Addr `json:"addr"`
+	How  string     `json:"how"`
+	Helo string     `json:"helo,omitempty"`
+}
+
+func rblTargetsOf(t blocklists.Targets, learnt []history.Learnt) rblTargets {
+	out := rblTargets{Addresses: []rblAddress{}, Domains: append([]string{}, t.Domains...), Helos: append([]string{}, t.Helos...), Left: t.Left,
+		Learnt: append([]history.Learnt{}, learnt...), Trouble: append([]string{}, t.Trouble...)}
+	for _, a := range t.Addresses {
+		out.Addresses = append(out.Addresses, rblAddress{a.Addr, a.How, a.Helo})
+	}
+	return out
+}
+
+// subjects are all that lists are asked about, addresses first, each once, and how
+// each is known.
+func (t *rblTargets) subjects() (all []rbl.Subject, how map[rbl.Subject]string) {
+	how = map[rbl.Subject]string{}
+	add := func(s rbl.Subject, known string) {
+		if _, there := how[s]; !there {
+			all, how[s] = append(all, s), known
+		}
+	}
+	for _, a := range t.Addresses {
+		add(rbl.Subject{Addr: a.Addr.Unmap()}, a.How)
+	}
+	for _, name := range t.Domains {
+		add(rbl.Subject{Name: name}, "sending domain")
+	}
+	for _, name := range t.Helos {
+		add(rbl.Subject{Name: name}, "HELO name")
+	}
+	return all, how
+}
+
+// ownTargets finds what really sends, without a daemon. What of it cannot be known is
+// in Trouble.
+func ownTargets(ctx context.Context, c *config.Config) rblTargets {
+	var trouble []string
+	inside, err := insideOf(ctx, c)
+	if err != nil {
+		trouble = append(trouble, fmt.Sprintf("inside.from_mta: only inside.domains are known: %v", err))
+	}
+	var sending *postfix.Sending
+	if c.RBL.FromMTA {
+		s, err := sendingOf(ctx, c)
+		if err != nil {
+			trouble = append(trouble, fmt.Sprintf("rbl.from_mta: the mail server's settings are not known: %v", err))
+		} else {
+			sending = &s
+		}
+	}
+	learnt, err := learntBy(ctx, c)
+	if err != nil {
+		trouble = append(trouble, fmt.Sprintf("addresses that were learnt are not known: %v", err))
+	}
+	found := blocklists.Find(ctx, c, sending, learnt, inside, blocklists.Machine())
+	found.Trouble = append(trouble, found.Trouble...)
+	return rblTargetsOf(found, learnt)
+}
+
+// insideOf are the domains that count as inside, in order. With an error those that
+// the mail server would have told are missing.
+func insideOf(ctx context.Context, c *config.Config) ([]string, error) {
+	inside := map[string]bool{}
+	for _, d := range c.Inside.Domains {
+		inside[d] = true
+	}
+	var err error
+	if c.Inside.FromMTA {
+		var mta *postfix.Instance
+		var domains []string
+		if mta, err = postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory); err == nil {
+			domains, _, err = mta.InsideDomains(ctx)
+		}
+		for _, d := range domains {
+			if d = address.Domain(d); d != "" {
+				inside[d] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(inside)), err
+}
+
+// learntBy are the addresses that the daemon has learnt: from its history, or from the
+// daemon where this account may not read that.
+func learntBy(ctx context.Context, c *config.Config) ([]history.Learnt, error) {
+	h, err := history.Peek(ctx, c.RBLDirectory())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case errors.Is(err, fs.ErrPermission):
+		ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
+		defer cancel()
+		var s rblStatus
+		err := control.NewClient(c.Control.Socket).Get(ctx, "/v1/rbl/status", nil, &s)
+		return s.Own.Learnt, err
+	case err != nil:
+		return nil, err
+	}
+	defer h.Close()
+	return h.LearntAll(ctx)
+}
+
+// rblSubject reads an address or a domain that somebody types.
+func rblSubject(text string) (rbl.Subject, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		if addr = addr.Unmap(); addr.Zone() == "" {
+			return rbl.Subject{Addr: addr}, nil
+		}
+		return rbl.Subject{}, fmt.Errorf("%q: leave out the zone behind the %%", text)
+	}
+	name := address.Domain(text)
+	if !isHostName(name) {
+		return rbl.Subject{}, fmt.Errorf("%q is neither an address nor a domain", text)
+	}
+	return rbl.Subject{Name: name}, nil
+}
+
+// isHostName reports whether a name can be asked of DNS: at least two labels of
+// letters, digits, - and _ (RFC 1035 §2.3.4 for the lengths), the last not a number.
+func isHostName(name string) bool {
+	labels := strings.Split(name, ".")
+	if len(name) > 253 || len(labels) < 2 || strings.Trim(labels[len(labels)-1], "0123456789") == "" {
+		return false
+	}
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// notSeen says of an address why no list outside can know it; "" if one can.
+func notSeen(addr netip.Addr) string {
+	switch {
+	case !addr.IsValid():
+		return ""
+	case addr.IsPrivate(), addr.IsLoopback(), addr.IsLinkLocalUnicast(), addr.IsUnspecified(), addr.IsMulticast():
+		return "is not seen outside: ask for the address that receivers see"
+	}
+	return ""
+}
+
+// unseenRemarks tells of addresses that were asked for in vain.
+func unseenRemarks(cmd *cobra.Command, all []rbl.Subject) {
+	for _, s := range all {
+		if why := notSeen(s.Addr); why != "" {
+			remark(cmd, "%s %s", s, why)
+		}
+	}
+}

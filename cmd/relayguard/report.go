@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/mail"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/report"
+	"relayguard/cmd/internal/switches"
+	"relayguard/cmd/internal/wholefile"
+	"relayguard/forward/ledger"
+	"relayguard/journal"
+	"relayguard/rbl"
+	"relayguard/rbl/history"
+)
+
+func newReport() *cobra.Command {
+	var (
+		form, lang, out, day string
+		asJSON, send         bool
+		to                   []string
+	)
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "say what has changed since yesterday, and what to do",
+		Long: strings.TrimSpace(`
+Shows the daily report of the 24 hours until now: what has changed, what to do, in
+which order; listings on blocklists, since when, who was active before, how to be
+removed; what could not be known; mail by verdict, top senders and plugins against
+their usual, what is held, suspended, newly forwarded; when something of the guard
+was not well.
+
+The daemon makes the same report each day at report.at, keeps it in
+report.directory, and mails it to report.to. --day shows a kept one.
+
+--mail has the daemon mail it, to report.to or to --to: for a timer of one's own in
+place of report.at. It needs the daemon, whose mail the guard knows as its own.
+
+With the daemon dead root gets the report from the files as the daemon left them.
+
+Exit status: 0 there is nothing to do now; 1 one of our addresses or domains is
+listed, or something else is to be done now; 2 usage; 3 cannot tell: the report has
+gaps and nothing else to do now, or could not be made.`),
+		Example: "  relayguard report\n  relayguard report --html --out report.html\n  relayguard report --day 2026-03-02 --lang ja\n  relayguard report --mail --to admin@example.jp",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				form = "json"
+			}
+			if lang == "" {
+				lang = c.Report.Language
+			}
+			if err := reportUsage(cmd, form, lang, out, send, to); err != nil {
+				return err
+			}
+			if send {
+				return mailTheReport(cmd, reportOrder{To: to, Language: lang, Day: day})
+			}
+			r, err := theReport(cmd, day)
+			if err != nil {
+				return err
+			}
+			write := func(w io.Writer) error { return writeReport(w, r, form, lang) }
+			if out == "" || out == "-" {
+				err = write(cmd.OutOrStdout())
+			} else {
+				err = wholefile.Write(out, write)
+			}
+			if err != nil {
+				return &exitError{exitCannotTell, fmt.Errorf("write the report: %w", err)}
+			}
+			return reportExit(r)
+		},
+	}
+	cmd.Flags().StringVar(&day, "day", "", "a kept report, by the `date` on which it was made: 2026-03-02")
+	cmd.Flags().StringVar(&form, "format", "txt", "`form`: txt, html or json")
+	cmd.Flags().StringVar(&lang, "lang", "", "`language`: en or ja; else report.language")
+	cmd.Flags().StringVar(&out, "out", "", "write it into this `file` instead of standard output")
+	cmd.Flags().BoolVar(&send, "mail", false, "have the daemon mail it")
+	cmd.Flags().StringSliceVar(&to, "to", nil, "with --mail: to this `address` instead of report.to; may be repeated")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// reportUsage checks what was typed.
+func reportUsage(cmd *cobra.Command, form, lang, out string, send bool, to []string) error {
+	problem := ""
+	switch {
+	case !slices.Contains([]string{"txt", "html", "json"}, form):
+		problem = fmt.Sprintf("--format %q: want txt, html or json", form)
+	case !slices.Contains(report.Languages, lang):
+		problem = fmt.Sprintf("--lang %q: want en or ja", lang)
+	case len(to) > 0 && !send:
+		problem = "--to goes with --mail"
+	case send && (out != "" || cmd.Flags().Changed("format") || cmd.Flags().Changed("json")):
+		problem = "--mail writes no file and has one form: leave out --out, --format and --json"
+	}
+	for _, one := range to {
+		if a, err := mail.ParseAddress(one); err != nil || a.Address != one {
+			problem = fmt.Sprintf("--to %q: want an address: user@domain", one)
+		}
+	}
+	if problem == "" {
+		return nil
+	}
+	return &exitError{exitUsage, fmt.Errorf("%s; see: %s --help", problem, cmd.CommandPath())}
+}
+
+func mailTheReport(cmd *cobra.Command, o reportOrder) error {
+	client, _, err := asker(cmd)
+	if err != nil {
+		return err
+	}
+	var sent []string
+	if err := client.Post(cmd.Context(), "/v1/report/mail", o, &sent); err != nil {
+		return answerOf(err)
+	}
+	remark(cmd, "mailed to %s", strings.Join(sent, ", "))
+	return nil
+}
+
+// theReport asks the daemon; root makes it from the files while that is dead.
+func theReport(cmd *cobra.Command, day string) (*report.Report, error) {
+	client, c, err := asker(cmd)
+	if err != nil {
+		return nil, err
+	}
+	var query url.Values
+	if day != "" {
+		query = url.Values{"day": {day}}
+	}
+	r := &report.Report{}
+	err = client.Get(cmd.Context(), "/v1/report", query, r)
+	if !errors.Is(err, control.ErrDead) || !isRoot() {
+		return r, answerOf(err)
+	}
+	if day != "" {
+		r, err = reportOfDay(c, day)
+		return r, answerOf(err)
+	}
+	remark(cmd, "%v; root reads what it left", err)
+	return reportAlone(cmd.Context(), cmd, c, err)
+}
+
+// reportAlone makes the report from the files of a dead daemon.
+func reportAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, dead error) (*report.Report, error) {
+	now := time.Now()
+	s := &reportSources{config: c, off: map[string]string{}}
+	r, err := journal.OpenReader(c.Journal.Directory)
+	if err != nil {
+		s.off["mail"] = err.Error()
+	} else {
+		defer r.Close()
+		remarks(cmd, r.Remarks)
+		s.journal = r
+	}
+	if s.switches, err = switches.Read(switchesFile(c), now); err != nil {
+		s.off["incidents"] = err.Error()
+	}
+	l, err := ledger.Peek(c.ForwardDirectory(), ledger.Rules{Policy: c.Forward.Policy})
+	if err != nil {
+		s.off["forwards"] = err.Error()
+	} else {
+		s.entries = l.Entries(true)
+	}
+	if a := new(asking); a.choose(c) == nil {
+		s.lists = a
+	}
+	h, err := history.Peek(ctx, c.RBLDirectory())
+	if err != nil {
+		s.off["blocklists"] = err.Error()
+	} else {
+		defer h.Close()
+		s.history = h
+	}
+	out := gatherReport(ctx, now, s)
+	out.Steps = append([]report.Step{{Kind: report.StepDegraded, What: "daemon", Text: dead.Error(), Command: startHint}}, out.Steps...)
+	return out, nil
+}
+
+// reportExit is 1 if something is to be done now, 3 if that cannot be told.
+func reportExit(r *report.Report) error {
+	for _, l := range r.Listings {
+		if l.Confirmed && !l.Scope.Wide() && l.Severity > rbl.Info {
+			return &exitError{code: exitFinding}
+		}
+	}
+	if slices.ContainsFunc(r.Changes, func(c report.Change) bool { return c.Level == report.Act }) {
+		return &exitError{code: exitFinding}
+	}
+	if len(r.Missing) > 0 {
+		return &exitError{code: exitCannotTell}
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"relayguard/mta/postfix"
+	"relayguard/rbl"
+)
+
+// blocklists looks at what the check of our own addresses needs.
+func (s surroundings) blocklists() []postfix.Finding {
+	c := s.config
+	if !c.RBL.Watch {
+		return []postfix.Finding{{ID: "rbl-watch", Severity: postfix.Info, Where: "rbl.watch", What: "nobody checks whether our addresses are on blocklists",
+			Why: "strangers notice first", Remedy: "delete rbl.watch; or run relayguard rbl check --nagios by a timer"}}
+	}
+	a := &asking{}
+	if err := a.choose(c); err != nil {
+		return []postfix.Finding{{ID: "rbl-zones", Severity: postfix.Warning, Where: "rbl", What: strings.ReplaceAll(err.Error(), "\n", "; "),
+			Why: "no blocklist is asked", Remedy: "mend the names: relayguard rbl zones --all"}}
+	}
+	var all []postfix.Finding
+	for _, k := range c.ZoneKeys {
+		all = append(all, s.zoneKey(k.Operator, k.File)...)
+	}
+	switch err := a.resolve(c); {
+	case err != nil:
+		all = append(all, postfix.Finding{ID: "rbl-resolver", Severity: postfix.Warning, Where: "rbl.resolvers", What: err.Error(),
+			Why: "whether our addresses are listed is not known", Remedy: "apt-get install unbound, and rbl.resolvers = [\"127.0.0.1:53\"]"})
+	case a.forwarded != "":
+		all = append(all, postfix.Finding{ID: "rbl-resolver", Severity: postfix.Info, Where: a.resolvers[0].Name(), What: "this resolver has others ask for it: " + a.forwarded,
+			Why: "blocklists see their address, with the queries of all their customers, and may refuse to answer", Remedy: "apt-get install unbound, and rbl.resolvers = [\"127.0.0.1:53\"]"})
+	}
+	if names, remedies := a.missed(); len(names) > 0 {
+		all = append(all, postfix.Finding{ID: "rbl-not-asked", Severity: postfix.Info, Where: "rbl", What: "lists that many receivers go by are not asked: " + strings.Join(names, ", "),
+			Why: "a listing there is not noticed", Remedy: strings.Join(remedies, "; ")})
+	}
+	return all
+}
+
+// missed are the lists that matter and are not asked, and what helps.
+func (a *asking) missed() (names, remedies []string) {
+	open := map[string]bool{} // zones for key holders of which there is one without a key
+	for _, z := range a.table.Zones() {
+		open[z.Keyed] = true
+	}
+	for _, n := range a.not {
+		if n.Zone.Severity < rbl.High || n.Zone.Default == rbl.Off || open[n.Zone.Name] {
+			continue
+		}
+		names = append(names, fmt.Sprintf("%s (%s)", n.Zone.Name, n.Why))
+		if remedy := remedyOfZone(&n); !slices.Contains(remedies, remedy) {
+			remedies = append(remedies, remedy)
+		}
+	}
+	return names, remedies
+}
+
+func remedyOfZone(n *rbl.NotChosen) string {
+	switch {
+	case n.Zone.Key != "":
+		return fmt.Sprintf("write the operator's key into a file, and name that in a [[zone_key]] of the operator %q", n.Zone.Key)
+	case n.Zone.Terms.NonCommercial:
+		return "get a key (" + n.Zone.Terms.URL + ") and name its file in a [[zone_key]]; or set rbl.use = \"noncommercial\" if that is so"
+	case n.Zone.Terms.Register || n.Zone.Terms.Account:
+		return "register at " + n.Zone.Terms.URL + ", then name it in rbl.enable; or in rbl.disable, if you do not want it"
+	}
+	return "name it in rbl.enable, or in rbl.disable if you do not want it"
+}
+
+// zoneKey looks at the file with a key.
+func (s surroundings) zoneKey(operator, path string) []postfix.Finding {
+	const why = "its lists are not asked"
+	where := "zone_key " + operator
+	info, err := os.Stat(path)
+	if err != nil {
+		return []postfix.Finding{{ID: "zone-key", Severity: postfix.Warning, Where: where, What: err.Error(), Why: why,
+			Remedy: "write the key into that file, readable for the daemon's account alone"}}
+	}
+	if info.Mode().Perm()&0o004 != 0 {
+		return []postfix.Finding{{ID: "zone-key", Severity: postfix.Warning, Where: path, What: "everybody on this machine may read this key",
+			Why: "who has it asks in your name", Remedy: "chmod o-r " + path}}
+	}
+	if s.account != nil && !s.account.may(reading, path) {
+		return []postfix.Finding{{ID: "zone-key", Severity: postfix.Warning, Where: path, What: fmt.Sprintf("the daemon's account %s may not read it", s.account.Username), Why: why,
+			Remedy: "chgrp it to the daemon's group, mode 0640"}}
+	}
+	if _, err := readZoneKey(path); err != nil && !os.IsPermission(err) {
+		return []postfix.Finding{{ID: "zone-key", Severity: postfix.Warning, Where: path, What: err.Error(), Why: why, Remedy: "write the key alone on its first line"}}
+	}
+	return nil
+}

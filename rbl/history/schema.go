@@ -1,0 +1,127 @@
+package history
+
+// schemaVersion is the user_version of a database that has schema.
+const schemaVersion = 1
+
+// Times are microseconds since 1970, 0 for none; slots are seconds. Subjects and
+// zones stand as their names: a listing outlives both.
+const schema = `
+CREATE TABLE listing (
+	id        INTEGER PRIMARY KEY AUTOINCREMENT,
+	zone      TEXT NOT NULL,
+	subject   TEXT NOT NULL,
+	hit       TEXT NOT NULL, -- JSON
+	severity  INTEGER NOT NULL,
+	reasons   TEXT NOT NULL, -- JSON
+	phase     TEXT NOT NULL,
+	first     INTEGER NOT NULL,
+	confirmed INTEGER NOT NULL,
+	last      INTEGER NOT NULL,
+	ended     INTEGER NOT NULL, -- 0: open
+	resolver  TEXT NOT NULL,
+	unasked   INTEGER NOT NULL,
+	due       INTEGER NOT NULL,
+	doubt     INTEGER NOT NULL  -- when a look first said otherwise
+);
+CREATE INDEX listing_ended ON listing (ended, first);
+CREATE INDEX listing_due ON listing (due) WHERE due <> 0;
+
+CREATE TABLE event (
+	id   INTEGER PRIMARY KEY AUTOINCREMENT,
+	at   INTEGER NOT NULL,
+	told INTEGER NOT NULL,
+	body TEXT NOT NULL -- JSON
+);
+CREATE INDEX event_at ON event (at);
+CREATE INDEX event_untold ON event (id) WHERE told = 0;
+
+-- Of the last round.
+CREATE TABLE answer (
+	n    INTEGER PRIMARY KEY,
+	body TEXT NOT NULL -- JSON
+);
+CREATE TABLE subject_state (
+	n       INTEGER PRIMARY KEY,
+	subject TEXT NOT NULL,
+	listed  INTEGER NOT NULL,
+	clean   INTEGER NOT NULL,
+	unknown INTEGER NOT NULL,
+	refused INTEGER NOT NULL,
+	at      INTEGER NOT NULL
+);
+CREATE TABLE zone_state (
+	zone  TEXT NOT NULL,
+	kind  INTEGER NOT NULL,
+	state INTEGER NOT NULL,
+	why   TEXT NOT NULL,
+	at    INTEGER NOT NULL,
+	since INTEGER NOT NULL,
+	PRIMARY KEY (zone, kind)
+) WITHOUT ROWID;
+
+-- What ZoneBad was told of, until it is healthy: it may be silent meanwhile.
+CREATE TABLE bad_zone (
+	zone TEXT NOT NULL,
+	kind INTEGER NOT NULL,
+	PRIMARY KEY (zone, kind)
+) WITHOUT ROWID;
+
+-- A day is made of these: so many octets a subject and quarter of an hour.
+CREATE TABLE named (
+	id      INTEGER PRIMARY KEY,
+	subject TEXT NOT NULL UNIQUE,
+	last    INTEGER NOT NULL -- slot
+);
+CREATE TABLE slot (
+	slot    INTEGER NOT NULL,
+	subject INTEGER NOT NULL, -- of named
+	worst   INTEGER NOT NULL, -- 3 listed, 2 unknown, 1 clean
+	PRIMARY KEY (slot, subject)
+) WITHOUT ROWID;
+CREATE TABLE queries (
+	slot INTEGER PRIMARY KEY,
+	sent INTEGER NOT NULL
+);
+
+CREATE TABLE fact (
+	n           INTEGER PRIMARY KEY,
+	subject     TEXT NOT NULL,
+	"check"     TEXT NOT NULL,
+	nth         INTEGER NOT NULL, -- of those with that subject and check
+	state       TEXT NOT NULL,
+	found       TEXT NOT NULL,
+	wanted      TEXT NOT NULL,
+	since       INTEGER NOT NULL,
+	known       TEXT NOT NULL, -- the last state that was not unknown
+	known_since INTEGER NOT NULL
+);
+
+CREATE TABLE neighbour (
+	n       INTEGER PRIMARY KEY,
+	prefix  TEXT NOT NULL,
+	zone    TEXT NOT NULL,
+	asked   INTEGER NOT NULL,
+	listed  INTEGER NOT NULL,
+	unknown INTEGER NOT NULL,
+	at      INTEGER NOT NULL,
+	before  INTEGER NOT NULL
+);
+
+CREATE TABLE learnt (
+	addr  TEXT PRIMARY KEY,
+	place TEXT NOT NULL,
+	at    INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE mark (
+	name  TEXT PRIMARY KEY,
+	value INTEGER NOT NULL
+) WITHOUT ROWID;
+`
+
+// Names in mark.
+const (
+	markRound      = "round"
+	markNeighbours = "neighbours"
+	markDropped    = "dropped"
+)

@@ -68,10 +68,10 @@ install: $(if $(shell command -v $(GO)),build,bin/relayguard) ## binary, units, 
 	install -m 755 bin/relayguard $(SBINDIR)/relayguard.new
 	mv -f $(SBINDIR)/relayguard.new $(SBINDIR)/relayguard # at once: PHP runs it for each mail
 	test -L $(SBINDIR)/relayguard-sendmail || ln -s relayguard $(SBINDIR)/relayguard-sendmail
-	umask 022; for unit in relayguard relayguard-queue relayguard-watch; do \
+	umask 022; for unit in relayguard relayguard-queue relayguard-watch relayguard-report; do \
 		sed 's|=[^ ]*/sbin/relayguard |=$(PREFIX)/sbin/relayguard |' packaging/$$unit.service >$(UNITDIR)/$$unit.service || exit 1; \
 	done
-	install -m 644 packaging/relayguard-queue.socket packaging/relayguard-watch.socket $(UNITDIR)/
+	install -m 644 packaging/relayguard-queue.socket packaging/relayguard-watch.socket packaging/relayguard-report.timer $(UNITDIR)/
 	install -m 644 packaging/relayguard.sysusers $(SYSUSERSDIR)/relayguard.conf
 	install -m 644 packaging/relayguard.tmpfiles $(TMPFILESDIR)/relayguard.conf
 	umask 022; bin/relayguard man $(MANDIR)/man8
@@ -109,6 +109,7 @@ uninstall: ## what install put there; configuration, journal, backups and accoun
 		$(BASHDIR)/relayguard $(ZSHDIR)/_relayguard $(FISHDIR)/relayguard.fish \
 		$(UNITDIR)/relayguard.service $(UNITDIR)/relayguard-queue.service $(UNITDIR)/relayguard-queue.socket \
 		$(UNITDIR)/relayguard-watch.service $(UNITDIR)/relayguard-watch.socket \
+		$(UNITDIR)/relayguard-report.service $(UNITDIR)/relayguard-report.timer \
 		$(SYSUSERSDIR)/relayguard.conf $(TMPFILESDIR)/relayguard.conf
 
 ## Looking

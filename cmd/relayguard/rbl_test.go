@@ -281,10 +281,15 @@ func TestRBLOfADeadDaemonIsReadFromItsHistory(t *testing.T) {
 	}
 }
 
-func TestRBLAddressesWithoutAnyExits3(t *testing.T) {
+func TestRBLAddressesShowsHowEachIsKnown(t *testing.T) {
 	config, _ := listsOf(t, twoLists, "from_mta = false\naddresses = [\"203.0.113.5\"]\n", nil)
 	code, stdout, stderr := runIn(t, "rbl", "addresses", "--config", config)
-	if code != exitFine || !strings.Contains(stdout, "203.0.113.5") {
+	if code != exitFine || !strings.Contains(stdout, "203.0.113.5") || !strings.Contains(stdout, "rbl.addresses") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	_, stdout, _ = runIn(t, "rbl", "addresses", "--json", "--config", config)
+	var own rblTargets
+	if err := json.Unmarshal([]byte(stdout), &own); err != nil || len(own.Addresses) != 1 || own.Addresses[0].Addr != ourAddr.Addr {
+		t.Errorf("%v in %q", err, stdout)
 	}
 }

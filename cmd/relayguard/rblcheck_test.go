@@ -335,6 +335,18 @@ func TestRBLCheckAsksListsAndNeverShowsAKey(t *testing.T) {
 	}
 }
 
+func TestRBLCheckWithoutArgumentsAsksAboutWhatReallySends(t *testing.T) {
+	config, _ := listsOf(t, twoLists, "from_mta = false\naddresses = [\"203.0.113.5\"]\n[inside]\nfrom_mta = false\ndomains = [\"example.jp\"]\n", zonesOfTest("nokey"))
+	code, stdout, stderr := runIn(t, "rbl", "check", "--json", "--config", config)
+	var found rblChecked
+	if err := json.Unmarshal([]byte(stdout), &found); err != nil {
+		t.Fatalf("%v in stdout %q, stderr %q", err, stdout, stderr)
+	}
+	if code != exitFinding || len(found.Subjects) == 0 || found.Subjects[0].Subject != ourAddr || found.Subjects[0].How != "rbl.addresses" || found.Subjects[0].Listed != 1 {
+		t.Errorf("exit %d, %+v", code, found.Subjects)
+	}
+}
+
 func TestRBLCheckBelievesNoListThatHasNotItsTestEntries(t *testing.T) {
 	config, _ := listsOf(t, twoLists, "", dnstest.Records("bl.example. SOA ns.invalid. hostmaster.invalid. 1 2 3 4 5"))
 	code, stdout, stderr := runIn(t, "rbl", "check", "203.0.113.5", "--config", config)

@@ -31,7 +31,7 @@ func (s *state) rblOperations(m *control.Mux) {
 		if err != nil {
 			return rblPast{}, control.Errorf(http.StatusBadRequest, "%v", err)
 		}
-		return rblPastOf(ctx, b.store, q, time.Now())
+		return asked(rblPastOf(ctx, b.store, q, time.Now()))
 	})
 	control.Handle(m, "POST /v1/rbl/check", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, _ nothing) (rblStatus, error) {
 		return s.rblRound(ctx, p)

@@ -94,7 +94,7 @@ func TestRBLOfADaemonLearnsAddressesThatTheInternetCanSee(t *testing.T) {
 	if err := learn("203.0.113.7", "Received by mx.example.org"); err != nil {
 		t.Fatal(err)
 	}
-	for addr, where := range map[string]string{"10.0.0.1": "w", "127.0.0.1": "w", "fe80::1": "w", "fe80::1%eth0": "w", "": "w", "203.0.113.8": " ", "203.0.113.9": strings.Repeat("w", maxWhere+1)} {
+	for addr, where := range map[string]string{"10.0.0.1": "w", "100.64.1.1": "w", "224.0.0.1": "w", "fd00::1": "w", "127.0.0.1": "w", "fe80::1": "w", "fe80::1%eth0": "w", "": "w", "203.0.113.8": " ", "203.0.113.9": strings.Repeat("w", maxWhere+1)} {
 		if err := learn(addr, where); err == nil {
 			t.Errorf("%q, known by %.10q, was learnt", addr, where)
 		}

@@ -169,10 +169,8 @@ func isHostName(name string) bool {
 
 // notSeen says of an address why no list outside can know it; "" if one can.
 func notSeen(addr netip.Addr) string {
-	switch {
-	case !addr.IsValid():
-		return ""
-	case addr.IsPrivate(), addr.IsLoopback(), addr.IsLinkLocalUnicast(), addr.IsUnspecified(), addr.IsMulticast():
+	shared := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10) // RFC 6598: a provider's NAT
+	if addr.IsValid() && (!addr.IsGlobalUnicast() || addr.IsPrivate() || shared.Contains(addr)) {
 		return "is not seen outside: ask for the address that receivers see"
 	}
 	return ""

@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/render"
 	"relayguard/rbl"
@@ -19,6 +22,25 @@ const (
 // maxPluginText bounds the sentence of the line: monitoring shows one line, some of it
 // no more than this.
 const maxPluginText = 300
+
+// plugin prints one line for monitoring. Whatever goes wrong is UNKNOWN, never an
+// exit code that means something else there.
+func (f *rblCheck) plugin(cmd *cobra.Command, args []string) error {
+	found, err := f.run(cmd, args)
+	line, code := "", pluginUnknown
+	if err != nil {
+		line = pluginLine("UNKNOWN", err.Error())
+	} else {
+		line, code = found.plugin(f.allowUnknown)
+	}
+	if _, err := io.WriteString(cmd.OutOrStdout(), line+"\n"); err != nil {
+		code = pluginUnknown
+	}
+	if code == pluginOK {
+		return nil
+	}
+	return &exitError{code: code}
+}
 
 // plugin is the line for monitoring and how to exit. A listing of a whole network is
 // never more than a warning: somebody else may be the cause.

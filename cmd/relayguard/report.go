@@ -169,7 +169,7 @@ func reportAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, dead
 		s.journal = r
 	}
 	if s.switches, err = switches.Read(switchesFile(c), now); err != nil {
-		s.off["incidents"] = err.Error()
+		s.off[report.SectionSuspensions] = err.Error()
 	}
 	l, err := ledger.Peek(c.ForwardDirectory(), ledger.Rules{Policy: c.Forward.Policy})
 	if err != nil {
@@ -202,7 +202,7 @@ func reportExit(r *report.Report) error {
 	if slices.ContainsFunc(r.Changes, func(c report.Change) bool { return c.Level == report.Act }) {
 		return &exitError{code: exitFinding}
 	}
-	if len(r.Missing) > 0 {
+	if slices.ContainsFunc(r.Missing, func(m report.Missing) bool { return m.Section != report.SectionLists && m.Section != report.SectionUsual }) {
 		return &exitError{code: exitCannotTell}
 	}
 	return nil

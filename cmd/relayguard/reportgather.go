@@ -306,7 +306,7 @@ func (g *gathering) incidents(ctx context.Context) {
 func (g *gathering) degraded(ctx context.Context) {
 	all, err := g.sources.journal.Troubles(ctx, g.out.Since, g.out.Until)
 	if err != nil {
-		g.missing("incidents", err)
+		g.missing(report.SectionGuard, err)
 		return
 	}
 	for _, t := range all {
@@ -323,7 +323,7 @@ func (g *gathering) degraded(ctx context.Context) {
 func (g *gathering) acts(ctx context.Context) {
 	var err error
 	if g.actions, err = g.sources.journal.AdminActions(ctx, journal.DefaultLimit*10); err != nil {
-		g.missing("incidents", err)
+		g.missing(report.SectionChanges, err)
 		return
 	}
 	kinds := map[string]string{"suspend": report.ChangeSuspended, "resume": report.ChangeResumed, "stop": report.ChangeStopped, "start": report.ChangeStarted}
@@ -337,6 +337,9 @@ func (g *gathering) acts(ctx context.Context) {
 func (g *gathering) suspended() {
 	for i := range g.sources.switches {
 		sw := &g.sources.switches[i]
+		if sw.Kind == policy.Stop {
+			g.out.Stopped = &report.Span{What: sw.By, Why: sw.Reason, Since: sw.Since}
+		}
 		if sw.Kind == policy.Suspend {
 			g.out.Suspended = append(g.out.Suspended, report.Suspended{Name: accountName(sw), By: sw.By, Reason: sw.Reason, Since: sw.Since, Until: sw.Until})
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,14 +45,23 @@ const (
 // blocklists fills in what is known of listings, lists, neighbours and of what
 // receivers look at.
 func (g *gathering) blocklists(ctx context.Context) {
-	for _, part := range []func(context.Context) error{g.listings, g.listEvents, g.zones, g.checked, g.neighbours, g.facts} {
-		if err := part(ctx); err != nil {
-			g.missing("blocklists", err)
+	for _, part := range []struct {
+		section string
+		fill    func(context.Context) error
+	}{
+		{report.SectionBlocklists, g.listings}, {report.SectionBlocklists, g.listEvents}, {report.SectionBlocklists, g.zones}, {report.SectionBlocklists, g.checked},
+		{report.SectionNeighbours, g.neighbours}, {report.SectionSender, g.facts},
+	} {
+		if err := part.fill(ctx); err != nil {
+			g.missing(part.section, err)
 		}
 	}
 	if l := g.sources.lists; l != nil {
-		for _, text := range slices.Concat(l.targets.Trouble, l.warnings) {
-			g.out.Missing = append(g.out.Missing, report.Missing{Section: "blocklists", Why: text})
+		for _, text := range l.targets.Trouble {
+			g.missing(report.SectionAddresses, errors.New(text))
+		}
+		for _, text := range l.warnings {
+			g.missing(report.SectionLists, errors.New(text))
 		}
 	}
 }
@@ -73,7 +83,7 @@ func (g *gathering) listings(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	causes := map[time.Time][]report.Suspect{}
+	causes := map[time.Time]*stoodOut{}
 	for i := range open {
 		l := g.listing(&open[i])
 		for j := range open { // of one address on one list: what has to go first
@@ -85,8 +95,8 @@ func (g *gathering) listings(ctx context.Context) error {
 		if _, known := causes[hour]; !known && len(causes) < maxCauses && !l.Scope.Wide() && g.now.Sub(open[i].First) < causeForDays*24*time.Hour {
 			causes[hour] = g.suspects(ctx, open[i].First)
 		}
-		if !l.Scope.Wide() {
-			l.Suspects = causes[hour]
+		if found := causes[hour]; found != nil && !l.Scope.Wide() {
+			l.Suspects, l.Searched = found.suspects, true
 		}
 		g.out.Listings = append(g.out.Listings, l)
 		if open[i].Phase == history.Suspected && g.today(l.Since) {
@@ -273,12 +283,18 @@ func badness(state string) int {
 	return slices.Index([]string{rblsender.Wrong, rblsender.Unknown, rblsender.OK}, state)
 }
 
-// suspects are who stood out before a listing.
-func (g *gathering) suspects(ctx context.Context, first time.Time) []report.Suspect {
+// stoodOut are who stood out before a listing.
+type stoodOut struct{ suspects []report.Suspect }
+
+// suspects finds them; nil: that is not known.
+func (g *gathering) suspects(ctx context.Context, first time.Time) *stoodOut {
+	if g.sources.journal == nil {
+		return nil
+	}
 	since := first.Add(-beforeListing)
 	found, err := suspectsOf(ctx, g.sources.journal, g.sources.evidence, since, first)
 	if err != nil {
-		g.missing("blocklists", fmt.Errorf("who was active before %s: %w", first.Format(time.RFC3339), err))
+		g.missing(report.SectionCause, fmt.Errorf("who was active before %s: %w", first.Format(time.RFC3339), err))
 		return nil
 	}
 	var all []report.Suspect
@@ -288,7 +304,7 @@ func (g *gathering) suspects(ctx context.Context, first time.Time) []report.Susp
 			Share: s.Share, Command: suspendCommand(&s), Tightened: g.tightened(&s, first), From: since, To: first,
 		})
 	}
-	return all
+	return &stoodOut{all}
 }
 
 func usual(mean float64) int64 {

@@ -59,7 +59,7 @@ func (g *gathering) forwards(ctx context.Context) {
 	}
 	gaps, err := g.sources.evidence.GapsBetween(ctx, g.out.Since, g.out.Until)
 	if err != nil {
-		g.missing("forwards", err)
+		g.missing(report.SectionGaps, err)
 		return
 	}
 	for _, gap := range gaps {

@@ -90,6 +90,37 @@ func TestAskedAgainThroughTheNext(t *testing.T) {
 	}
 }
 
+// If a list goes wild through one resolver, what came through the other is void, too.
+func TestWildThroughOneIsWild(t *testing.T) {
+	wild := false
+	first := newFake("first")
+	first.serve("bl.example", func(labels string, _ rbl.Type) rbl.Response {
+		first.mu.Lock()
+		defer first.mu.Unlock()
+		switch {
+		case labels == "5.2.0.192":
+			return timedOut() // and so the second is asked
+		case labels == "6.2.0.192":
+			wild = true
+			return addrs("127.0.0.2")
+		case labels == listed4 || wild:
+			return addrs("127.0.0.2")
+		}
+		return noName()
+	})
+	second := newFake("second").serve("bl.example", well(nil).server())
+	round := check.New(check.Options{Resolvers: []rbl.Resolver{first, second}, PerZone: 1}).
+		Run(t.Context(), []rbl.Subject{ip("192.0.2.5"), ip("192.0.2.6")}, []rbl.Zone{zone4("bl.example")}, nil)
+	if len(second.questions("5.2.0.192.bl.example A")) != 1 || round.Zones[0].State != rbl.Wild {
+		t.Errorf("%+v", round.Zones)
+	}
+	for _, a := range round.Answers {
+		if a.Result != rbl.Unknown {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
 // A second look goes through another resolver and believes nothing from memory.
 func TestAgain(t *testing.T) {
 	z := zone4("bl.example")

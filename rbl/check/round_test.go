@@ -165,6 +165,40 @@ func TestNoRecordsAboutASubject(t *testing.T) {
 	}
 }
 
+// If the test entry cannot be asked for meanwhile, nothing is "clean" by an answer
+// without records, and it is not tried for each subject.
+func TestNoRecordsAndThenSilence(t *testing.T) {
+	silent := false
+	f := newFake("r")
+	f.serve("bl.example", func(labels string, _ rbl.Type) rbl.Response {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		switch {
+		case labels == listed4 && silent:
+			return timedOut()
+		case labels == listed4:
+			return addrs("127.0.0.2")
+		case strings.HasSuffix(labels, ".2.0.192"):
+			silent = true
+			return noData()
+		}
+		return noName()
+	})
+	var subjects []rbl.Subject
+	for i := range 10 {
+		subjects = append(subjects, ip(fmt.Sprintf("192.0.2.%d", i)))
+	}
+	round := check.New(check.Options{Resolvers: []rbl.Resolver{f}, PerZone: 1}).Run(t.Context(), subjects, []rbl.Zone{zone4("bl.example")}, nil)
+	for _, a := range round.Answers {
+		if a.Result != rbl.Unknown || a.Why == "" {
+			t.Errorf("%+v", a)
+		}
+	}
+	if asked := f.questions(listed4 + ".bl.example A"); len(asked) != 3 {
+		t.Errorf("asked %d times for the test entry", len(asked))
+	}
+}
+
 // A list that stops answering is left alone; what it said before holds.
 func TestSilentMeanwhile(t *testing.T) {
 	f := newFake("r")
@@ -242,6 +276,60 @@ func TestEndedRoundSaysWhatItHas(t *testing.T) {
 	round := c.Run(ctx, []rbl.Subject{ip("192.0.2.5"), ip("192.0.2.6")}, []rbl.Zone{zone4("bl.example")}, nil)
 	if len(round.Answers) != 2 || round.Answers[0].Result != rbl.Unknown || round.Queries != 0 || len(f.questions("")) != before {
 		t.Errorf("%+v", round)
+	}
+}
+
+// It ends while a subject is asked about: its zone was well, the rest is not known.
+func TestEndedHalfWay(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f := newFake("r")
+	f.serve("bl.example", func(labels string, _ rbl.Type) rbl.Response {
+		switch labels {
+		case listed4, "5.2.0.192":
+			return addrs("127.0.0.2")
+		case "7.2.0.192":
+			cancel()
+			return rbl.Response{Err: context.Canceled}
+		}
+		return noName()
+	})
+	var subjects []rbl.Subject
+	for i := 5; i < 12; i++ {
+		subjects = append(subjects, ip(fmt.Sprintf("192.0.2.%d", i)))
+	}
+	round := check.New(check.Options{Resolvers: []rbl.Resolver{f}, PerZone: 1}).Run(ctx, subjects, []rbl.Zone{zone4("bl.example")}, nil)
+	for i, a := range round.Answers {
+		want := rbl.Unknown
+		switch i {
+		case 0:
+			want = rbl.Listed
+		case 1:
+			want = rbl.Clean
+		}
+		if a.Result != want || want == rbl.Unknown && !strings.Contains(a.Why, "the check ended") {
+			t.Errorf("%+v, want %v", a, want)
+		}
+	}
+	if h := round.Zones[0]; h.State != rbl.Healthy || h.Why != "" {
+		t.Errorf("%+v", h)
+	}
+}
+
+// Answers that mean nothing: no address at all, or one that is none of a list.
+func TestAnswersWithoutMeaning(t *testing.T) {
+	for text, answer := range map[string]rbl.Response{
+		"means nothing":                        {Outcome: rbl.Answered},
+		"none of a list: 192.0.2.80":           addrs("127.0.0.2", "192.0.2.80"),
+		"none of a list: 2001:db8::1":          addrs("2001:db8::1"),
+		"127.0.0.1, which is no listing here":  addrs("127.0.0.1"),
+		"127.255.255.9, which refuses queries": addrs("127.0.0.2", "127.255.255.9"),
+	} {
+		f := newFake("r").serve("bl.example", well(entries{"5.2.0.192": answer}).server())
+		round := check.New(check.Options{Resolvers: []rbl.Resolver{f}}).Run(t.Context(), []rbl.Subject{ip("192.0.2.5")}, []rbl.Zone{zone4("bl.example")}, nil)
+		if a := round.Answers[0]; a.Result == rbl.Listed || a.Result == rbl.Clean || len(a.Hits) > 0 || !strings.Contains(a.Why, text) {
+			t.Errorf("%s: %+v", text, a)
+		}
 	}
 }
 

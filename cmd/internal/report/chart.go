@@ -270,3 +270,15 @@ func (c *composer) spark(days []int64) *chart {
 	}
 	return ch
 }
+
+// worst is the state of several days that matters most; "" if none was checked.
+func worst(days []DayState) string {
+	for _, state := range []string{"listed", "unknown", "clean"} {
+		for _, d := range days {
+			if d.State == state {
+				return state
+			}
+		}
+	}
+	return ""
+}

@@ -131,8 +131,10 @@ type Missing struct {
 // Sections of which something can be missing. What one is about is shown as not
 // known, whatever the other fields say.
 const (
-	SectionBlocklists  = "blocklists"
-	SectionHistory     = "history" // Checked.Days
+	SectionBlocklists  = "blocklists" // whether we are listed at all: the verdict is "cannot tell"
+	SectionAddresses   = "addresses"  // which addresses send: the verdict is not "all clean"
+	SectionLists       = "lists"      // a remark about lists; the verdict stands
+	SectionHistory     = "history"    // Checked.Days
 	SectionNeighbours  = "neighbours"
 	SectionSender      = "sender" // Report.Sender
 	SectionMail        = "mail"   // Mail.Total, Senders, Plugins
@@ -189,7 +191,7 @@ type Suspect struct {
 type Checked struct {
 	Subject string     `json:"subject"`
 	How     string     `json:"how"`    // how it is known: a setting, "rbl.addresses", "Received"
-	Listed  int        `json:"listed"` // with more than rbl.Info; what lists it stands in Listings
+	Listed  int        `json:"listed"` // what lists it stands in Listings, rbl.Info too
 	Clean   int        `json:"clean"`
 	Unknown int        `json:"unknown"`
 	Refused int        `json:"refused"`

@@ -59,26 +59,32 @@ func (c *composer) tally() tally {
 }
 
 // standing is what is known of an address or domain: toneAct if it is listed, toneLook
-// if lists have it that do not count as that (explained: Listings has them), toneUnknown,
-// toneGood. Fewer than half of the answers, or none in the report's time, is unknown; a
-// listing is one however few answered.
+// if lists have it that do not count as that (explained: Listings has them all),
+// toneUnknown, toneGood. Fewer than half of the answers, or none in the report's time, is
+// unknown; a listing is one however few answered, and information is none.
 func (c *composer) standing(a Checked) (t tone, explained bool) {
+	zones, harmful := map[string]bool{}, false
 	for _, l := range c.r.Listings {
-		if l.Subject != a.Subject || l.Severity == rbl.Info {
+		if l.Subject != a.Subject {
 			continue
 		}
-		if explained = true; l.Confirmed && !l.Scope.Wide() {
+		zones[l.Zone] = true
+		if l.Severity == rbl.Info {
+			continue
+		}
+		if harmful = true; l.Confirmed && !l.Scope.Wide() {
 			return toneAct, true
 		}
 	}
+	explained = a.Listed <= len(zones)
 	answered, silent := a.Listed+a.Clean, a.Unknown+a.Refused
 	switch {
 	case a.At.IsZero(), a.At.Before(c.r.Since), answered == 0, answered < silent:
 		return toneUnknown, explained
-	case explained, a.Listed > 0:
+	case harmful, !explained:
 		return toneLook, explained
 	}
-	return toneGood, false
+	return toneGood, true
 }
 
 // silentZones are how many lists nobody could believe, of those that are asked.
@@ -97,6 +103,8 @@ func (c *composer) verdict() verdict {
 		return verdict{toneLook, c.w.say("verdict_suspected", values{"n": t.suspected})}
 	case t.wide > 0:
 		return verdict{toneLook, c.w.say("verdict_wide", values{"n": t.wide})}
+	case c.lacks(SectionAddresses):
+		return verdict{toneUnknown, c.w.say("verdict_addresses_unknown", nil)}
 	case c.silentZones() > 0:
 		return verdict{toneGood, c.w.say("verdict_clean_part", values{"n": c.r.Zones.Healthy, "silent": c.silentZones()})}
 	}

@@ -67,7 +67,7 @@ func TestEveryWordOfAClosedSetHasAPhrase(t *testing.T) {
 	add("change", ChangeListed, ChangeSuspected, ChangeUnlisted, ChangeZone, ChangeZoneWell, ChangeSender, ChangeSenderWell, ChangeAddress, ChangeIncident, ChangeClosed,
 		ChangeSuspended, ChangeResumed, ChangeForward, ChangeForwardGone, ChangeHeld, ChangeDegraded, ChangeVolume, ChangeStopped, ChangeStarted)
 	add("step", StepSuspend, StepProve, StepRemoval, StepHeld, StepForwards, StepSender, StepZone, StepResolver, StepDegraded, StepIncident)
-	add("section", SectionBlocklists, SectionHistory, SectionNeighbours, SectionSender, SectionMail, SectionDeliveries, SectionUsual, SectionCause, SectionHeld,
+	add("section", SectionBlocklists, SectionAddresses, SectionLists, SectionHistory, SectionNeighbours, SectionSender, SectionMail, SectionDeliveries, SectionUsual, SectionCause, SectionHeld,
 		SectionIncidents, SectionSuspensions, SectionForwards, SectionGuard, SectionGaps, SectionChanges)
 	for _, how := range []string{"expires", "form", "email", "isp", "register", "fix", "none"} {
 		add("way", how)

@@ -1,0 +1,189 @@
+package rbl_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"relayguard/rbl"
+	"relayguard/rbl/check"
+	"relayguard/rbl/sender"
+)
+
+// manual is what is written for who runs it.
+func manual(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/blocklists.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// fenced are the blocks of one language.
+func fenced(manual, language string) (all []string) {
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(manual, -1) {
+		all = append(all, m[1])
+	}
+	return all
+}
+
+func TestZonesFileOfTheManualLoads(t *testing.T) {
+	tried := 0
+	for _, block := range fenced(manual(t), "toml") {
+		if !strings.Contains(block, "[[zone]]") {
+			continue
+		}
+		tried++
+		path := filepath.Join(t.TempDir(), "zones.toml")
+		if err := os.WriteFile(path, []byte(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		table, err := rbl.Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^name = "(.*)"$`).FindAllStringSubmatch(block, -1) {
+			z, found := table.Find(m[1])
+			closed, over := table.IsClosed(m[1])
+			if !found && !over || found && z.Status != "own" && z.Status != "" {
+				t.Errorf("%s: found %v (status %q), closed %v (%s)", m[1], found, z.Status, over, closed.Message)
+			}
+		}
+		use, _, err := table.Choose(rbl.Choice{Commercial: true})
+		if err != nil || !slices.ContainsFunc(use, func(z rbl.Zone) bool { return strings.Contains(block, fmt.Sprintf("name = %q", z.Name)) }) {
+			t.Errorf("nothing of it is asked (%v)", err)
+		}
+	}
+	if tried == 0 {
+		t.Error("the manual has no file of zones")
+	}
+}
+
+// What the manual says of states, results, severities and scopes is all there is.
+func TestManualNamesEachStateAndWord(t *testing.T) {
+	text := manual(t)
+	for _, s := range rbl.States() {
+		if name := strings.ReplaceAll(s.String(), "_", " "); !strings.Contains(text, "| "+name+" |") {
+			t.Errorf("no row for the state %q", name)
+		}
+	}
+	for _, r := range rbl.Results() {
+		if !strings.Contains(text, "| "+r.String()+" |") {
+			t.Errorf("no row for the result %q", r)
+		}
+	}
+	for s := rbl.Info; s <= rbl.Critical; s++ {
+		if !strings.Contains(text, s.String()) {
+			t.Errorf("the severity %q is not named", s)
+		}
+	}
+	for s := rbl.ScopeAddress; s <= rbl.ScopeDomain; s++ {
+		if !strings.Contains(text, "`"+s.String()+"`") {
+			t.Errorf("the scope %q is not named", s)
+		}
+	}
+}
+
+// counting is a resolver behind which all lists are well and nothing is listed.
+type counting struct {
+	there map[string]bool // test entries, and the lists themselves
+
+	mu    sync.Mutex
+	asked int
+}
+
+func (c *counting) Name() string { return "127.0.0.1:53" }
+
+func (c *counting) Ask(_ context.Context, name string, t rbl.Type) rbl.Response {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked++
+	switch {
+	case !c.there[name]:
+		return rbl.Response{Outcome: rbl.NoName, Server: c.Name()}
+	case t == rbl.TypeA:
+		return rbl.Response{Outcome: rbl.Answered, Addrs: []netip.Addr{netip.MustParseAddr("127.0.0.2")}, Server: c.Name()}
+	}
+	return rbl.Response{Outcome: rbl.Answered, Server: c.Name()}
+}
+
+func (c *counting) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked
+}
+
+func behind(zones []rbl.Zone) *counting {
+	c := &counting{there: map[string]bool{}}
+	for _, z := range zones {
+		c.there[z.Name] = true
+		for _, labels := range []string{z.Test.Listed4, z.Test.Listed6, z.Test.ListedDomain} {
+			if labels != "" {
+				c.there[z.TestName(labels, "")] = true
+			}
+		}
+	}
+	return c
+}
+
+// The manual says how many questions a typical host asks: this counts them.
+func TestManualStatesTheQuestionsOfATypicalHost(t *testing.T) {
+	const rounds = 4 // one every 6 hours
+	text := manual(t)
+	use, _, err := rbl.Builtin().Choose(rbl.Choice{Commercial: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var subjects []rbl.Subject
+	for _, a := range []string{"203.0.113.5", "2001:db8::25"} {
+		subjects = append(subjects, rbl.Subject{Addr: netip.MustParseAddr(a)})
+	}
+	for _, d := range []string{"example.jp", "example.org", "example.net", "mail.example.jp"} {
+		subjects = append(subjects, rbl.Subject{Name: d})
+	}
+	r := behind(use)
+	now := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	c := check.New(check.Options{Resolvers: []rbl.Resolver{r}, Now: func() time.Time { return now }})
+	for range rounds {
+		round := c.Run(t.Context(), subjects, use, nil)
+		for _, h := range round.Zones {
+			if h.State != rbl.Healthy {
+				t.Errorf("%s (%s) is %s: %s", h.Zone, h.Kind, h.State, h.Why)
+			}
+		}
+		for _, a := range round.Answers {
+			if a.Result != rbl.Clean {
+				t.Errorf("%s on %s is %s: %s", a.Subject, a.Zone, a.Result, a.Why)
+			}
+		}
+		now = now.Add(6 * time.Hour)
+	}
+	lists := r.count()
+	var sending []sender.Sending
+	for _, s := range subjects[:2] {
+		sending = append(sending, sender.Sending{Addr: s.Addr, Helo: "mail.example.jp"})
+	}
+	for range rounds {
+		sender.Look(t.Context(), r, sending, []string{"example.jp", "example.org", "example.net"})
+	}
+	receivers := r.count() - lists
+	around := behind(use)
+	check.New(check.Options{Resolvers: []rbl.Resolver{around}}).Neighbours(t.Context(), []netip.Prefix{netip.MustParsePrefix("203.0.113.5/24")}, use, 0)
+	t.Logf("%d lists; %d questions a day to lists, %d about what receivers look at; %d a week about neighbours", len(use), lists, receivers, around.count())
+	for _, want := range []string{
+		fmt.Sprintf("%d lists", len(use)), fmt.Sprintf("**%d questions a day**", lists), fmt.Sprintf("%d a round", lists/rounds), fmt.Sprintf("**%d a week**", around.count()),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the manual does not say %q", want)
+		}
+	}
+}

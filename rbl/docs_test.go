@@ -95,7 +95,8 @@ func TestManualNamesEachStateAndWord(t *testing.T) {
 
 // counting is a resolver behind which all lists are well and nothing is listed.
 type counting struct {
-	there map[string]bool // test entries, and the lists themselves
+	there   map[string]bool // test entries, and the lists themselves
+	records map[string]rbl.Response
 
 	mu    sync.Mutex
 	asked int
@@ -107,6 +108,10 @@ func (c *counting) Ask(_ context.Context, name string, t rbl.Type) rbl.Response 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked++
+	if r, known := c.records[fmt.Sprint(name, " ", t)]; known {
+		r.Outcome, r.Server = rbl.Answered, c.Name()
+		return r
+	}
 	switch {
 	case !c.there[name]:
 		return rbl.Response{Outcome: rbl.NoName, Server: c.Name()}
@@ -123,7 +128,7 @@ func (c *counting) count() int {
 }
 
 func behind(zones []rbl.Zone) *counting {
-	c := &counting{there: map[string]bool{}}
+	c := &counting{there: map[string]bool{}, records: map[string]rbl.Response{}}
 	for _, z := range zones {
 		c.there[z.Name] = true
 		for _, labels := range []string{z.Test.Listed4, z.Test.Listed6, z.Test.ListedDomain} {
@@ -135,6 +140,27 @@ func behind(zones []rbl.Zone) *counting {
 	return c
 }
 
+// a4, a6 and so on are the typical host: its names are as they should be.
+const (
+	a4, a6   = "203.0.113.5", "2001:db8::25"
+	helo     = "mail.example.jp"
+	reverse4 = "5.113.0.203.in-addr.arpa"
+	reverse6 = "5.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"
+)
+
+func sendingDomains() []string { return []string{"example.jp", "example.org", "example.net"} }
+
+func (c *counting) host() {
+	put := func(name string, t rbl.Type, r rbl.Response) { c.records[fmt.Sprint(name, " ", t)] = r }
+	put(reverse4, rbl.TypePTR, rbl.Response{Names: []string{helo}})
+	put(reverse6, rbl.TypePTR, rbl.Response{Names: []string{helo}})
+	put(helo, rbl.TypeA, rbl.Response{Addrs: []netip.Addr{netip.MustParseAddr(a4)}})
+	put(helo, rbl.TypeAAAA, rbl.Response{Addrs: []netip.Addr{netip.MustParseAddr(a6)}})
+	for _, name := range append(sendingDomains(), helo) {
+		put(name, rbl.TypeTXT, rbl.Response{Texts: []string{"v=spf1 ip4:" + a4 + " ip6:" + a6 + " -all"}})
+	}
+}
+
 // The manual says how many questions a typical host asks: this counts them.
 func TestManualStatesTheQuestionsOfATypicalHost(t *testing.T) {
 	const rounds = 4 // one every 6 hours
@@ -144,10 +170,10 @@ func TestManualStatesTheQuestionsOfATypicalHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	var subjects []rbl.Subject
-	for _, a := range []string{"203.0.113.5", "2001:db8::25"} {
+	for _, a := range []string{a4, a6} {
 		subjects = append(subjects, rbl.Subject{Addr: netip.MustParseAddr(a)})
 	}
-	for _, d := range []string{"example.jp", "example.org", "example.net", "mail.example.jp"} {
+	for _, d := range append(sendingDomains(), helo) {
 		subjects = append(subjects, rbl.Subject{Name: d})
 	}
 	r := behind(use)
@@ -168,19 +194,24 @@ func TestManualStatesTheQuestionsOfATypicalHost(t *testing.T) {
 		now = now.Add(6 * time.Hour)
 	}
 	lists := r.count()
+	r.host()
 	var sending []sender.Sending
 	for _, s := range subjects[:2] {
-		sending = append(sending, sender.Sending{Addr: s.Addr, Helo: "mail.example.jp"})
+		sending = append(sending, sender.Sending{Addr: s.Addr, Helo: helo})
 	}
 	for range rounds {
-		sender.Look(t.Context(), r, sending, []string{"example.jp", "example.org", "example.net"})
+		for _, f := range sender.Look(t.Context(), r, sending, sendingDomains()) {
+			if f.State != sender.OK {
+				t.Errorf("%s of %s is %s: %s", f.Check, f.Subject, f.State, f.Found)
+			}
+		}
 	}
 	receivers := r.count() - lists
 	around := behind(use)
-	check.New(check.Options{Resolvers: []rbl.Resolver{around}}).Neighbours(t.Context(), []netip.Prefix{netip.MustParsePrefix("203.0.113.5/24")}, use, 0)
+	check.New(check.Options{Resolvers: []rbl.Resolver{around}}).Neighbours(t.Context(), []netip.Prefix{netip.MustParsePrefix(a4 + "/24")}, use, 0)
 	t.Logf("%d lists; %d questions a day to lists, %d about what receivers look at; %d a week about neighbours", len(use), lists, receivers, around.count())
 	for _, want := range []string{
-		fmt.Sprintf("%d lists", len(use)), fmt.Sprintf("**%d questions a day**", lists), fmt.Sprintf("%d a round", lists/rounds), fmt.Sprintf("**%d a week**", around.count()),
+		fmt.Sprintf("%d lists", len(use)), fmt.Sprintf("**%d more**", receivers), fmt.Sprintf("**%d questions a day**", lists), fmt.Sprintf("%d a round", lists/rounds), fmt.Sprintf("**%d a week**", around.count()),
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the manual does not say %q", want)

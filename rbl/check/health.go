@@ -114,6 +114,11 @@ func (s *stand) look(ctx context.Context, i int, what, name string) finding {
 	if f.r.Outcome == rbl.Answered {
 		f.hits, f.refused, f.outside = s.zone.Decode(f.r.Addrs)
 	}
+	for i := range f.hits { // of a list that has both, what was asked about counts
+		if s.kind == rbl.Domain && f.hits[i].Scope == rbl.ScopeAddress {
+			f.hits[i].Scope = rbl.ScopeDomain
+		}
+	}
 	return f
 }
 

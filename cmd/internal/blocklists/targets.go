@@ -115,8 +115,8 @@ func (t Targets) Sending() []sender.Sending {
 	return all
 }
 
-// Prefixes are the networks whose fate our addresses may share: of IPv4 the /24 of
-// each. Of IPv6 there are none: a /64 is one customer's, and lists take it for one
+// Prefixes are the networks whose fate our addresses may share, each with one of our
+// addresses in it (203.0.113.7/24): of IPv4 the /24 of each. Of IPv6 there are none: a /64 is one customer's, and lists take it for one
 // address.
 func Prefixes(t Targets) []netip.Prefix {
 	const neighbours = 24
@@ -125,7 +125,8 @@ func Prefixes(t Targets) []netip.Prefix {
 		if !a.Addr.Is4() {
 			continue
 		}
-		if p := netip.PrefixFrom(a.Addr, neighbours).Masked(); !slices.Contains(all, p) {
+		p := netip.PrefixFrom(a.Addr, neighbours)
+		if !slices.ContainsFunc(all, func(q netip.Prefix) bool { return q.Masked() == p.Masked() }) {
 			all = append(all, p)
 		}
 	}

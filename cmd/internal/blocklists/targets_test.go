@@ -184,7 +184,7 @@ func TestPrefixesAreOfIPv4(t *testing.T) {
 	for _, text := range []string{"203.0.113.5", "2001:db8::5", "203.0.113.9", "198.51.100.1"} {
 		targets.Addresses = append(targets.Addresses, blocklists.Address{Addr: netip.MustParseAddr(text)})
 	}
-	if got := fmt.Sprint(blocklists.Prefixes(targets)); got != "[203.0.113.0/24 198.51.100.0/24]" {
+	if got := fmt.Sprint(blocklists.Prefixes(targets)); got != "[203.0.113.5/24 198.51.100.1/24]" {
 		t.Errorf("got %s", got)
 	}
 	if got := targets.Subjects(); len(got) != 4 || got[1] != (rbl.Subject{Addr: netip.MustParseAddr("2001:db8::5")}) {

@@ -32,6 +32,11 @@ func phpRoot(t *testing.T) (flags []string, root string) {
 
 func TestPHPIsShownChangedAndPutBack(t *testing.T) {
 	flags, root := phpRoot(t)
+	config := filepath.Join(t.TempDir(), "relayguard.toml") // no daemon of this machine is asked
+	if err := os.WriteFile(config, []byte("[origin]\ncall_socket = \"/nonexistent/call/socket\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags = append(flags, "--config", config)
 	php := func(args ...string) (int, string, string) {
 		t.Helper()
 		return runIn(t, slices.Concat([]string{"php", args[0]}, flags, args[1:])...)

@@ -19,9 +19,11 @@ import (
 )
 
 // manual is what is written for who runs it.
-func manual(t *testing.T) string {
+func manual(t *testing.T) string { return read(t, "../docs/blocklists.md") }
+
+func read(t *testing.T, path string) string {
 	t.Helper()
-	text, err := os.ReadFile("../docs/blocklists.md")
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +70,31 @@ func TestZonesFileOfTheManualLoads(t *testing.T) {
 	}
 }
 
+// Every key of the sections has its place in a manual, and a manual names no other.
+func TestManualsNameEachKey(t *testing.T) {
+	example := read(t, "../packaging/relayguard.toml")
+	for section, path := range map[string]string{"rbl": "../docs/blocklists.md", "report": "../docs/report.md"} {
+		_, keys, found := strings.Cut(example, "\n["+section+"]\n")
+		keys, _, _ = strings.Cut(keys, "\n[")
+		text := read(t, path)
+		known := map[string]bool{}
+		for _, m := range regexp.MustCompile(`(?m)^#([a-z_]+) = `).FindAllStringSubmatch(keys, -1) {
+			known[m[1]] = true
+			if !strings.Contains(text, section+"."+m[1]) {
+				t.Errorf("%s does not name %s.%s", path, section, m[1])
+			}
+		}
+		if !found || len(known) == 0 {
+			t.Errorf("no keys of %s in the example", section)
+		}
+		for _, m := range regexp.MustCompile("`"+section+`\.([a-z_]+)`).FindAllStringSubmatch(text, -1) {
+			if !known[m[1]] {
+				t.Errorf("%s: there is no key %s.%s", path, section, m[1])
+			}
+		}
+	}
+}
+
 // What the manual says of states, results, severities and scopes is all there is.
 func TestManualNamesEachStateAndWord(t *testing.T) {
 	text := manual(t)
@@ -99,7 +126,7 @@ type counting struct {
 	records map[string]rbl.Response
 
 	mu    sync.Mutex
-	asked int
+	asked []string // names
 }
 
 func (c *counting) Name() string { return "127.0.0.1:53" }
@@ -107,7 +134,7 @@ func (c *counting) Name() string { return "127.0.0.1:53" }
 func (c *counting) Ask(_ context.Context, name string, t rbl.Type) rbl.Response {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked++
+	c.asked = append(c.asked, name)
 	if r, known := c.records[fmt.Sprint(name, " ", t)]; known {
 		r.Outcome, r.Server = rbl.Answered, c.Name()
 		return r
@@ -124,7 +151,23 @@ func (c *counting) Ask(_ context.Context, name string, t rbl.Type) rbl.Response 
 func (c *counting) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.asked
+	return len(c.asked)
+}
+
+// most are the questions to the list that got most.
+func (c *counting) most(zones []rbl.Zone) (most int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, z := range zones {
+		n := 0
+		for _, name := range c.asked {
+			if strings.HasSuffix(name, "."+z.Name) {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+	return most
 }
 
 func behind(zones []rbl.Zone) *counting {
@@ -193,7 +236,7 @@ func TestManualStatesTheQuestionsOfATypicalHost(t *testing.T) {
 		}
 		now = now.Add(6 * time.Hour)
 	}
-	lists := r.count()
+	lists, most := r.count(), r.most(use)
 	r.host()
 	var sending []sender.Sending
 	for _, s := range subjects[:2] {
@@ -209,9 +252,10 @@ func TestManualStatesTheQuestionsOfATypicalHost(t *testing.T) {
 	receivers := r.count() - lists
 	around := behind(use)
 	check.New(check.Options{Resolvers: []rbl.Resolver{around}}).Neighbours(t.Context(), []netip.Prefix{netip.MustParsePrefix(a4 + "/24")}, use, 0)
-	t.Logf("%d lists; %d questions a day to lists, %d about what receivers look at; %d a week about neighbours", len(use), lists, receivers, around.count())
+	t.Logf("%d lists; %d questions a day to lists, at most %d to one, %d about what receivers look at; %d a week about neighbours", len(use), lists, most, receivers, around.count())
 	for _, want := range []string{
-		fmt.Sprintf("%d lists", len(use)), fmt.Sprintf("**%d more**", receivers), fmt.Sprintf("**%d questions a day**", lists), fmt.Sprintf("%d a round", lists/rounds), fmt.Sprintf("**%d a week**", around.count()),
+		fmt.Sprintf("%d lists are built in", len(rbl.Builtin().Zones())), fmt.Sprintf("%d lists are", len(use)), fmt.Sprintf("%d lists that have closed", len(rbl.Builtin().ClosedLists())),
+		fmt.Sprintf("**%d more**", receivers), fmt.Sprintf("**%d questions a day**", lists), fmt.Sprintf("%d a round", lists/rounds), fmt.Sprintf("at most %d to one list", most), fmt.Sprintf("**%d a week**", around.count()),
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the manual does not say %q", want)

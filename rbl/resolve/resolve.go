@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/miekg/dns"
@@ -65,7 +66,7 @@ func (s *Server) Ask(ctx context.Context, name string, t rbl.Type) rbl.Response 
 	r := q.response(m)
 	r.Server = s.address
 	if r.Err != nil {
-		r.Err = fmt.Errorf("ask %s: %w", s.address, r.Err)
+		r.Err = fmt.Errorf("ask %s: %w", s.address, plain(r.Err))
 	}
 	return r
 }
@@ -77,7 +78,7 @@ func (s *Server) failed(err error) rbl.Response {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		outcome = rbl.TimedOut
 	}
-	return rbl.Response{Outcome: outcome, Server: s.address, Err: fmt.Errorf("ask %s: %w", s.address, err)}
+	return rbl.Response{Outcome: outcome, Server: s.address, Err: fmt.Errorf("ask %s: %w", s.address, plain(err))}
 }
 
 func (s *Server) overUDP(ctx context.Context, q *query) (*dns.Msg, error) {
@@ -200,6 +201,20 @@ func ended(ctx context.Context, err error) error {
 		return ctx.Err()
 	case errors.As(err, &timeout) && timeout.Timeout(): // a deadline of ours, or the dialer, is a little before ctx
 		return context.DeadlineExceeded
+	}
+	return err
+}
+
+// plain is what went wrong without the ports of one attempt, so that it reads the same
+// for every question.
+func plain(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		var call *os.SyscallError
+		if errors.As(op.Err, &call) {
+			return call.Err
+		}
+		return op.Err
 	}
 	return err
 }

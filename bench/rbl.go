@@ -55,7 +55,7 @@ func (b *bench) blocklists(ctx context.Context) error {
 	if err != nil {
 		b.skipped = append(b.skipped, fmt.Sprintf("rbl through a recursive server: %v", err))
 	} else {
-		err = b.listRounds(ctx, "rbl/10x60/recursive", l, through)
+		err = b.listRounds(ctx, "rbl/10x60/unbound", l, through)
 		through.stop()
 		if err != nil {
 			return err

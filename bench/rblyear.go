@@ -22,12 +22,13 @@ type yearSizes struct {
 	days     int // of totals, and of rounds over blocklists
 	detailed int // of them with each decision: as long as the journal keeps these
 	mails    int // a day
+	before   int // decisions a day of which only totals are left
 	sites    int // as many logins
 	rounds   int // over blocklists a day
 }
 
 // wholeYear is the one of the goal.
-var wholeYear = yearSizes{days: 365, detailed: 30, mails: 10_000, sites: 300, rounds: 4}
+var wholeYear = yearSizes{days: 365, detailed: 30, mails: 5_000, before: 150, sites: 300, rounds: 4}
 
 const (
 	pluginsEach   = 4 // of a site
@@ -118,13 +119,13 @@ func (w *yearWriter) flush() error {
 	return w.journal.Append(all...)
 }
 
-// oldDay writes a day of which only totals are left: a decision for all that one
-// origin sent, and some stops.
+// oldDay writes a day of which only totals are left: a few decisions for all that
+// was sent, and some stops.
 func (w *yearWriter) oldDay(back int) error {
-	length := 24 * time.Hour / time.Duration(2*w.sites)
-	for i := range 2 * w.sites {
-		d := w.decision(w.now.AddDate(0, 0, -back).Add(time.Duration(i)*length), i)
-		d.Recipients = 1 + w.random.IntN(2*w.mails/(2*w.sites))
+	length := 24 * time.Hour / time.Duration(w.before)
+	for i := range w.before {
+		d := w.decision(w.now.AddDate(0, 0, -back).Add(time.Duration(i)*length), w.random.IntN(2*w.sites))
+		d.Recipients = 1 + w.random.IntN(2*w.mails/w.before)
 		if i%7 == 0 {
 			d.Verdict, d.Rule = policy.Reject, "site-volume"
 		}

@@ -30,6 +30,7 @@ type asking struct {
 	table     *rbl.Table
 	zones     []rbl.Zone // in use
 	not       []rbl.NotChosen
+	off       map[string]bool   // named in rbl.disable
 	keys      map[string]string // by operator
 	resolvers []rbl.Resolver
 	found     []resolve.Found // the machine's own, used or not; nil with rbl.resolvers
@@ -94,6 +95,10 @@ func (a *asking) choose(c *config.Config) (err error) {
 	a.zones, a.not, err = a.table.Choose(choice)
 	if err != nil {
 		return fmt.Errorf("rbl: %w", err)
+	}
+	a.off = map[string]bool{}
+	for _, name := range c.RBL.Disable {
+		a.off[name] = true
 	}
 	a.warnings = append(a.warnings, a.table.Warnings(c.RBL.Enable)...)
 	return nil
@@ -296,6 +301,7 @@ func (s *state) insideDomains() []string {
 // they keep and repeat by themselves.
 func (b *blocklistWatch) tell(ctx context.Context, events []history.Event) error {
 	c := b.state.config.Load()
+	used := map[string]bool{}
 	for _, e := range events {
 		text, urgent := announceListing(&e, c.RBL.Alert)
 		if text == "" {
@@ -305,6 +311,13 @@ func (b *blocklistWatch) tell(ctx context.Context, events []history.Event) error
 		if e.Listing != nil {
 			topic += " " + e.Listing.Zone + " " + e.Listing.Subject.String()
 		}
+		if e.Health != nil { // of two notices with one topic only one is sent
+			topic += " " + e.Health.Zone
+		}
+		if used[topic] && e.Listing != nil { // a list can have several of one address
+			topic += fmt.Sprintf(" %s/%d", e.Listing.Hit.Code, e.Listing.Hit.Bit)
+		}
+		used[topic] = true
 		b.state.log.Warn("blocklists", "text", text)
 		alert := incident.NewNotice(e.At, topic, text)
 		if urgent {
@@ -326,10 +339,13 @@ func announceListing(e *history.Event, from rbl.Severity) (text string, urgent b
 			return "", false
 		}
 		if e.Kind == history.Over {
-			return fmt.Sprintf("%s is no longer listed by %s (%s), since %s", l.Subject, l.Zone, l.Hit.Means, l.First.Format("2006-01-02 15:04 MST")), false
+			return fmt.Sprintf("%s is no longer listed by %s (%s), since %s", l.Subject, l.Zone, l.Hit.Means, l.First.Local().Format("2006-01-02 15:04 MST")), false
 		}
-		return fmt.Sprintf("%s is listed by %s: %s (%s), first seen %s; see: relayguard report", l.Subject, l.Zone, l.Hit.Means, l.Hit.Severity, l.First.Format("2006-01-02 15:04 MST")), true
+		return fmt.Sprintf("%s is listed by %s: %s (%s), first seen %s; see: relayguard report", l.Subject, l.Zone, l.Hit.Means, l.Hit.Severity, l.First.Local().Format("2006-01-02 15:04 MST")), true
 	case history.ZoneBad:
+		if e.Health == nil {
+			return "", false
+		}
 		return fmt.Sprintf("the blocklist %s is %s: what it says is not believed until it is well again: %s", e.Health.Zone, e.Health.State, e.Health.Why), false
 	}
 	return "", false

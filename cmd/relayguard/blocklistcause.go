@@ -29,6 +29,7 @@ func (b *blocklistWatch) tighten(ctx context.Context, now time.Time, events []hi
 	}
 	ctx, cancel := context.WithTimeout(ctx, causeTimeout)
 	defer cancel()
+	seen := map[string]bool{} // several lists often act on one cause
 	for _, e := range events {
 		l := e.Listing
 		if e.Kind != history.Began || l == nil || l.Hit.Scope.Wide() || l.Hit.Severity < c.RBL.Alert {
@@ -42,26 +43,43 @@ func (b *blocklistWatch) tighten(ctx context.Context, now time.Time, events []hi
 		done := 0
 		for i := range suspects {
 			account := suspectAccount(&suspects[i])
-			if account == "" || done == maxTightened {
+			if account == "" || done == maxTightened || explainedBy(&suspects[i], suspects[:i]) {
 				continue
 			}
+			if !seen[account] && !b.tightenOne(ctx, now, account, l) {
+				continue
+			}
+			seen[account] = true
 			done++
-			reason := "most likely the cause of the listing of " + l.Subject.String() + " by " + l.Zone
-			if c.RBL.Tighten == config.TightenObserve {
-				s.desk.Action(now, guardItself(), tightenVerb, account, reason, wouldHalve)
-				continue
-			}
-			outcome, err := s.desk.Tighten(ctx, now, guardItself(), account, reason)
-			switch {
-			case errors.Is(err, desk.ErrShared):
-				done--
-			case err != nil:
-				s.log.Error("halve the limits of a likely cause of a listing", "account", account, "error", err)
-			default:
-				s.log.Warn("limits of a likely cause of a listing", "account", account, "outcome", outcome, "zone", l.Zone)
-			}
 		}
 	}
+}
+
+// tightenOne halves the limits of one, or notes that it would; false: there is nothing
+// to be halved.
+func (b *blocklistWatch) tightenOne(ctx context.Context, now time.Time, account string, l *history.Listing) bool {
+	s := b.state
+	reason := "most likely the cause of the listing of " + l.Subject.String() + " by " + l.Zone
+	var outcome string
+	var err error
+	if s.config.Load().RBL.Tighten == config.TightenObserve {
+		var whose string
+		if whose, outcome, err = s.desk.WouldTighten(now, account); err == nil && outcome == "" {
+			outcome = wouldHalve
+			s.desk.Action(now, guardItself(), tightenVerb, whose, reason, outcome)
+		}
+	} else {
+		outcome, err = s.desk.Tighten(ctx, now, guardItself(), account, reason)
+	}
+	switch {
+	case errors.Is(err, desk.ErrShared):
+		return false
+	case err != nil:
+		s.log.Error("halve the limits of a likely cause of a listing", "account", account, "error", err)
+	default:
+		s.log.Warn("limits of a likely cause of a listing", "account", account, "outcome", outcome, "zone", l.Zone)
+	}
+	return err == nil
 }
 
 // evidence is which mail went by forwarding rules; nil: that is not known.

@@ -140,8 +140,8 @@ var metrics = []metric{
 	gauge("rbl_watched", "1 while the own addresses are checked on blocklists and the history can be kept.", func(s *status) float64 { return flag(s.Blocklists != nil && s.Blocklists.Error == "") }),
 	gaugeBy("rbl_listings", "Confirmed listings of own addresses and domains, by severity.", "severity", func(s *status) map[string]float64 { return floats(s.blocklists().Severity) }),
 	gaugeBy("rbl_results", "Answers of the last round, by what they mean.", "result", func(s *status) map[string]float64 { return floats(s.blocklists().Results) }),
-	gaugeBy("rbl_zones", "Blocklists in the last round, by whether they can be believed.", "state", func(s *status) map[string]float64 { return floats(s.blocklists().Zones) }),
-	gauge("rbl_last_round_timestamp_seconds", "When the last round ended, 0: none yet.", func(s *status) float64 { return seconds(s.blocklists().Watch.Last) }),
+	gaugeBy("rbl_zones", "Blocklists in the last round, each once for IPv4, IPv6 and domains, by whether they can be believed.", "state", func(s *status) map[string]float64 { return floats(s.blocklists().Zones) }),
+	gauge("rbl_last_round_timestamp_seconds", "When the last round began, 0: none yet.", func(s *status) float64 { return seconds(s.blocklists().Watch.Last) }),
 	counter("rbl_queries", "Questions to resolvers, by how they ended.", "outcome", func(s *status) map[string]float64 { return floats(s.blocklists().queries()) }),
 	total("auth_failures", "Failed logins in the MTA's log.", func(s *status) int64 { return s.Log.AuthFailed }),
 }

@@ -94,7 +94,7 @@ func TestRBLStatusShowsListingsFirstAndThenWhatIsKnown(t *testing.T) {
 		t.Errorf("exit %d, stderr %q, shown:\n%s\nwant:\n%s", code, stderr, shown, want)
 	}
 	words := strings.Join(strings.Fields(shown), " ")
-	for _, part := range []string{"203.0.113.5 (why): listed on 1, unknown on 2, clean on 50", "example.jp (sending domain): clean on 9", "1 of 2 lists can be believed", "wild.example (ip4) is wild: since",
+	for _, part := range []string{"why: bl.example: spam source (127.0.0.2): why", "203.0.113.5 (why): listed on 1, unknown on 2, clean on 50", "example.jp (sending domain): clean on 9", "1 of 2 lists can be believed", "wild.example (ip4) is wild: since",
 		"ptr of 203.0.113.5 is wrong: why; wanted: one name", "203.0.113.0/24 on range.example: 12 of 256 listed, 10 the time before", "rounds: last 2", "; next 2"} {
 		if !strings.Contains(words, part) {
 			t.Errorf("no %q in\n%s", part, shown)

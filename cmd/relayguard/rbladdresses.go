@@ -178,7 +178,7 @@ func showLearnt(cmd *cobra.Command, found *rblFound, asJSON bool) error {
 		return shown(err)
 	}
 	for _, l := range found.Found {
-		remark(cmd, "found %s: %s; it is checked in the next round, or now: relayguard rbl status --now", l.Addr, l.Where)
+		remark(cmd, "found %s: %s; it is checked from the next round on, unless rbl.addresses is set; now: relayguard rbl status --now", l.Addr, l.Where)
 	}
 	if len(found.Learnt) == 0 {
 		remark(cmd, "no address is learnt from Received lines")

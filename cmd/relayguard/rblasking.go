@@ -40,6 +40,11 @@ func askingOf(c *config.Config, zones, servers []string) (*asking, error) {
 	return a, nil
 }
 
+// asks reports whether a list of that name is in use.
+func (a *asking) asks(name string) bool {
+	return slices.ContainsFunc(a.zones, func(z rbl.Zone) bool { return z.Name == name })
+}
+
 // publicWarnings are about resolvers that somebody named although lists do not like
 // them.
 func publicWarnings(all []rbl.Resolver) (warnings []string) {

@@ -87,7 +87,7 @@ func (f *rblCheck) run(cmd *cobra.Command, args []string) (*rblChecked, error) {
 	defer stop()
 	found := &rblChecked{remarks: a.warnings, Resolvers: a.names(), NotAsked: []rblNotAsked{}, Trouble: []string{}}
 	for _, n := range a.not {
-		found.NotAsked = append(found.NotAsked, rblNotAsked{n.Zone.Name, n.Why, n.Zone.Default == rbl.On && n.Zone.Severity >= rbl.High})
+		found.NotAsked = append(found.NotAsked, rblNotAsked{n.Zone.Name, n.Why, n.Zone.Default == rbl.On && n.Zone.Severity >= rbl.High && !a.asks(n.Zone.Keyed)})
 	}
 	how := map[rbl.Subject]string{}
 	if len(args) == 0 {

@@ -40,7 +40,8 @@ withdrawn: seen once and not confirmed.
 Below it are the lists that could not be believed any more: gone wild, so that they
 listed everybody, or in the hands of somebody else; and those that were well again.
 
-While the daemon is dead root reads what it remembered.
+On terminals of less than 110 columns what a listing means is left out. While the
+daemon is dead root reads what it remembered.
 
 Exit status: 0, also if nothing was found; 2 usage; 3 cannot tell.`),
 		Example: "  relayguard rbl history\n  relayguard rbl history --since 90d --subject 203.0.113.5\n  relayguard rbl history --zone bl.spamcop.net --json",

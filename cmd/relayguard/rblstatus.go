@@ -117,11 +117,11 @@ func (s *rblStatus) write(out io.Writer, page render.Page) error {
 	if len(s.Listings) > 0 {
 		fmt.Fprintln(out)
 	}
-	return page.Pairs(out, s.pairs())
+	return page.Pairs(out, s.pairs(page))
 }
 
 // pairs is the rest of it.
-func (s *rblStatus) pairs() []render.Pair {
+func (s *rblStatus) pairs(page render.Page) []render.Pair {
 	var all []render.Pair
 	label := ""
 	add := func(format string, args ...any) {
@@ -131,6 +131,12 @@ func (s *rblStatus) pairs() []render.Pair {
 	label = "listings"
 	if len(s.Listings) == 0 {
 		add("none that is known")
+	}
+	if !roomy(page) { // else it is in the table
+		label = "why"
+		for i := range s.Listings {
+			add("%s: %s", s.Listings[i].Zone, listingMeans(s.Now, &s.Listings[i]))
+		}
 	}
 	label = "checked"
 	for i := range s.Subjects {
@@ -245,14 +251,19 @@ func rblListingTable(page render.Page, all []history.Listing, now time.Time) *re
 		if past {
 			row = append(row, whenAgo(page, now, l.Ended))
 		}
-		means := rblRow{answer: &rbl.Answer{Reasons: l.Reasons}, hit: &l.Hit}
-		text := means.means()
-		if !l.Unasked.IsZero() {
-			text = strings.TrimPrefix(text+"; no answer since "+whenAgo(page, now, l.Unasked), "; ")
-		}
-		t.Rows = append(t.Rows, append(row, text))
+		t.Rows = append(t.Rows, append(row, listingMeans(now, l)))
 	}
 	return t
+}
+
+// listingMeans is why something is listed, in the list's words, too.
+func listingMeans(now time.Time, l *history.Listing) string {
+	row := rblRow{answer: &rbl.Answer{Reasons: l.Reasons}, hit: &l.Hit}
+	text := row.means()
+	if !l.Unasked.IsZero() {
+		text = strings.TrimPrefix(text+"; the list gives no answer since "+shortTime(now, l.Unasked), "; ")
+	}
+	return text
 }
 
 // whenAgo is how long ago something was; for programs when.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/mail"
 	"net/url"
 	"slices"
@@ -64,7 +65,7 @@ gaps and nothing else to do now, or could not be made.`),
 			if lang == "" {
 				lang = c.Report.Language
 			}
-			if err := reportUsage(cmd, form, lang, out, send, to); err != nil {
+			if err := reportUsage(cmd, form, lang, out, day, send, to); err != nil {
 				return err
 			}
 			if send {
@@ -97,7 +98,7 @@ gaps and nothing else to do now, or could not be made.`),
 }
 
 // reportUsage checks what was typed.
-func reportUsage(cmd *cobra.Command, form, lang, out string, send bool, to []string) error {
+func reportUsage(cmd *cobra.Command, form, lang, out, day string, send bool, to []string) error {
 	problem := ""
 	switch {
 	case !slices.Contains([]string{"txt", "html", "json"}, form):
@@ -108,6 +109,9 @@ func reportUsage(cmd *cobra.Command, form, lang, out string, send bool, to []str
 		problem = "--to goes with --mail"
 	case send && (out != "" || cmd.Flags().Changed("format") || cmd.Flags().Changed("json")):
 		problem = "--mail writes no file and has one form: leave out --out, --format and --json"
+	}
+	if _, err := time.Parse(reportDay, day); day != "" && err != nil {
+		problem = fmt.Sprintf("--day %q: want YYYY-MM-DD", day)
 	}
 	for _, one := range to {
 		if a, err := mail.ParseAddress(one); err != nil || a.Address != one {
@@ -126,7 +130,11 @@ func mailTheReport(cmd *cobra.Command, o reportOrder) error {
 		return err
 	}
 	var sent []string
-	if err := client.Post(cmd.Context(), "/v1/report/mail", o, &sent); err != nil {
+	var answer *control.Error
+	switch err := client.Post(cmd.Context(), "/v1/report/mail", o, &sent); {
+	case errors.As(err, &answer) && answer.Status == http.StatusNotFound:
+		return &exitError{exitCannotTell, &escapedError{err}}
+	case err != nil:
 		return answerOf(err)
 	}
 	remark(cmd, "mailed to %s", strings.Join(sent, ", "))
@@ -145,6 +153,10 @@ func theReport(cmd *cobra.Command, day string) (*report.Report, error) {
 	}
 	r := &report.Report{}
 	err = client.Get(cmd.Context(), "/v1/report", query, r)
+	var answer *control.Error
+	if errors.As(err, &answer) && answer.Status == http.StatusNotFound { // 1 would say that we are listed
+		return nil, &exitError{exitCannotTell, &escapedError{err}}
+	}
 	if !errors.Is(err, control.ErrDead) || !isRoot() {
 		return r, answerOf(err)
 	}
@@ -162,7 +174,7 @@ func reportAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, dead
 	s := &reportSources{config: c, off: map[string]string{}}
 	r, err := journal.OpenReader(c.Journal.Directory)
 	if err != nil {
-		s.off["mail"] = err.Error()
+		s.off[report.SectionMail] = err.Error()
 	} else {
 		defer r.Close()
 		remarks(cmd, r.Remarks)
@@ -173,16 +185,17 @@ func reportAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, dead
 	}
 	l, err := ledger.Peek(c.ForwardDirectory(), ledger.Rules{Policy: c.Forward.Policy})
 	if err != nil {
-		s.off["forwards"] = err.Error()
+		s.off[report.SectionForwards] = err.Error()
 	} else {
 		s.entries = l.Entries(true)
+		s.off[report.SectionGaps] = "the daemon does not run"
 	}
 	if a := new(asking); a.choose(c) == nil {
 		s.lists = a
 	}
 	h, err := history.Peek(ctx, c.RBLDirectory())
 	if err != nil {
-		s.off["blocklists"] = err.Error()
+		s.off[report.SectionBlocklists] = err.Error()
 	} else {
 		defer h.Close()
 		s.history = h
@@ -199,10 +212,12 @@ func reportExit(r *report.Report) error {
 			return &exitError{code: exitFinding}
 		}
 	}
-	if slices.ContainsFunc(r.Changes, func(c report.Change) bool { return c.Level == report.Act }) {
+	due := r.Stopped != nil || r.Forwards.Due > 0 || slices.ContainsFunc(r.Incidents, func(i report.Incident) bool { return i.Closed.IsZero() })
+	if due || slices.ContainsFunc(r.Changes, func(c report.Change) bool { return c.Level == report.Act }) {
 		return &exitError{code: exitFinding}
 	}
-	if slices.ContainsFunc(r.Missing, func(m report.Missing) bool { return m.Section != report.SectionLists && m.Section != report.SectionUsual }) {
+	asides := []string{report.SectionLists, report.SectionUsual, report.SectionDeliveries} // for want of these nothing to be done goes unseen
+	if slices.ContainsFunc(r.Missing, func(m report.Missing) bool { return !slices.Contains(asides, m.Section) }) {
 		return &exitError{code: exitCannotTell}
 	}
 	return nil

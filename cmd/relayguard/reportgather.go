@@ -45,15 +45,17 @@ type reportSources struct {
 	off      map[string]string
 }
 
-// gatherReport fills a report of the 24 hours until now.
+// gatherReport fills a report of the day until now, in the zone of now.
 func gatherReport(ctx context.Context, now time.Time, s *reportSources) *report.Report {
-	now = now.Local().Round(0)
-	g := &gathering{sources: s, now: now, out: &report.Report{
-		Version: version, Made: now, Since: now.AddDate(0, 0, -1), Until: now, Phase: s.config.Phase.String(),
-	}}
+	now = now.Round(0)
+	g := &gathering{sources: s, now: now, explained: map[explained]bool{}, out: emptyReport(now)}
+	g.out.Phase = s.config.Phase.String()
 	g.out.Host, _ = os.Hostname()
 	for section, why := range s.off {
 		g.missing(section, errors.New(why))
+	}
+	if s.journal == nil {
+		g.withoutJournal()
 	}
 	if s.journal != nil {
 		g.mail(ctx)
@@ -78,21 +80,52 @@ func gatherReport(ctx context.Context, now time.Time, s *reportSources) *report.
 	return g.out
 }
 
+// emptyReport has an empty list where nothing is known of, for who reads the JSON.
+func emptyReport(now time.Time) *report.Report {
+	return &report.Report{
+		Version: version, Made: now, Since: now.AddDate(0, 0, -1), Until: now,
+		Changes: []report.Change{}, Steps: []report.Step{}, Missing: []report.Missing{},
+		Listings: []report.Listing{}, Ended: []report.Listing{}, Addresses: []report.Checked{}, Zones: report.ZoneCounts{Trouble: []report.ZoneTrouble{}}, Sender: []report.Fact{},
+		Mail: report.Mail{Days: []report.DayMail{}}, Senders: []report.Sender{}, Plugins: []report.Sender{}, Held: report.Held{By: []report.HeldBy{}},
+		Incidents: []report.Incident{}, Suspended: []report.Suspended{}, Forwards: report.Forwards{New: []report.Forward{}}, Degraded: []report.Span{}, Gaps: []report.Span{},
+	}
+}
+
+// withoutJournal says of all that is from the journal that it is not known.
+func (g *gathering) withoutJournal() {
+	why := cmp.Or(g.sources.off[report.SectionMail], "the journal cannot be read")
+	for _, section := range []string{report.SectionMail, report.SectionDeliveries, report.SectionHeld, report.SectionIncidents, report.SectionGuard, report.SectionChanges, report.SectionCause} {
+		g.missing(section, errors.New(why))
+	}
+}
+
 // gathering is a report on its way.
 type gathering struct {
 	sources *reportSources
 	now     time.Time
 	out     *report.Report
 	table   *rbl.Table            // of lists; nil: not read yet
-	actions []journal.AdminAction // of the last 30 days, the newest first
+	actions []journal.AdminAction // the newest first
+
+	explained map[explained]bool // suspects of whom a smaller one did nearly all
 }
 
 func (g *gathering) missing(section string, err error) {
-	g.out.Missing = append(g.out.Missing, report.Missing{Section: section, Why: err.Error()})
+	if one := (report.Missing{Section: section, Why: err.Error()}); !slices.Contains(g.out.Missing, one) {
+		g.out.Missing = append(g.out.Missing, one)
+	}
 }
 
 func (g *gathering) change(level report.Level, kind, what, by, text string, count int64, at time.Time) {
-	g.out.Changes = append(g.out.Changes, report.Change{Level: level, Kind: kind, What: what, By: by, Text: text, Count: count, At: at.In(g.now.Location())})
+	g.out.Changes = append(g.out.Changes, report.Change{Level: level, Kind: kind, What: what, By: by, Text: text, Count: count, At: g.at(at)})
+}
+
+// at is a time in the server's zone; none stays none.
+func (g *gathering) at(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.In(g.now.Location())
 }
 
 // today reports whether something happened in the report's time.
@@ -129,8 +162,8 @@ func (g *gathering) mail(ctx context.Context) {
 			days[day] = &report.DayMail{Day: day}
 		}
 		addVolume(&days[day].Verdicts, v)
-		switch {
-		case !at.Before(g.out.Since):
+		switch middle := at.Add(journal.VolumeSlot / 2); { // where the time begins within a quarter, the nearest
+		case !middle.Before(g.out.Since):
 			addVolume(&m.Total, v)
 		case !at.Before(usualSince):
 			addVolume(&usual, v)
@@ -139,7 +172,7 @@ func (g *gathering) mail(ctx context.Context) {
 	if g.out.First.IsZero() {
 		return
 	}
-	for day := startOfDay(g.out.First); !day.After(g.now); day = day.AddDate(0, 0, 1) {
+	for day := startOfDay(g.out.First); !day.After(g.now); day = nextDay(day) {
 		d := days[day]
 		if d == nil {
 			d = &report.DayMail{Day: day}
@@ -160,9 +193,20 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// startOfDay is the first moment of a day: where clocks are put forward at midnight,
+// it is 1 o'clock.
 func startOfDay(t time.Time) time.Time {
 	y, m, d := t.Date()
-	return time.Date(y, m, d, 0, 0, 0, 0, t.Location())
+	start := time.Date(y, m, d, 0, 0, 0, 0, t.Location())
+	for start.Day() != d { // time.Date may choose the hour before
+		start = start.Add(time.Hour)
+	}
+	return start
+}
+
+func nextDay(t time.Time) time.Time {
+	y, m, d := t.Date()
+	return startOfDay(time.Date(y, m, d+1, 12, 0, 0, 0, t.Location()))
 }
 
 func addVolume(to *report.Verdicts, v journal.Volume) {
@@ -198,6 +242,9 @@ func (g *gathering) active(ctx context.Context) {
 	for i := range all {
 		a := &all[i]
 		s := senderOf(a)
+		if g.out.Mail.Usual == nil { // too few days
+			s.Usual = -1
+		}
 		switch a.By {
 		case journal.ByAccount:
 			m.Sent, m.Bounced, m.Deferred = m.Sent+a.Sent, m.Bounced+a.Bounced, m.Deferred+a.Deferred
@@ -257,11 +304,13 @@ func (g *gathering) held(ctx context.Context) {
 		}
 	}
 	for _, b := range by {
+		b.Oldest = g.at(b.Oldest)
 		h.By = append(h.By, *b)
 	}
 	slices.SortFunc(h.By, func(a, b report.HeldBy) int {
 		return cmp.Or(cmp.Compare(b.Messages, a.Messages), strings.Compare(a.Account, b.Account), strings.Compare(a.Rule, b.Rule))
 	})
+	h.Oldest = g.at(h.Oldest)
 	if fresh > 0 {
 		g.change(report.Look, report.ChangeHeld, "", "", "", fresh, g.out.Until)
 	}
@@ -292,7 +341,7 @@ func (g *gathering) incidents(ctx context.Context) {
 		if !i.Closed.IsZero() && !g.today(i.Closed) && !g.today(i.Opened) {
 			continue
 		}
-		g.out.Incidents = append(g.out.Incidents, report.Incident{ID: i.ID, Origin: i.Origin, Cause: i.Cause, Opened: i.Opened, Closed: i.Closed, Stops: i.Stops, Recipients: i.Recipients})
+		g.out.Incidents = append(g.out.Incidents, report.Incident{ID: i.ID, Origin: i.Origin, Cause: i.Cause, Opened: g.at(i.Opened), Closed: g.at(i.Closed), Stops: i.Stops, Recipients: i.Recipients})
 		if g.today(i.Opened) {
 			g.change(report.Look, report.ChangeIncident, i.Origin, i.Cause, "", i.Recipients, i.Opened)
 		}
@@ -310,7 +359,7 @@ func (g *gathering) degraded(ctx context.Context) {
 		return
 	}
 	for _, t := range all {
-		g.out.Degraded = append(g.out.Degraded, report.Span{What: t.What, Why: t.Why, Since: t.Since, Until: t.Until})
+		g.out.Degraded = append(g.out.Degraded, report.Span{What: t.What, Why: t.Why, Since: g.at(t.Since), Until: g.at(t.Until)})
 		level := report.Notice
 		if t.Until.IsZero() {
 			level = report.Look
@@ -338,10 +387,10 @@ func (g *gathering) suspended() {
 	for i := range g.sources.switches {
 		sw := &g.sources.switches[i]
 		if sw.Kind == policy.Stop {
-			g.out.Stopped = &report.Span{What: sw.By, Why: sw.Reason, Since: sw.Since}
+			g.out.Stopped = &report.Span{What: sw.By, Why: sw.Reason, Since: g.at(sw.Since)}
 		}
 		if sw.Kind == policy.Suspend {
-			g.out.Suspended = append(g.out.Suspended, report.Suspended{Name: accountName(sw), By: sw.By, Reason: sw.Reason, Since: sw.Since, Until: sw.Until})
+			g.out.Suspended = append(g.out.Suspended, report.Suspended{Name: accountName(sw), By: sw.By, Reason: sw.Reason, Since: g.at(sw.Since), Until: g.at(sw.Until)})
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"relayguard/cmd/internal/report"
 	"relayguard/forward/evidence"
 	"relayguard/journal"
+	"relayguard/policy/origin"
 	"relayguard/rbl"
 	"relayguard/rbl/cause"
 	"relayguard/rbl/check"
@@ -49,8 +50,8 @@ func (g *gathering) blocklists(ctx context.Context) {
 		section string
 		fill    func(context.Context) error
 	}{
-		{report.SectionBlocklists, g.listings}, {report.SectionBlocklists, g.listEvents}, {report.SectionBlocklists, g.zones}, {report.SectionBlocklists, g.checked},
-		{report.SectionNeighbours, g.neighbours}, {report.SectionSender, g.facts},
+		{report.SectionBlocklists, g.listings}, {report.SectionChanges, g.listEvents}, {report.SectionBlocklists, g.zones}, {report.SectionBlocklists, g.checked},
+		{report.SectionHistory, g.checkedDays}, {report.SectionNeighbours, g.neighbours}, {report.SectionSender, g.facts},
 	} {
 		if err := part.fill(ctx); err != nil {
 			g.missing(part.section, err)
@@ -62,6 +63,9 @@ func (g *gathering) blocklists(ctx context.Context) {
 		}
 		for _, text := range l.warnings {
 			g.missing(report.SectionLists, errors.New(text))
+		}
+		if n := l.targets.Left; n > 0 {
+			g.missing(report.SectionLists, fmt.Errorf("%s are not checked: they are too many", counted(n, "domain")))
 		}
 	}
 }
@@ -83,6 +87,9 @@ func (g *gathering) listings(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	slices.SortStableFunc(open, func(a, b history.Listing) int { // as the report has them; first those whose cause matters
+		return cmp.Or(wideLast(a.Hit.Scope, b.Hit.Scope), cmp.Compare(b.Hit.Severity, a.Hit.Severity), a.First.Compare(b.First))
+	})
 	causes := map[time.Time]*stoodOut{}
 	for i := range open {
 		l := g.listing(&open[i])
@@ -92,10 +99,10 @@ func (g *gathering) listings(ctx context.Context) error {
 			}
 		}
 		hour := open[i].First.Truncate(time.Hour)
-		if _, known := causes[hour]; !known && len(causes) < maxCauses && !l.Scope.Wide() && g.now.Sub(open[i].First) < causeForDays*24*time.Hour {
+		if _, known := causes[hour]; !known && len(causes) < maxCauses && !l.Scope.Wide() && l.Severity > rbl.Info && g.now.Sub(open[i].First) < causeForDays*24*time.Hour {
 			causes[hour] = g.suspects(ctx, open[i].First)
 		}
-		if found := causes[hour]; found != nil && !l.Scope.Wide() {
+		if found := causes[hour]; found != nil && !l.Scope.Wide() && l.Severity > rbl.Info {
 			l.Suspects, l.Searched = found.suspects, true
 		}
 		g.out.Listings = append(g.out.Listings, l)
@@ -103,9 +110,6 @@ func (g *gathering) listings(ctx context.Context) error {
 			g.change(report.Notice, report.ChangeSuspected, l.Subject, l.Zone, l.Means, 0, l.Since)
 		}
 	}
-	slices.SortStableFunc(g.out.Listings, func(a, b report.Listing) int {
-		return cmp.Or(wideLast(a.Scope, b.Scope), cmp.Compare(b.Severity, a.Severity), a.Since.Compare(b.Since))
-	})
 	past, err := g.sources.history.Listings(ctx, history.Query{Since: g.out.Since, Until: g.out.Until})
 	if err != nil {
 		return err
@@ -133,7 +137,7 @@ func (g *gathering) listing(l *history.Listing) report.Listing {
 	z := g.zone(l.Zone)
 	return report.Listing{
 		Subject: l.Subject.String(), Zone: l.Zone, Operator: z.Operator, Means: l.Hit.Means, Code: l.Hit.Code.String(), Severity: l.Hit.Severity, Scope: l.Hit.Scope,
-		Since: l.First.In(g.now.Location()), Ended: l.Ended, Confirmed: !l.Confirmed.IsZero(), Reasons: l.Reasons, Removal: z.RemovalOf(l.Hit), Unasked: l.Unasked,
+		Since: g.at(l.First), Ended: g.at(l.Ended), Confirmed: !l.Confirmed.IsZero(), Reasons: l.Reasons, Removal: z.RemovalOf(l.Hit), Unasked: g.at(l.Unasked),
 	}
 }
 
@@ -212,7 +216,7 @@ func (g *gathering) zones(ctx context.Context) error {
 	return err
 }
 
-// checked says what is checked, and how it stood on each day.
+// checked says what is checked, and how it stands.
 func (g *gathering) checked(ctx context.Context) error {
 	all, err := g.sources.history.Subjects(ctx)
 	if err != nil {
@@ -224,26 +228,46 @@ func (g *gathering) checked(ctx context.Context) error {
 			how[a.Addr.String()] = a.How
 		}
 	}
+	for _, s := range all {
+		name := s.Subject.String()
+		g.out.Addresses = append(g.out.Addresses, report.Checked{Subject: name, How: how[name], Listed: s.Listed, Clean: s.Clean, Unknown: s.Unknown, Refused: s.Refused, At: g.at(s.At)})
+	}
+	return nil
+}
+
+// checkedDays says how each of them stood on each day.
+func (g *gathering) checkedDays(ctx context.Context) error {
 	days, err := g.sources.history.Days(ctx, startOfDay(g.now).AddDate(0, 0, 1-trendDays), g.out.Until, g.now.Location())
 	if err != nil {
 		return err
 	}
-	by := map[rbl.Subject][]report.DayState{}
+	by := map[string][]report.DayState{}
 	for _, d := range days {
-		by[d.Subject] = append(by[d.Subject], report.DayState{Day: d.Day, State: d.Worst.String()})
+		name := d.Subject.String()
+		day := startOfDay(d.Day.Add(2 * time.Hour)) // one that has no midnight may come as the hour before, and that before it in two
+		switch last := len(by[name]) - 1; {
+		case last < 0 || !by[name][last].Day.Equal(day):
+			by[name] = append(by[name], report.DayState{Day: day, State: d.Worst.String()})
+		case badDay(d.Worst.String()) > badDay(by[name][last].State):
+			by[name][last].State = d.Worst.String()
+		}
 	}
-	for _, s := range all {
-		name := s.Subject.String()
-		g.out.Addresses = append(g.out.Addresses, report.Checked{Subject: name, How: how[name], Listed: s.Listed, Clean: s.Clean, Unknown: s.Unknown, Refused: s.Refused, At: s.At.In(g.now.Location()), Days: everyDay(by[s.Subject])})
+	for i := range g.out.Addresses {
+		g.out.Addresses[i].Days = everyDay(by[g.out.Addresses[i].Subject])
 	}
 	return nil
+}
+
+// badDay orders what is known of days.
+func badDay(state string) int {
+	return slices.Index([]string{rbl.Clean.String(), rbl.Unknown.String(), rbl.Listed.String()}, state)
 }
 
 // everyDay fills in the days of which nothing is known.
 func everyDay(known []report.DayState) (all []report.DayState) {
 	for _, d := range known {
 		for len(all) > 0 {
-			next := all[len(all)-1].Day.AddDate(0, 0, 1)
+			next := nextDay(all[len(all)-1].Day)
 			if !next.Before(d.Day) {
 				break
 			}
@@ -298,7 +322,8 @@ func (g *gathering) suspects(ctx context.Context, first time.Time) *stoodOut {
 		return nil
 	}
 	var all []report.Suspect
-	for _, s := range found {
+	for i, s := range found {
+		g.explained[explained{first, s.Kind, s.Name}] = explainedBy(&s, found[:i])
 		all = append(all, report.Suspect{
 			Kind: s.Kind, Name: s.Name, Recipients: s.Recipients, Usual: usual(s.Usual), Bounced: s.Bounced, FirstTime: s.FirstTime, Stopped: s.Stopped, Released: s.Released,
 			Share: s.Share, Command: suspendCommand(&s), Tightened: g.tightened(&s, first), From: since, To: first,
@@ -375,6 +400,26 @@ func forwardersOf(ctx context.Context, e *evidence.Store, since, until time.Time
 	return all, nil
 }
 
+// explained names a suspect of the time before a listing.
+type explained struct {
+	first      time.Time
+	kind, name string
+}
+
+// nearlyAll is a part of what somebody sent.
+const nearlyAll = 0.8
+
+// explainedBy reports whether a smaller one among those did nearly all of what a
+// suspect did: a plugin of its site, a site of its account. To stop that is enough,
+// and spares the others.
+func explainedBy(s *cause.Suspect, before []cause.Suspect) bool {
+	return slices.ContainsFunc(before, func(part cause.Suspect) bool {
+		within := s.Kind == cause.Site && part.Kind == cause.Plugin && part.Site == s.Name ||
+			s.Kind == cause.Account && (part.Kind == cause.Plugin || part.Kind == cause.Site) && part.Account == s.Name
+		return within && float64(part.Recipients+part.Released) >= nearlyAll*(float64(s.Recipients+s.Released)-max(0, s.Usual))
+	})
+}
+
 // suspectAccount is a suspect as suspend takes it; "": it cannot be suspended.
 func suspectAccount(s *cause.Suspect) string {
 	switch s.Kind {
@@ -383,7 +428,12 @@ func suspectAccount(s *cause.Suspect) string {
 	case cause.Site:
 		return "site:" + s.Name
 	case cause.Account:
-		return s.Name
+		switch kind, value, _ := strings.Cut(s.Name, ":"); origin.Kind(kind) {
+		case origin.KindLogin, origin.KindLocalUser, origin.KindNetwork: // not "unknown": that is nobody's
+			if value != "" {
+				return s.Name
+			}
+		}
 	}
 	return ""
 }

@@ -18,6 +18,7 @@ import (
 	"relayguard/cmd/internal/control"
 	"relayguard/cmd/internal/report"
 	"relayguard/cmd/internal/wholefile"
+	"relayguard/incident"
 	"relayguard/journal"
 )
 
@@ -60,7 +61,6 @@ func reportTime(c *config.Config, now time.Time) (time.Time, bool) {
 	if err != nil {
 		return time.Time{}, false
 	}
-	now = now.Local()
 	return time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), 0, 0, now.Location()), true
 }
 
@@ -71,7 +71,8 @@ func (d *daemon) firstReport(ctx context.Context, now time.Time) {
 	if err != nil || known || ok && now.Before(at) {
 		return
 	}
-	d.state.journal.Note(journal.Value{Name: reportMailed, Value: now.Local().Format(reportDay)})
+	d.reported = now.Format(reportDay) // the journal tells it a moment later
+	d.state.journal.Note(journal.Value{Name: reportMailed, Value: d.reported})
 }
 
 // reportDone reports whether that day's report was made and mailed already.
@@ -101,6 +102,9 @@ func (d *daemon) dailyReport(ctx context.Context, c *config.Config, now, at time
 	if len(c.Report.To) > 0 {
 		if err := d.state.mailReport(ctx, r, c.Report.Language, c.Report.To); err != nil {
 			d.log.Error("mail the daily report", "error", err)
+			if ctx.Err() == nil {
+				d.state.channels.Send(incident.NewNotice(now, "report", fmt.Sprintf("the daily report cannot be mailed: %v; it is in %s; once that is mended: relayguard report --mail --day %s", err, c.ReportDirectory(), day)))
+			}
 			return
 		}
 	}
@@ -220,18 +224,21 @@ func (d *daemon) report(ctx context.Context, now time.Time) *report.Report {
 	foreign, queue := s.desk.Looked()
 	sources := &reportSources{config: s.config.Load(), journal: s.journal, foreign: int64(foreign), switches: s.switches.All(now), dropped: s.journal.Stats().DroppedAccepted, off: map[string]string{}}
 	if queue != "" {
-		sources.off["held"] = queue
+		sources.off[report.SectionHeld] = queue
+	}
+	if s.follower == nil {
+		sources.off[report.SectionDeliveries] = "the MTA's log is not read: mta.log"
 	}
 	switch {
-	case s.forwarding == nil:
-		sources.off["forwards"] = s.forwardsOff
-	default:
+	case s.forwarding != nil:
 		sources.watched, sources.entries = true, s.forwarding.ledger.Entries(true)
 		sources.evidence = s.evidence()
+	case sources.config.Forward.Watch: // else that is as it was wanted: Watched says it
+		sources.off[report.SectionForwards] = s.forwardsOff
 	}
 	switch {
 	case s.blocklists == nil:
-		sources.off["blocklists"] = s.blocklistsOff
+		sources.off[report.SectionBlocklists] = s.blocklistsOff
 	default:
 		sources.history, sources.lists = s.blocklists.store, s.blocklists.now.Load()
 	}
@@ -286,12 +293,15 @@ func (d *daemon) reportOf(ctx context.Context, day string) (*report.Report, erro
 	if day == "" {
 		return d.report(ctx, time.Now()), nil
 	}
+	if _, err := time.Parse(reportDay, day); err != nil {
+		return nil, control.Errorf(http.StatusBadRequest, "got the day %q, want YYYY-MM-DD", day)
+	}
 	r, err := reportOfDay(d.state.config.Load(), day)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, control.Errorf(http.StatusNotFound, "%v", err)
 	case err != nil:
-		return nil, control.Errorf(http.StatusBadRequest, "%v", err)
+		return nil, control.Errorf(http.StatusServiceUnavailable, "%v", err)
 	}
 	return r, nil
 }

@@ -11,6 +11,7 @@ import (
 	"relayguard/forward"
 	"relayguard/forward/ledger"
 	"relayguard/rbl"
+	"relayguard/rbl/cause"
 	rblsender "relayguard/rbl/sender"
 )
 
@@ -63,7 +64,7 @@ func (g *gathering) forwards(ctx context.Context) {
 		return
 	}
 	for _, gap := range gaps {
-		g.out.Gaps = append(g.out.Gaps, report.Span{What: "forwards", Why: gap.Why, Since: gap.From, Until: gap.To})
+		g.out.Gaps = append(g.out.Gaps, report.Span{What: "forwards", Why: gap.Why, Since: g.at(gap.From), Until: g.at(gap.To)})
 	}
 }
 
@@ -94,9 +95,13 @@ func (g *gathering) addSteps() {
 		return l.Scope.Wide() || l.Severity == rbl.Info || !l.Confirmed
 	})
 	for _, l := range harmful {
-		for i, s := range l.Suspects {
-			if i < 2 && s.Command != "" && !g.isSuspended(s.Kind, s.Name) {
-				add(report.Step{Kind: report.StepSuspend, What: s.Name, By: s.Kind, Text: fmt.Sprintf("%d/%d", s.Recipients, s.Usual), Command: s.Command})
+		named := 0
+		for _, s := range l.Suspects {
+			if named < 2 && s.Command != "" && !g.explained[explained{s.To, s.Kind, s.Name}] {
+				if named++; g.isSuspended(s.Kind, s.Name) {
+					continue
+				}
+				add(report.Step{Kind: report.StepSuspend, What: s.Name, By: s.Kind, Text: stoodOutBy(&s), Command: s.Command})
 			}
 		}
 	}
@@ -133,14 +138,33 @@ func (g *gathering) addSteps() {
 		add(report.Step{Kind: report.StepResolver, Text: w})
 	}
 	for _, z := range g.out.Zones.Trouble {
-		if z.Severity >= rbl.High && z.State != rbl.Silent {
+		if z.Severity >= rbl.High && z.State != rbl.Silent && (z.State != rbl.NotAsked || g.sources.lists.misses(z.Zone)) {
 			add(report.Step{Kind: report.StepZone, What: z.Zone, By: z.State.String(), Text: z.Why})
 		}
 	}
 }
 
+// stoodOutBy says in numbers why somebody is suspected.
+func stoodOutBy(s *report.Suspect) string {
+	text := fmt.Sprintf("%d recipients in %.0f hours", s.Recipients, s.To.Sub(s.From).Hours())
+	if s.Usual >= 0 {
+		text += fmt.Sprintf(", usually %d", s.Usual)
+	}
+	if s.FirstTime > 0 {
+		text += fmt.Sprintf("; %d never written to before", s.FirstTime)
+	}
+	if s.Bounced > 0 {
+		text += fmt.Sprintf("; %d bounced", s.Bounced)
+	}
+	return text
+}
+
+// isSuspended reports whether somebody is suspended, a plugin also with its site.
 func (g *gathering) isSuspended(kind, name string) bool {
 	return slices.ContainsFunc(g.out.Suspended, func(s report.Suspended) bool {
+		if _, site, of := strings.Cut(name, "@"); of && kind == cause.Plugin && s.Name == "site:"+site {
+			return true
+		}
 		return s.Name == name || s.Name == kind+":"+name
 	})
 }

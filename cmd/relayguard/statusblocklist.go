@@ -13,13 +13,14 @@ import (
 
 // blocklistStatus is how the own addresses stand on blocklists.
 type blocklistStatus struct {
-	Watch    watch.Status      `json:"watch"`
-	Listings []history.Listing `json:"listings"` // confirmed, of addresses and domains; not of ranges, and none that only informs
-	Severity map[string]int64  `json:"by_severity"`
-	Results  map[string]int64  `json:"results"` // of the last round
-	Zones    map[string]int64  `json:"zones"`   // by state, in the last round
-	Alerting int               `json:"alerting"`
-	Error    string            `json:"error,omitempty"` // the history cannot be read
+	Watch     watch.Status      `json:"watch"`
+	Listings  []history.Listing `json:"listings"` // confirmed, of addresses and domains; not of ranges, and none that only informs
+	Severity  map[string]int64  `json:"by_severity"`
+	Results   map[string]int64  `json:"results"` // of the last round
+	Zones     map[string]int64  `json:"zones"`   // by state, in the last round
+	Alerting  int               `json:"alerting"`
+	Suspected int               `json:"suspected"`       // seen, and not confirmed yet
+	Error     string            `json:"error,omitempty"` // the history cannot be read
 }
 
 // status reads the history.
@@ -47,7 +48,11 @@ func (b *blocklistWatch) readStatus(ctx context.Context, out *blocklistStatus) e
 		return err
 	}
 	for _, l := range open {
-		if l.Phase == history.Suspected || l.Hit.Scope.Wide() {
+		if l.Phase == history.Suspected {
+			out.Suspected++
+			continue
+		}
+		if l.Hit.Scope.Wide() {
 			continue
 		}
 		out.Severity[l.Hit.Severity.String()]++
@@ -96,6 +101,9 @@ func (s *blocklistStatus) line(now time.Time) string {
 	default:
 		if len(s.Listings) == 0 {
 			parts = append(parts, "no listing of ours is known")
+		}
+		if s.Suspected > 0 {
+			parts = append(parts, fmt.Sprintf("%d seen and not confirmed yet", s.Suspected))
 		}
 		parts = append(parts, fmt.Sprintf("last round %s: %d clean, %d listed, %d unknown, %d refused", shortTime(now, round.Last), s.Results["clean"], s.Results["listed"], s.Results["unknown"], s.Results["refused"]))
 		if round.Trouble != "" {

@@ -43,12 +43,8 @@ func (s surroundings) blocklists() []postfix.Finding {
 
 // missed are the lists that matter and are not asked, and what helps.
 func (a *asking) missed() (names, remedies []string) {
-	open := map[string]bool{} // zones for key holders of which there is one without a key
-	for _, z := range a.table.Zones() {
-		open[z.Keyed] = true
-	}
 	for _, n := range a.not {
-		if n.Zone.Severity < rbl.High || n.Zone.Default == rbl.Off || open[n.Zone.Name] {
+		if !a.misses(n.Zone.Name) {
 			continue
 		}
 		names = append(names, fmt.Sprintf("%s (%s)", n.Zone.Name, n.Why))
@@ -57,6 +53,24 @@ func (a *asking) missed() (names, remedies []string) {
 		}
 	}
 	return names, remedies
+}
+
+// misses reports whether a list matters and is not asked, though nobody wanted that:
+// neither is it switched off, nor is one asked that has the same data.
+func (a *asking) misses(zone string) bool {
+	if a == nil || a.off[zone] {
+		return false
+	}
+	at := slices.IndexFunc(a.not, func(n rbl.NotChosen) bool { return n.Zone.Name == zone })
+	if at < 0 || a.not[at].Zone.Severity < rbl.High || a.not[at].Zone.Default == rbl.Off {
+		return false
+	}
+	same := a.not[at].Zone.Keyed
+	if slices.ContainsFunc(a.zones, func(z rbl.Zone) bool { return z.Name == same || z.Keyed == zone }) {
+		return false
+	}
+	// Of a pair the one that is asked without a key is named: its remedy has both ways.
+	return !slices.ContainsFunc(a.not, func(n rbl.NotChosen) bool { return n.Zone.Keyed == zone })
 }
 
 func remedyOfZone(n *rbl.NotChosen) string {

@@ -33,7 +33,7 @@ func (t *troubles) begin(now time.Time, left []journal.Trouble, alive string) {
 			continue
 		}
 		if older, twice := t.open[one.What]; twice {
-			older.Until = one.Since
+			older.Until = one.Since // they come oldest first
 			t.journal.Note(older)
 		}
 		t.open[one.What] = one
@@ -53,7 +53,7 @@ func (t *troubles) look(now time.Time, bad map[string]string) {
 	}
 	for what, one := range t.open {
 		if _, still := bad[what]; !still {
-			one.Until = now
+			one.Until = later(now, one.Since) // the clock may have been set back
 			t.journal.Note(one)
 			delete(t.open, what)
 		}
@@ -84,6 +84,9 @@ func (s *status) bad() map[string]string {
 		put("forwarding rules", s.Forwards.Error != "", s.Forwards.Error)
 	}
 	put("forwarding rules", s.NoForwards != "", s.NoForwards)
+	if s.Blocklists != nil {
+		put("blocklists", s.Blocklists.Error != "", s.Blocklists.Error)
+	}
 	return all
 }
 

@@ -42,13 +42,15 @@ type Activity struct {
 	Released                int64 // messages that were let go in that time, whenever they were held
 
 	// Usual is a mean of Recipients over as long a time, UsualBounced of Bounced, on
-	// UsualDays; UsualMost the most Recipients on one of these days. -1: the journal
-	// knows no day before.
+	// UsualDays, of the same mail; UsualMost the most Recipients on one of these days.
+	// -1: the journal knows no day before.
 	//
 	// Accounts, sites and plugins have it from daily totals, scaled: a time that is
 	// shorter than a day is compared with that part of a mean day, whatever the hour.
 	// UsualMost is not scaled. Bounces, and all of templates, are counted from
-	// decisions, as far back as these are kept.
+	// decisions, as far back as these are kept. Totals of days before version 5 of the
+	// database have what came in and what was seen again in them, unless there were
+	// decisions of it when that version came.
 	Usual, UsualBounced, UsualMost float64
 }
 
@@ -71,7 +73,8 @@ func (a *Activity) Name() string {
 
 // Activity tells what accounts, sites, plugins and templates did: of each kind those
 // with most recipients, at most 10,000; first the accounts, then sites, plugins,
-// templates. Only proven sites, and plugins as Ranks has them.
+// templates. Only proven sites, and plugins as Ranks has them. Templates only of
+// some recipients, at most 100: most mail has one of its own, which tells nothing.
 func (j *Journal) Activity(ctx context.Context, q ActivityQuery) ([]Activity, error) {
 	return search(ctx, j, func(s store) ([]Activity, error) { return activity(ctx, q, s) })
 }
@@ -88,8 +91,13 @@ func (r *Reader) Activity(ctx context.Context, q ActivityQuery) ([]Activity, err
 const (
 	usualDays    = 14
 	mostUsual    = 60
-	mostActivity = 10_000  // of a kind
-	mostGroups   = 500_000 // rows that are read for it, by the account, site, plugin and template that they have in common
+	mostActivity = 10_000 // of a kind
+
+	// A template's usual takes all decisions that it was ever in.
+	mostTemplates  = 100
+	leastTemplates = 5 // recipients and messages held or let go, of each
+
+	mostGroups = 500_000 // rows that are read for it, by the account, site, plugin and template that they have in common
 )
 
 // actor is whose activity it is.
@@ -120,12 +128,41 @@ func activity(ctx context.Context, q ActivityQuery, stores ...store) ([]Activity
 		err = a.held(ctx, stores)
 	}
 	if err == nil {
+		a.leaveTemplates()
 		err = a.usual(ctx, stores)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read activity: %w", err)
 	}
 	return a.found(), nil
+}
+
+// leaveTemplates forgets all but the largest.
+func (a *acting) leaveTemplates() {
+	size := func(name actor) int64 {
+		one := a.all[name]
+		return one.Recipients + one.Stopped + one.Held + one.Released
+	}
+	var kept []actor
+	for name := range a.all {
+		if name.by != ByTemplate {
+			continue
+		}
+		if size(name) >= leastTemplates {
+			kept = append(kept, name)
+		} else {
+			delete(a.all, name)
+		}
+	}
+	if len(kept) <= mostTemplates {
+		return
+	}
+	slices.SortFunc(kept, func(x, y actor) int {
+		return cmp.Or(cmp.Compare(size(y), size(x)), strings.Compare(x.name, y.name))
+	})
+	for _, name := range kept[mostTemplates:] {
+		delete(a.all, name)
+	}
 }
 
 // found puts them in order.
@@ -201,7 +238,7 @@ func (a *acting) of(o origins, size int64) []*Activity {
 const (
 	isStop        = "verdict IN " + stopVerdicts
 	allRecipients = "iif(stage = 'rcpt', 1, recipients) * (1 + repeats)"
-	leaves        = "role NOT IN ('inbound', 'egress')"
+	leaves        = "(role NOT IN ('inbound', 'egress'))" // or would: see ofReports
 )
 
 // labels are the expressions for site, plugin and template of a decision.
@@ -247,7 +284,8 @@ func (a *acting) counted(ctx context.Context, stores []store) error {
 	return nil
 }
 
-// held counts holds. How surely their site is known, only decisions tell.
+// held counts holds. How surely their site is known, and whether their mail came in
+// or was seen again, only decisions tell.
 func (a *acting) held(ctx context.Context, stores []store) error {
 	type hold struct {
 		origins
@@ -276,13 +314,14 @@ func (a *acting) held(ctx context.Context, stores []store) error {
 	if err != nil {
 		return err
 	}
-	known := make(map[string]origins, len(ids))
+	known, beside := make(map[string]origins, len(ids)), map[string]bool{}
 	for _, s := range stores {
-		err := s.each(ctx, "SELECT id, "+s.labels()+" FROM decision WHERE id IN (SELECT value FROM json_each(?))", []any{string(list)}, func(rows *sql.Rows) error {
+		err := s.each(ctx, "SELECT id, "+leaves+", "+s.labels()+" FROM decision WHERE id IN (SELECT value FROM json_each(?))", []any{string(list)}, func(rows *sql.Rows) error {
 			var id string
+			var leaving bool
 			var o origins
-			err := rows.Scan(&id, &o.site, &o.plugin, &o.template)
-			known[id] = o
+			err := rows.Scan(&id, &leaving, &o.site, &o.plugin, &o.template)
+			known[id], beside[id] = o, !leaving
 			return err
 		})
 		if err != nil {
@@ -290,6 +329,9 @@ func (a *acting) held(ctx context.Context, stores []store) error {
 		}
 	}
 	for _, h := range holds {
+		if beside[h.decision] {
+			continue
+		}
 		o, ok := known[h.decision]
 		if !ok {
 			o.template = h.template
@@ -355,7 +397,11 @@ func (u *usually) add(name actor, day, recipients int64) {
 }
 
 func (u *usually) read(ctx context.Context, s store) error {
-	err := s.each(ctx, "SELECT day, account, sum(recipients) FROM total WHERE day >= ? AND day < ? AND verdict NOT IN "+stopVerdicts+" GROUP BY day, account LIMIT ?",
+	totals, labels := "SELECT day, account, verdict, recipients - beside AS recipients FROM total", "SELECT day, site, plugin, verdict, recipients - beside AS recipients FROM label_total"
+	if s.lacks(5) {
+		totals, labels = leavingTotals, leavingLabels
+	}
+	err := s.each(ctx, "SELECT day, account, max(0, sum(recipients)) FROM ("+totals+") WHERE day >= ? AND day < ? AND verdict NOT IN "+stopVerdicts+" GROUP BY day, account LIMIT ?",
 		[]any{u.ofTotals, u.until, mostGroups}, func(rows *sql.Rows) error {
 			var day, recipients int64
 			name := actor{by: ByAccount}
@@ -367,7 +413,7 @@ func (u *usually) read(ctx context.Context, s store) error {
 		u.bounces = u.bounces && !s.lacks(4)
 		return err
 	}
-	err = s.each(ctx, "SELECT day, site, plugin, sum(recipients) FROM label_total WHERE day >= ? AND day < ? AND verdict NOT IN "+stopVerdicts+" GROUP BY day, site, plugin LIMIT ?",
+	err = s.each(ctx, "SELECT day, site, plugin, max(0, sum(recipients)) FROM ("+labels+") WHERE day >= ? AND day < ? AND verdict NOT IN "+stopVerdicts+" GROUP BY day, site, plugin LIMIT ?",
 		[]any{u.ofTotals, u.until, mostGroups}, func(rows *sql.Rows) error {
 			var day, recipients int64
 			var site, plugin string
@@ -379,12 +425,17 @@ func (u *usually) read(ctx context.Context, s store) error {
 	if err != nil {
 		return err
 	}
-	if err := u.readTemplates(ctx, s); err != nil || s.lacks(5) { // without an index of bounces
+	templates, err := u.templates()
+	if err == nil {
+		err = u.readTemplates(ctx, s, templates)
+	}
+	if err != nil || s.lacks(5) { // without an index of bounces
 		u.bounces = u.bounces && !s.lacks(5)
 		return err
 	}
-	return s.each(ctx, "SELECT account, "+s.labels()+", sum(bounced) FROM decision WHERE bounced > 0 AND time >= ? AND time < ? AND "+leaves+" GROUP BY 1, 2, 3, 4 LIMIT ?",
-		[]any{u.ofDecisions * dayMicros, u.until * dayMicros, mostGroups}, func(rows *sql.Rows) error {
+	return s.each(ctx, "SELECT account, "+countedSite+", "+countedPlugin+", iif(template IN (SELECT value FROM json_each(?)), template, '') AS text, sum(bounced)"+
+		" FROM decision WHERE bounced > 0 AND time >= ? AND time < ? AND "+leaves+" GROUP BY 1, 2, 3, 4 LIMIT ?",
+		[]any{templates, u.ofDecisions * dayMicros, u.until * dayMicros, mostGroups}, func(rows *sql.Rows) error {
 			var o origins
 			var n int64
 			err := rows.Scan(&o.account, &o.site, &o.plugin, &o.template, &n)
@@ -395,24 +446,23 @@ func (u *usually) read(ctx context.Context, s store) error {
 		})
 }
 
-// readTemplates counts decisions: templates have no totals.
-func (u *usually) readTemplates(ctx context.Context, s store) error {
-	var names []string
+// templates are those that are asked for, JSON.
+func (u *usually) templates() (string, error) {
+	names := []string{}
 	for name := range u.all {
 		if name.by == ByTemplate {
 			names = append(names, name.name)
 		}
 	}
-	if len(names) == 0 {
-		return nil
-	}
 	list, err := json.Marshal(names)
-	if err != nil {
-		return err
-	}
+	return string(list), err
+}
+
+// readTemplates counts decisions: templates have no totals.
+func (u *usually) readTemplates(ctx context.Context, s store, names string) error {
 	return s.each(ctx, "SELECT time / 86400000000 AS day, template, sum("+allRecipients+") FROM decision WHERE template <> '' AND template IN (SELECT value FROM json_each(?))"+
-		" AND time >= ? AND time < ? AND NOT "+isStop+" GROUP BY template, day LIMIT ?",
-		[]any{string(list), u.ofDecisions * dayMicros, u.until * dayMicros, mostGroups}, func(rows *sql.Rows) error {
+		" AND time >= ? AND time < ? AND NOT "+isStop+" AND "+leaves+" GROUP BY template, day LIMIT ?",
+		[]any{names, u.ofDecisions * dayMicros, u.until * dayMicros, mostGroups}, func(rows *sql.Rows) error {
 			var day, recipients int64
 			name := actor{by: ByTemplate}
 			err := rows.Scan(&day, &name.name, &recipients)

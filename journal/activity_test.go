@@ -42,6 +42,9 @@ func firstTimers(n int64) func(*journal.Decision) {
 	}
 }
 
+// notOurs are roles of mail that came in, or was seen when it came in already.
+var notOurs = []policy.Role{policy.Inbound, policy.Egress}
+
 // abuse is a plugin that sends more than ever: 14 days of 2 recipients a day before,
 // then in six hours 10 that passed, 4 of them would-be stops, 7 of them first-time
 // ones, and 12 that were held, of which one message was let go.
@@ -52,8 +55,13 @@ func abuse() (s *scene) {
 	}
 	at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
 	s.records = append(s.records, journal.Delivery{QueueID: shared(8).QueueID, Time: at(-5), Status: "bounced", N: 9}) // of six days before
-	s.add(at(-1), 50, nil)                                                                                             // before
-	s.add(at(360), 70, nil)                                                                                            // after
+	for i := 14; i > 0; i-- {
+		for _, role := range notOurs {
+			s.add(noon.Add(time.Duration(-24*i)*time.Hour), 300, func(d *journal.Decision) { d.Role = role })
+		}
+	}
+	s.add(at(-1), 50, nil)  // before
+	s.add(at(360), 70, nil) // after
 	one := s.add(at(0), 6, firstTimers(3))
 	s.add(at(1), 4, func(d *journal.Decision) { firstTimers(4)(d); d.Verdict, d.Rule = policy.Tell, "plugin-first-time" })
 	var holds []journal.Decision
@@ -69,9 +77,11 @@ func abuse() (s *scene) {
 	s.add(at(31), 5, func(d *journal.Decision) {
 		d.Account, d.Site, d.SiteBy, d.Plugin, d.PluginBy, d.Template = "login:taro@example.jp", "", "", "", "", ""
 	})
-	for _, role := range []policy.Role{policy.Inbound, policy.Egress} {
+	for _, role := range notOurs {
 		s.add(at(32), 1000, func(d *journal.Decision) { d.Role = role })
 	}
+	forwarded := s.add(at(33), 6, func(d *journal.Decision) { d.Role, d.Verdict, d.Rule = policy.Egress, policy.Hold, "forward" })
+	s.records = append(s.records, journal.HoldChange{QueueID: forwarded.QueueID, DecisionID: forwarded.ID, Time: at(99), State: journal.StateReleased})
 	s.records = append(s.records,
 		journal.HoldChange{QueueID: holds[0].QueueID, DecisionID: holds[0].ID, Time: at(100), State: journal.StateReleased},
 		journal.HoldChange{QueueID: holds[1].QueueID, DecisionID: holds[1].ID, Time: at(101), State: journal.StateDeleted},
@@ -207,5 +217,115 @@ func TestActivityWantsATime(t *testing.T) {
 	}
 	if got := activity(t, j, sixHours); len(got) != 0 {
 		t.Errorf("of nothing: %+v", got)
+	}
+}
+
+// A template of a few recipients tells nothing, and what is usual of many takes long.
+func TestActivityHasTheLargestTemplatesOnly(t *testing.T) {
+	var first, then scene
+	then.n = 1000
+	text := func(i int) func(*journal.Decision) {
+		return func(d *journal.Decision) { d.Template = string(rune('A'+i/26)) + string(rune('a'+i%26)) }
+	}
+	for i := range 99 {
+		first.add(noon, 10, text(i))
+	}
+	first.add(noon, 3, text(100)) // together six
+	then.add(noon, 3, text(100))
+	first.add(noon, 4, text(101))
+	then.add(noon, 5, text(102)) // the 101st
+	first.add(noon.Add(-day), 50, text(101))
+	names := func(j journalRead) (found []string) {
+		for _, a := range activity(t, j, sixHours) {
+			if a.By == journal.ByTemplate {
+				found = append(found, a.Template)
+			}
+		}
+		return found
+	}
+	r := reader(t, behind(t, first.records, then.records))
+	if got := names(r); len(got) != 100 || got[98] != "Dv" && got[99] != "Dw" {
+		t.Errorf("%d templates: %q", len(got), got)
+	}
+	j := open(t, journal.Options{Dir: t.TempDir()})
+	must(t, j.Append(append(first.records, then.records...)...))
+	same(t, "templates", names(j), names(r))
+	j = open(t, journal.Options{Dir: t.TempDir()})
+	must(t, j.Append(first.records[99:]...))
+	must(t, j.Append(then.records[1:]...))
+	same(t, "templates of few", names(j), []string{"Dy"})
+}
+
+// What an account sent before it was forgotten is usual of nobody.
+func TestUsualOfAPurgedAccountIsForgotten(t *testing.T) {
+	const mine = "login:hanako@example.jp"
+	dir := t.TempDir()
+	j := open(t, journal.Options{Dir: dir})
+	both := func(s *scene, at time.Time) {
+		s.add(at, 40, nil)
+		s.add(at, 40, func(d *journal.Decision) { d.Account, d.Site = mine, "blog.example.jp" })
+	}
+	var before, after scene
+	after.n = 1000
+	for i := range 5 {
+		both(&before, noon.Add(time.Duration(i-5)*day))
+	}
+	both(&after, noon)
+	must(t, j.Append(before.records...))
+	must(t, j.PurgeAccount(t.Context(), mine))
+	check := func(what string, j journalRead) {
+		t.Helper()
+		usual := map[string]float64{}
+		for _, a := range activity(t, j, sixHours) {
+			usual[a.Name()] = a.Usual
+		}
+		same(t, what, usual, map[string]float64{
+			"local_user:site12": 10, "shop.example.jp": 10, "share-by-mail@shop.example.jp": 10, "ab12": 10,
+			mine: 0, "blog.example.jp": 0, "share-by-mail@blog.example.jp": 0,
+		})
+	}
+	must(t, j.Append(after.records...))
+	check("journal", j)
+	must(t, j.Close())
+	check("reader", reader(t, dir))
+}
+
+// Until version 5 totals did not tell what came in.
+func TestUsualOfAnOlderDatabaseIsOfWhatLeft(t *testing.T) {
+	records := abuse().records
+	for _, version := range []int{3, 4} {
+		dir := olderOf(t, version, records...)
+		check := func(what string, j journalRead) {
+			t.Helper()
+			n := 0
+			for _, a := range activity(t, j, sixHours) {
+				if a.Account != "local_user:site12" {
+					continue
+				}
+				if n++; a.Usual != 0.5 || a.UsualMost != 2 || a.Stopped != 12 {
+					t.Errorf("version %d, %s: %+v", version, what, a)
+				}
+			}
+			if n != map[int]int{3: 1, 4: 4}[version] {
+				t.Errorf("version %d, %s: %d", version, what, n)
+			}
+			volumes, err := j.Volumes(t.Context(), time.Time{}, noon.Add(-day))
+			must(t, err)
+			if len(volumes) != 13 {
+				t.Errorf("version %d, %s: %+v", version, what, volumes)
+			}
+			for _, v := range volumes {
+				if v.Messages != 1 || v.Recipients != 2 || v.Verdict != policy.Accept {
+					t.Errorf("version %d, %s: %+v", version, what, v)
+				}
+			}
+			ranks, err := j.Ranks(t.Context(), journal.RankQuery{Until: noon.Add(-12 * time.Hour)})
+			must(t, err)
+			if len(ranks) != 1 || ranks[0].Recipients != 14*602 {
+				t.Errorf("version %d, %s: ranks count everything: %+v", version, what, ranks)
+			}
+		}
+		check("reader", reader(t, dir))
+		check("journal", open(t, journal.Options{Dir: dir}))
 	}
 }

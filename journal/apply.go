@@ -16,15 +16,15 @@ var statements = [...]string{
 		mail_from, header_from, message_id, queue_id, size, recipients, domains, findings, counters, repeats, last_repeat, late,
 		site, site_by, plugin, plugin_by, node, template, entry, script, web_client, pool, software, first_time)
 		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO NOTHING`,
-	addTotal: `INSERT INTO total (day, account, verdict, messages, recipients) VALUES (?,?,?,?,?)
-		ON CONFLICT DO UPDATE SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients`,
-	addLabelTotal: `INSERT INTO label_total (day, site, plugin, plugin_by, account, verdict, messages, recipients, first, last)
-		VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9) ON CONFLICT DO UPDATE SET messages = messages + excluded.messages,
-		recipients = recipients + excluded.recipients, first = min(first, excluded.first), last = max(last, excluded.last)`,
+	addTotal: `INSERT INTO total (day, account, verdict, messages, recipients, beside) VALUES (?,?,?,?,?,?)
+		ON CONFLICT DO UPDATE SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients, beside = beside + excluded.beside`,
+	addLabelTotal: `INSERT INTO label_total (day, site, plugin, plugin_by, account, verdict, messages, recipients, first, last, beside)
+		VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?10) ON CONFLICT DO UPDATE SET messages = messages + excluded.messages,
+		recipients = recipients + excluded.recipients, beside = beside + excluded.beside, first = min(first, excluded.first), last = max(last, excluded.last)`,
 	addVolume: `INSERT INTO volume (slot, verdict, messages, recipients) VALUES (?,?,?,?)
 		ON CONFLICT DO UPDATE SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients`,
 	addRepeat: `UPDATE decision SET repeats = repeats + ?, last_repeat = max(last_repeat, ?) WHERE id = ?
-		RETURNING time, account, verdict, stage, recipients, site, site_by, plugin, plugin_by`,
+		RETURNING time, account, verdict, stage, role, recipients, site, site_by, plugin, plugin_by`,
 	findHold: `SELECT n, state, queue_id FROM hold WHERE queue_id = ? AND decision_id = ? ORDER BY n DESC LIMIT 1`,
 	findHoldOfDecision: `SELECT n, state, queue_id FROM hold WHERE decision_id = ? AND decision_id <> '' AND queue_id = ''
 		ORDER BY n DESC LIMIT 1`,
@@ -183,7 +183,7 @@ func (a *applier) decision(d *Decision) error {
 	if err != nil || added == 0 { // known already
 		return err
 	}
-	if err := a.total(at, d.Account, verdict, d.Stage, labelOf(d), int64(d.Recipients), 1+d.Repeats); err != nil {
+	if err := a.total(at, d.Account, verdict, d.Stage, roleName(d.Role), labelOf(d), int64(d.Recipients), 1+d.Repeats); err != nil {
 		return err
 	}
 	if !d.opensHold() {
@@ -197,19 +197,29 @@ func (a *applier) decision(d *Decision) error {
 
 // total counts times answers: a message with its recipients, or one recipient
 // at RCPT.
-func (a *applier) total(at int64, account, verdict, stage string, of label, recipients, times int64) error {
+func (a *applier) total(at int64, account, verdict, stage, role string, of label, recipients, times int64) error {
 	messages := times
 	if stage == StageRecipient {
 		messages, recipients = 0, 1
 	}
-	_, err := a.exec(addTotal, day(at), account, verdict, messages, recipients*times)
-	if err == nil && of != (label{}) {
-		_, err = a.exec(addLabelTotal, day(at), of.site, of.plugin, of.pluginBy, account, verdict, messages, recipients*times, at)
+	recipients *= times
+	beside := int64(0)
+	if isBeside(role) {
+		beside = recipients
 	}
-	if err == nil {
-		_, err = a.exec(addVolume, slot(at), verdict, messages, recipients*times)
+	_, err := a.exec(addTotal, day(at), account, verdict, messages, recipients, beside)
+	if err == nil && of != (label{}) {
+		_, err = a.exec(addLabelTotal, day(at), of.site, of.plugin, of.pluginBy, account, verdict, messages, recipients, at, beside)
+	}
+	if err == nil && !isBeside(role) {
+		_, err = a.exec(addVolume, slot(at), verdict, messages, recipients)
 	}
 	return err
+}
+
+// isBeside is NOT leaves: see ofReports.
+func isBeside(role string) bool {
+	return role == policy.Inbound.String() || role == policy.Egress.String()
 }
 
 func (a *applier) repeat(r Repeat) error {
@@ -217,12 +227,12 @@ func (a *applier) repeat(r Repeat) error {
 	if err != nil {
 		return err
 	}
-	var account, verdict, stage string
+	var account, verdict, stage, role string
 	var d Decision
 	var at, recipients int64
 	known := rows.Next()
 	if known {
-		err = rows.Scan(&at, &account, &verdict, &stage, &recipients, &d.Site, &d.SiteBy, &d.Plugin, &d.PluginBy)
+		err = rows.Scan(&at, &account, &verdict, &stage, &role, &recipients, &d.Site, &d.SiteBy, &d.Plugin, &d.PluginBy)
 	}
 	for rows.Next() { // RETURNING is done when its rows are read
 	}
@@ -232,7 +242,7 @@ func (a *applier) repeat(r Repeat) error {
 	if !r.Last.IsZero() {
 		at = micros(r.Last)
 	}
-	return a.total(at, account, verdict, stage, labelOf(&d), recipients, r.N)
+	return a.total(at, account, verdict, stage, role, labelOf(&d), recipients, r.N)
 }
 
 func (a *applier) held(h *Held) error {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"relayguard/journal"
+	"relayguard/policy"
 )
 
 // childDir names the directory that this binary, started again, appends to.
@@ -46,7 +47,9 @@ func appendForEver(dir string) error {
 			select {} // until it is killed
 		}
 		j.Note(accepted(1_000_000_000 + n))
-		if err := j.Append(held(n), journal.Repeat{ID: newID(n), N: 1}); err != nil {
+		again := held(2_000_000_000 + n)
+		again.Role, again.Verdict = policy.Egress, policy.Defer
+		if err := j.Append(held(n), journal.Repeat{ID: newID(n), N: 1}, again); err != nil {
 			return err
 		}
 		if _, err := fmt.Println(n); err != nil {
@@ -116,10 +119,32 @@ func checkPrinted(t *testing.T, dir string, j *journal.Journal, times map[string
 			t.Errorf("total of %d messages for %d holds and their repeats", total.Messages, len(times))
 		}
 	}
+	checkVolumes(t, j, totals)
 	for _, n := range printed[dir][max(0, len(printed[dir])-50):] {
 		if got := explain(t, j, newID(n)); len(got) != 1 || got[0].Decision.Repeats != 1 {
 			t.Fatalf("hold %d: got %+v", n, got)
 		}
+	}
+}
+
+// checkVolumes: each hold is in a volume as often as in a total, and what was seen
+// again is in totals alone.
+func checkVolumes(t *testing.T, j *journal.Journal, totals []journal.Total) {
+	t.Helper()
+	type count struct{ messages, recipients int64 }
+	counted, leaving := map[policy.Verdict]count{}, map[policy.Verdict]count{}
+	for _, total := range totals {
+		n := counted[total.Verdict]
+		counted[total.Verdict] = count{n.messages + total.Messages, n.recipients + total.Recipients}
+	}
+	volumes, err := j.Volumes(t.Context(), time.Time{}, time.Time{})
+	must(t, err)
+	for _, v := range volumes {
+		n := leaving[v.Verdict]
+		leaving[v.Verdict] = count{n.messages + v.Messages, n.recipients + v.Recipients}
+	}
+	if counted[policy.Hold] != leaving[policy.Hold] || counted[policy.Defer].messages == 0 || leaving[policy.Defer] != (count{}) {
+		t.Errorf("totals %v, volumes %v", counted, leaving)
 	}
 }
 

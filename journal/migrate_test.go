@@ -17,7 +17,9 @@ import (
 )
 
 // before5 leads a database of today back to version 4.
-const before5 = "DROP TABLE volume; DROP TABLE trouble; DROP INDEX decision_bounced; ALTER TABLE decision DROP COLUMN first_time;"
+const before5 = `DROP TABLE volume; DROP TABLE trouble; DROP INDEX decision_bounced; ALTER TABLE decision DROP COLUMN first_time;
+	ALTER TABLE total DROP COLUMN beside; ALTER TABLE label_total DROP COLUMN beside; DROP INDEX decision_template;
+	CREATE INDEX decision_template ON decision (template, time, verdict, stage, recipients, repeats, account) WHERE template <> '';`
 
 // before4 leads it back to version 3.
 var before4 = func() string {
@@ -46,9 +48,15 @@ var olderVersions = map[int]string{
 // older makes a journal whose database is of that version, and has all there is.
 func older(t *testing.T, version int) (dir string) {
 	t.Helper()
+	return olderOf(t, version, held(0), held(1))
+}
+
+// olderOf makes one of these records, without a log.
+func olderOf(t *testing.T, version int, records ...journal.Record) (dir string) {
+	t.Helper()
 	dir = t.TempDir()
 	j := open(t, journal.Options{Dir: dir})
-	must(t, j.Append(held(0), held(1)))
+	must(t, j.Append(records...))
 	must(t, j.Close())
 	db, err := sql.Open("sqlite3", filepath.Join(dir, "journal.db"))
 	must(t, err)

@@ -130,7 +130,8 @@ type store struct {
 }
 
 // lacks reports whether there is not yet what that version brought: labels of
-// decisions and totals by them (4), volumes, troubles and first-time recipients (5).
+// decisions and totals by them (4), volumes, troubles, first-time recipients and what is
+// beside in totals (5).
 func (s store) lacks(version int) bool { return s.past != 0 && s.past < version }
 
 // condition collects the parts of a WHERE.

@@ -28,7 +28,12 @@ var migrations = [schemaVersion]string{
 		ALTER TABLE incident ADD COLUMN account TEXT NOT NULL DEFAULT '';
 		ALTER TABLE incident ADD COLUMN addresses TEXT NOT NULL DEFAULT '';` + ofOrigins,
 	4: `ALTER TABLE decision ADD COLUMN first_time INTEGER NOT NULL DEFAULT -1;` + ofReports + `
-		INSERT INTO volume ` + volumesOfTotals + `;`,
+		INSERT INTO volume ` + volumesOfTotals + `;
+		UPDATE total AS t SET beside = min(t.recipients, d.n) FROM (SELECT day, account, verdict, sum(recipients) AS n FROM (` + besideTotals + `) GROUP BY 1, 2, 3) AS d
+			WHERE t.day = d.day AND t.account = d.account AND t.verdict = d.verdict;
+		UPDATE label_total AS t SET beside = min(t.recipients, d.n)
+			FROM (SELECT day, site, plugin, plugin_by, account, verdict, sum(recipients) AS n FROM (` + besideLabels + `) GROUP BY 1, 2, 3, 4, 5, 6) AS d
+			WHERE t.day = d.day AND t.site = d.site AND t.plugin = d.plugin AND t.plugin_by = d.plugin_by AND t.account = d.account AND t.verdict = d.verdict;`,
 }
 
 // ofOrigins are the tables and indexes by site, plugin and template. A label
@@ -56,9 +61,14 @@ CREATE INDEX label_total_plugin ON label_total (plugin, day) WHERE plugin <> '';
 CREATE INDEX label_total_account ON label_total (account, day);
 `
 
-// ofReports is what the daily report and the causes of listings ask for. A volume
-// counts what total counts, by quarter of an hour and of all accounts.
+// ofReports is what the daily report and the causes of listings ask for. Totals count
+// every answer; beside is how much of that is no mail that leaves, or would leave, by
+// us: it came in, or was seen again on its way out. A volume counts what total counts
+// and is not beside, by quarter of an hour and of all accounts.
 const ofReports = `
+ALTER TABLE total ADD COLUMN beside INTEGER NOT NULL DEFAULT 0; -- of recipients
+ALTER TABLE label_total ADD COLUMN beside INTEGER NOT NULL DEFAULT 0;
+
 CREATE TABLE volume (
 	slot INTEGER NOT NULL, -- quarters of an hour since the epoch
 	verdict TEXT NOT NULL,
@@ -75,11 +85,38 @@ CREATE TABLE trouble (
 	PRIMARY KEY (since, what)
 ) STRICT, WITHOUT ROWID;
 
+DROP INDEX decision_template;
+CREATE INDEX decision_template ON decision (template, time, verdict, stage, recipients, repeats, account, role) WHERE template <> ''; -- all that a rank and what is usual read
 CREATE INDEX decision_bounced ON decision (time, bounced, account, site, site_by, plugin, plugin_by, template, role) WHERE bounced > 0; -- all that what is usual reads
 `
 
-// volumesOfTotals stands for volumes where none were kept: a day is its noon.
-const volumesOfTotals = `SELECT day * 96 + 48 AS slot, verdict, sum(messages) AS messages, sum(recipients) AS recipients FROM total GROUP BY day, verdict`
+// Totals did not tell what is beside before version 5. Decisions do, as far back as
+// they are kept.
+const (
+	besideTotals = `SELECT time / 86400000000 AS day, account, verdict, iif(stage = 'rcpt', 0, 1 + repeats) AS messages, ` + allRecipients + ` AS recipients
+		FROM decision WHERE NOT ` + leaves
+
+	// leavingTotals are totals less what is beside. Of an account that was forgotten
+	// decisions about open holds may be left, but no totals.
+	leavingTotals = `SELECT day, account, verdict, messages, recipients FROM total UNION ALL
+		SELECT day, account, verdict, -messages, -recipients FROM (` + besideTotals + `) AS d
+			WHERE EXISTS (SELECT 1 FROM total AS t WHERE t.day = d.day AND t.account = d.account AND t.verdict = d.verdict)`
+
+	// volumesOfTotals stands for volumes where none were kept: a day is its noon.
+	volumesOfTotals = `SELECT day * 96 + 48 AS slot, verdict, max(0, sum(messages)) AS messages, sum(recipients) AS recipients
+		FROM (` + leavingTotals + `) GROUP BY day, verdict HAVING sum(recipients) > 0`
+)
+
+// The same by site and plugin, from version 4 on.
+var (
+	besideLabels = `SELECT time / 86400000000 AS day, ` + countedSite + ` AS site, ` + countedPlugin + ` AS plugin, iif(` + countedPlugin + ` = '', '', plugin_by) AS plugin_by,
+		account, verdict, ` + allRecipients + ` AS recipients FROM decision WHERE NOT ` + leaves
+
+	leavingLabels = `SELECT day, site, plugin, verdict, recipients FROM label_total UNION ALL
+		SELECT day, site, plugin, verdict, -recipients FROM (` + besideLabels + `) AS d
+			WHERE EXISTS (SELECT 1 FROM label_total AS t WHERE t.day = d.day AND t.site = d.site AND t.plugin = d.plugin
+				AND t.plugin_by = d.plugin_by AND t.account = d.account AND t.verdict = d.verdict)`
+)
 
 // Times are microseconds since the epoch, 0 for none. Addresses compare without
 // regard to the case of ASCII letters.

@@ -18,8 +18,10 @@ const maxVolumes = 500_000
 
 const slotMicros = int64(VolumeSlot / time.Microsecond)
 
-// Volume counts all answers of one verdict in a quarter of an hour. A message counts
-// with its recipients; an answer at RCPT as one recipient and no message.
+// Volume counts the answers of one verdict in a quarter of an hour, but for those
+// about mail that came in from outside (role inbound) or was seen again on its way out
+// (egress): each message that leaves, or would leave, counts once. It counts with its
+// recipients; an answer at RCPT as one recipient and no message.
 type Volume struct {
 	Start      time.Time // of the quarter of an hour, UTC
 	Verdict    policy.Verdict
@@ -31,7 +33,7 @@ type Volume struct {
 // one that since is in; oldest first, then by verdict's name. Zero times have no
 // bound. They are kept as long as totals, and name nobody, so that they stay when an
 // account is purged. Of days before the journal kept them a whole day stands at its
-// noon, UTC.
+// noon, UTC, and of those whose decisions are no longer kept everything counts.
 func (j *Journal) Volumes(ctx context.Context, since, until time.Time) ([]Volume, error) {
 	return search(ctx, j, func(s store) ([]Volume, error) { return s.volumes(ctx, since, until) })
 }

@@ -123,3 +123,66 @@ func TestVolumesOfOlderDaysStandAtNoon(t *testing.T) {
 	must(t, err)
 	same(t, "new ones", got, []journal.Volume{{Start: midnight, Verdict: policy.Accept, Messages: 1, Recipients: 2}})
 }
+
+// What came in, and what was seen again on its way out, was counted with what left:
+// forwarded mail twice.
+func TestVolumesCountWhatLeaves(t *testing.T) {
+	var s scene
+	roles := []policy.Role{0, policy.Submission, policy.Local, policy.Relay, policy.Inbound, policy.Egress}
+	n := int64(1)
+	for _, verdict := range []policy.Verdict{policy.Accept, policy.Tell, policy.Hold, policy.Reject} {
+		for _, role := range roles {
+			d := s.add(noon, int(n), func(d *journal.Decision) { d.Role, d.Verdict = role, verdict })
+			s.records = append(s.records, journal.Repeat{ID: d.ID, N: 1, Last: noon.Add(time.Minute)})
+			n *= 2
+		}
+	}
+	const ours = 1 + 2 + 4 + 8
+	want := []journal.Volume{
+		{Start: noon, Verdict: policy.Accept, Messages: 8, Recipients: 2 * ours},
+		{Start: noon, Verdict: policy.Hold, Messages: 8, Recipients: 2 * ours << 12},
+		{Start: noon, Verdict: policy.Reject, Messages: 8, Recipients: 2 * ours << 18},
+		{Start: noon, Verdict: policy.Tell, Messages: 8, Recipients: 2 * ours << 6},
+	}
+	check := func(what string, j journalRead) {
+		t.Helper()
+		got, err := j.Volumes(t.Context(), time.Time{}, time.Time{})
+		must(t, err)
+		same(t, what+": volumes", got, want)
+		var passed int64
+		for _, v := range got {
+			if v.Start.Equal(noon) && !v.Verdict.Stops() {
+				passed += v.Recipients
+			}
+		}
+		active := activity(t, j, sixHours)
+		if len(active) != 4 || active[0].Recipients != passed || active[0].Usual != -1 {
+			t.Errorf("%s: %d recipients of volumes, activity %+v", what, passed, active)
+		}
+		next := sixHours
+		next.Since, next.Until = next.Since.Add(day), next.Until.Add(2*day)
+		for _, a := range activity(t, j, next) {
+			if a.UsualMost != float64(passed) {
+				t.Errorf("%s: usual on the next day: %+v", what, a)
+			}
+		}
+		ranks, err := j.Ranks(t.Context(), journal.RankQuery{})
+		must(t, err)
+		if all := 2*(n-1) + 5; len(ranks) != 1 || ranks[0].Recipients+ranks[0].StoppedRecipients != all {
+			t.Errorf("%s: ranks count all %d: %+v", what, all, ranks)
+		}
+	}
+	tomorrow := scene{n: 1000}
+	tomorrow.add(noon.Add(day), 5, nil)
+	all := append(s.records, tomorrow.records[0])
+	want = append(want, journal.Volume{Start: noon.Add(day), Verdict: policy.Accept, Messages: 1, Recipients: 5})
+	dir := t.TempDir()
+	j := open(t, journal.Options{Dir: dir})
+	must(t, j.Append(all...))
+	check("journal", j)
+	must(t, j.Close())
+	check("reader", reader(t, dir))
+	must(t, os.Remove(filepath.Join(dir, "journal.db")))
+	check("reader of the log alone", reader(t, dir))
+	check("reader, half of it in the log", reader(t, behind(t, all[:20], all[20:])))
+}

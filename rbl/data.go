@@ -3,8 +3,6 @@ package rbl
 import (
 	_ "embed"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 )
@@ -18,15 +16,39 @@ type Table struct {
 	zones  []Zone
 	closed []Closed
 	keyed  []string // domains right above zones that are asked with a key, of this table and of its base
+
+	// owned are the domains below which a built-in key may be sent: those right above
+	// the built-in zones that are asked with it.
+	owned map[string][]string
 }
 
 // Builtin is the table that is built in. It is read anew each time: keep it.
 func Builtin() *Table {
 	t, err := new(Table).Extend("zones.toml", []byte(builtin))
 	if err == nil {
+		t.own()
 		return t
 	}
 	panic("the built-in zones: " + err.Error()) // a test loads them
+}
+
+// own takes the keys of the table for those of its zones' operators.
+func (t *Table) own() {
+	t.owned = map[string][]string{}
+	for _, z := range t.zones {
+		if _, parent, _ := strings.Cut(z.Name, "."); z.Key != "" && !slices.Contains(t.owned[z.Key], parent) {
+			t.owned[z.Key] = append(t.owned[z.Key], parent)
+		}
+	}
+}
+
+// mayHave reports whether a zone may be asked with a key. Of one that is built in only
+// its operator's: who writes a file of zones shall not get the key by its name.
+func (t *Table) mayHave(zone, key string) (parents []string, may bool) {
+	parents, builtIn := t.owned[key]
+	return parents, !builtIn || slices.ContainsFunc(parents, func(parent string) bool {
+		return zone == parent || strings.HasSuffix(zone, "."+parent)
+	})
 }
 
 // Load is the built-in table with a file's zones in place of those of the same name,
@@ -34,14 +56,9 @@ func Builtin() *Table {
 // Lists that the file says are closed are no zones any more. The error is Problems,
 // all there are, or of reading the file.
 func Load(path string) (*Table, error) {
-	file, err := os.Open(path)
+	data, err := ReadFile(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("zones file: %w", err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("zones file: read %q: %w", path, err)
 	}
 	return Builtin().Extend(path, data)
 }

@@ -1,6 +1,7 @@
 package rbl_test
 
 import (
+	"bytes"
 	"net/netip"
 	"net/url"
 	"os"
@@ -42,7 +43,7 @@ func TestBuiltinZonesAreWhole(t *testing.T) {
 				wrong("a link that is none: " + link)
 			}
 		}
-		if tm := z.Terms; (tm.NonCommercial || tm.Register || tm.Account || tm.PerDay > 0) && tm.URL == "" {
+		if tm := z.Terms; (tm.NonCommercial || tm.Register || tm.Account || tm.PerDay > 0 || tm.PerSecond > 0) && tm.URL == "" {
 			wrong("it has terms, and says not where")
 		}
 		if z.Default == rbl.On && z.Removal.URL == "" && len(z.Removal.How) == 0 {
@@ -56,6 +57,9 @@ func TestBuiltinZonesAreWhole(t *testing.T) {
 		}
 		if slices.Contains(z.Removal.How, "none") && len(z.Removal.How) > 1 {
 			wrong("there is no way to be removed, and others")
+		}
+		if z.Ranges && z.Scope == rbl.ScopeASN {
+			wrong("a whole network is listed or is not: its neighbours say nothing")
 		}
 		checkCodes(t, &z)
 	}
@@ -178,6 +182,48 @@ func TestLoadExtends(t *testing.T) {
 	}
 	if n, was := len(table.Zones()), len(rbl.Builtin().Zones()); n != was+2-2 {
 		t.Errorf("%d zones, there were %d", n, was)
+	}
+}
+
+// What a file says of a key is worth nothing where the key is an operator's.
+func TestLoadLeavesKeysToTheirOperators(t *testing.T) {
+	table := load(t, "operators-zones.toml")
+	for name, want := range map[string]struct {
+		key       string
+		perSecond float64
+	}{"sbl.dq.spamhaus.net": {"spamhaus", 0.5}, "noptr.spamrats.com": {"spamrats", 10}, "mail.abusix.zone": {"abusix", 0}} {
+		if z, found := table.Find(name); !found || z.Key != want.key || z.Terms.PerSecond != want.perSecond {
+			t.Errorf("%s: %+v, %t", name, z, found)
+		}
+	}
+	foreign := []byte("[[zone]]\nname = \"bl.example.org\"\nkinds = [\"ip4\"]\nseverity = \"low\"\nkey = \"abusix\"\n")
+	if _, err := table.Extend("second", foreign); err == nil {
+		t.Error("by two files one gets the key")
+	}
+	own := bytes.ReplaceAll(foreign, []byte("abusix"), []byte("ours"))
+	first, err := table.Extend("first", own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Extend("second", bytes.ReplaceAll(own, []byte("example"), []byte("test"))); err != nil {
+		t.Errorf("a key's name of one's own: %v", err)
+	}
+}
+
+// Operators count by who asks: each of their zones says how often.
+func TestBuiltinRates(t *testing.T) {
+	rates := map[string]float64{"Spam Eating Monkey": 5, "SPFBL.net": 10}
+	seen := map[string]bool{}
+	for _, z := range rbl.Builtin().Zones() {
+		seen[z.Operator] = true
+		if z.Terms.PerSecond != rates[z.Operator] {
+			t.Errorf("%s: %v a second, want %v", z.Name, z.Terms.PerSecond, rates[z.Operator])
+		}
+	}
+	for operator := range rates {
+		if !seen[operator] {
+			t.Errorf("no zone of %s", operator)
+		}
 	}
 }
 

@@ -229,7 +229,7 @@ func (d *document) value(n *unstable.Node, line int) *value {
 		v.kind = aText
 	case unstable.Bool:
 		v.kind = aBool
-	case unstable.Integer:
+	case unstable.Integer, unstable.Float:
 		v.kind = aNumber
 	case unstable.Array:
 		v.kind = aList

@@ -7,7 +7,7 @@ import (
 
 // merge lays the file over its base, and reports what does not go together.
 func (f *file) merge() *Table {
-	t := &Table{closed: slices.Clone(f.base.closed), keyed: slices.Clone(f.base.keyed)}
+	t := &Table{closed: slices.Clone(f.base.closed), keyed: slices.Clone(f.base.keyed), owned: f.base.owned}
 	for _, c := range f.closed {
 		t.closed = slices.DeleteFunc(t.closed, func(old Closed) bool { return old.Name == c.Name })
 		t.closed = append(t.closed, c)

@@ -14,6 +14,7 @@ package rbl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -229,6 +230,11 @@ func Outcomes() []Outcome {
 
 // String is the name in logs and metrics.
 func (o Outcome) String() string { return outcomeNames[o] }
+
+// ErrDangling is in the Err of a Broken Response: the name is there, as an alias (CNAME)
+// of one that does not exist. That is not NoName: a list whose alias leads nowhere lists
+// nobody, and is not empty.
+var ErrDangling = errors.New("the name is an alias of one that does not exist")
 
 // Response is what one name server said to one question.
 type Response struct {

@@ -123,9 +123,13 @@ func (f *file) zone(s *section) {
 	z.Removal = s.removal(z.Codes)
 	z.Status, z.AsOf, z.Source, z.Note = s.evidence()
 	s.done()
-	if z.Name != "" {
-		f.zones = append(f.zones, z)
+	if z.Name == "" {
+		return
 	}
+	if parents, may := f.base.mayHave(z.Name, z.Key); !may {
+		s.wrong(s.line("key"), "key", quote(z.Key), "a name that no built-in list uses", "that key is sent to zones below "+strings.Join(parents, " or ")+" alone: its operator gave it to you, and whoever else is asked with it learns it")
+	}
+	f.zones = append(f.zones, z)
 }
 
 func (f *file) closedList(s *section) {
@@ -210,7 +214,7 @@ func (s *section) terms() Terms {
 	sub := s.sub("terms")
 	t := Terms{
 		NonCommercial: sub.flag("non_commercial"), Register: sub.flag("register"), Account: sub.flag("account"),
-		URL: sub.link("url"), PerDay: sub.count("per_day"),
+		URL: sub.link("url"), PerDay: sub.count("per_day"), PerSecond: sub.rate("per_second"),
 	}
 	sub.done()
 	return t

@@ -30,8 +30,8 @@ func CleanReasons(texts []string, keys ...string) []string {
 }
 
 func cleanReason(text string, keys []string) string {
-	if len(text) > maxText { // behind the cut there may be the rest of a key
-		text = text[:maxText]
+	if len(text) >= maxText { // whoever cut it there may have left the beginning of a key
+		text = withoutKeys(text[:maxText], keys) // first: a whole one can end as it begins
 		for _, key := range keys {
 			text = text[:len(text)-cutKey(text, key)]
 		}
@@ -39,8 +39,13 @@ func cleanReason(text string, keys []string) string {
 	text = withoutKeys(text, keys)
 	text = strings.Join(strings.Fields(strings.ToValidUTF8(visible(text), "")), " ")
 	text = withoutKeys(text, keys) // an escape could have written one
-	if utf8.RuneCountInString(text) > maxReason {
-		text = strings.TrimRight(string([]rune(text)[:maxReason-1]), " ") + "…"
+	if runes := []rune(text); len(runes) > maxReason || len(text) >= maxText {
+		const more = "…"
+		runes = runes[:min(len(runes), maxReason-1)]
+		for len(string(runes))+len(more) >= maxText {
+			runes = runes[:len(runes)-1]
+		}
+		text = strings.TrimRight(string(runes), " ") + more
 	}
 	return text
 }

@@ -26,8 +26,14 @@ func TestCleanReasons(t *testing.T) {
 		"a key":             {[]string{"key AbCdEf0123.zen and abcdef0123"}, []string{"key ***.zen and ***"}},
 		"half a key at the cut": {[]string{strings.Repeat(".", 280) + strings.Repeat(" ", 739) + "abcdef0123"},
 			[]string{strings.Repeat(".", 280)}},
+		// Who reads the answer cuts it, too: then no more is there than can be.
+		"a key cut by others":                     {[]string{strings.Repeat(" ", 1024-9) + "abcdef012"}, nil},
+		"a key at the end":                        {[]string{strings.Repeat(" ", 1024-10) + "abcdef0123"}, []string{"***"}},
+		"a key at the end that ends as it begins": {[]string{strings.Repeat(" ", 1024-9) + "xyz01234x"}, []string{"***"}},
+		"as much as is looked at":                 {[]string{strings.Repeat("x", 1024)}, []string{strings.Repeat("x", 299) + "…"}},
+		"many octets":                             {[]string{strings.Repeat("\U0001f600", 255) + "\x01\x01\x01"}, []string{strings.Repeat("\U0001f600", 255) + "…"}},
 	} {
-		if got := rbl.CleanReasons(c.texts, "", "abcdef0123"); !slices.Equal(got, c.want) {
+		if got := rbl.CleanReasons(c.texts, "", "abcdef0123", "xyz01234x"); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
@@ -45,6 +51,7 @@ func FuzzCleanReasons(f *testing.F) {
 	f.Add("\x00x00", "\\", "x000")
 	f.Add(strings.Repeat("k", 1020)+"KEYS", "", "keys")
 	f.Add("a\u202eb", "\xff\xfe", "u202e")
+	f.Add(strings.Repeat("\U0001f600", 255)+"\x01\x01\x01", strings.Repeat("k", 1018)+"0key0k", "0key0")
 	f.Add("ſecret İkey", "", "secret")
 	f.Fuzz(func(t *testing.T, a, b, key string) {
 		if len(key) < 4 || strings.ContainsFunc(key, func(c rune) bool { return !(c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z') }) {

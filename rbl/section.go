@@ -127,6 +127,22 @@ func (s *section) count(key string) int {
 	return int(n)
 }
 
+// rate is how often in a second; 0 if nothing is said.
+func (s *section) rate(key string) float64 {
+	const least, most = 0.001, 1e6
+	const wanted = "a number above 0, of queries a second"
+	v := s.value(key, aNumber, wanted)
+	if v == nil {
+		return 0
+	}
+	rate, err := strconv.ParseFloat(strings.ReplaceAll(v.text, "_", ""), 64)
+	if err != nil || !(rate >= least && rate <= most) { // NaN is no rate either
+		s.wrong(v.line, key, v.String(), wanted, "delete the key where there is no such number")
+		return 0
+	}
+	return rate
+}
+
 // duration is one as "24h", "90m" or "15d"; 0 if there is none.
 func (s *section) duration(key string) time.Duration {
 	v := s.value(key, aText, `a time as "24h" or "15d"`)

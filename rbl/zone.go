@@ -108,6 +108,9 @@ type Terms struct {
 	Account  bool   `json:"account,omitempty"` // a paid or personal account
 	URL      string `json:"url,omitempty"`
 	PerDay   int    `json:"per_day,omitempty"` // queries; 0: nothing is said
+	// PerSecond is how many queries in a second at most, to all zones of the Operator
+	// together; 0: nothing is said.
+	PerSecond float64 `json:"per_second,omitempty"`
 }
 
 // Removal is how a listing ends: facts, of which a report makes sentences.

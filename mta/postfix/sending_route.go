@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // route is where a setting sends mail.
@@ -183,8 +184,9 @@ func (s *sending) entries(ctx context.Context, t Table) ([]mapping, error) {
 	return nil, fmt.Errorf("tables of type %s cannot be listed", t.Type)
 }
 
+// readUpTo reads a regular file, and does not wait for a FIFO's writer.
 func readUpTo(path string, most int64) (string, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return "", err
 	}

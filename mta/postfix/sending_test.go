@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -174,6 +175,17 @@ func TestSendingOfALargeTableIsBounded(t *testing.T) {
 	}
 	if !slices.ContainsFunc(s.Ways, func(w Way) bool { return w.Service == "out3" }) || !slices.ContainsFunc(s.Ways, Way.Every) {
 		t.Error("a client is missing")
+	}
+}
+
+func TestSendingDoesNotWaitForAFIFO(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := sendingOf(t, "transport_maps=regexp:"+fifo+"\n")
+	if len(s.Unread) != 1 || s.Unread[0].Setting != "transport_maps" || !strings.Contains(s.Unread[0].Error(), "not a file") {
+		t.Errorf("got %v", s.Unread)
 	}
 }
 

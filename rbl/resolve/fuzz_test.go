@@ -17,8 +17,8 @@ import (
 // what is used of it is bounded and does not hold the question's name.
 func FuzzRead(f *testing.F) {
 	for _, records := range [][]string{
-		{}, {". 60 IN A 127.0.0.2", ". 60 IN A 127.0.0.4"}, {`. 60 IN TXT "a\000b" "c"`}, {". 60 IN AAAA ::1"},
-		{". 60 IN MX 10 mx.example.", ". 60 IN CNAME a.example.", ". 60 IN PTR A.example."},
+		{}, {"key.example. 60 IN A 127.0.0.2", "KEY.example. 60 IN A 127.0.0.4"}, {`key.example. 60 IN TXT "a\000b" "c"`}, {"key.example. 60 IN AAAA ::1"},
+		{"key.example. 60 IN MX 10 mx.example.", "a.example. 60 IN CNAME key.example.", "key.example. 60 IN CNAME a.example.", "a.example. 60 IN PTR A.example.", ". 60 IN A 127.0.0.2"},
 	} {
 		for _, t := range []rbl.Type{rbl.TypeA, rbl.TypeTXT, rbl.TypeAAAA, rbl.TypeMX, rbl.TypePTR} {
 			q, err := newQuery("key.example", t)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"relayguard/rbl/resolve"
@@ -175,5 +176,18 @@ func TestRecurses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A file that another program's configuration names may be anything.
+func TestRecursesDoesNotWaitForAFIFO(t *testing.T) {
+	root := machine(t, map[string]string{"/usr/sbin/unbound": "", "/etc/unbound/unbound.conf": "include: /etc/unbound/more\n"})
+	if err := syscall.Mkfifo(filepath.Join(root, "/etc/unbound/more"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddr("127.0.0.1")
+	got, why := resolve.Recurses(root, resolve.Found{Address: "127.0.0.1:53", Addr: addr, Own: true})
+	if got != resolve.NotKnown || !strings.Contains(why, "not a regular file") {
+		t.Errorf("%s (%s)", got, why)
 	}
 }

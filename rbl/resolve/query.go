@@ -120,7 +120,14 @@ func (q *query) response(m *dns.Msg) rbl.Response {
 	switch m.Rcode {
 	case dns.RcodeSuccess:
 	case dns.RcodeNameError:
-		return rbl.Response{Outcome: rbl.NoName}
+		// The code is that of the last name of a chain (RFC 6604 §3).
+		switch {
+		case len(m.Answer) == 0:
+			return rbl.Response{Outcome: rbl.NoName}
+		case slices.ContainsFunc(m.Answer, isAlias):
+			return rbl.Response{Outcome: rbl.Broken, Err: rbl.ErrDangling}
+		}
+		return rbl.Response{Outcome: rbl.Broken, Err: errors.New("it says NXDOMAIN, and has records")}
 	case dns.RcodeServerFailure:
 		return rbl.Response{Outcome: rbl.ServFail, Err: said(m)}
 	case dns.RcodeRefused:
@@ -130,11 +137,14 @@ func (q *query) response(m *dns.Msg) rbl.Response {
 	}
 	var r rbl.Response
 	var mx []*dns.MX
-	used := 0
+	used, strange := 0, false
+	owner := q.owner(m)
 	for _, rr := range m.Answer {
-		// Wherever it stands: in front of it may be aliases, and we asked somebody
-		// who follows them for us.
 		if rr.Header().Rrtype != q.t || rr.Header().Class != dns.ClassINET {
+			continue
+		}
+		if strings.ToLower(rr.Header().Name) != owner {
+			strange = true
 			continue
 		}
 		if used++; used > mostRecords {
@@ -152,6 +162,9 @@ func (q *query) response(m *dns.Msg) rbl.Response {
 	}
 	r.Outcome = rbl.Answered
 	if used == 0 {
+		if strange {
+			return rbl.Response{Outcome: rbl.Broken, Err: errors.New("the answer has records of other names only")}
+		}
 		r.Outcome = rbl.NoData
 		if !m.RecursionAvailable && !m.Authoritative {
 			// A referral: it knows whom to ask, and leaves that to us.
@@ -159,6 +172,35 @@ func (q *query) response(m *dns.Msg) rbl.Response {
 		}
 	}
 	return r
+}
+
+func isAlias(rr dns.RR) bool {
+	t := rr.Header().Rrtype
+	return t == dns.TypeCNAME || t == dns.TypeDNAME
+}
+
+// owner is whose records answer the question: the name that was asked for, or the one
+// to which its aliases lead, wherever they stand in the answer. We asked somebody who
+// follows them for us.
+func (q *query) owner(m *dns.Msg) string {
+	name := strings.ToLower(q.name)
+	if q.t == dns.TypeCNAME {
+		return name
+	}
+	aliases := map[string]string{}
+	for _, rr := range m.Answer {
+		if v, ok := rr.(*dns.CNAME); ok && v.Hdr.Class == dns.ClassINET {
+			aliases[strings.ToLower(v.Hdr.Name)] = strings.ToLower(v.Target)
+		}
+	}
+	for range aliases { // they may lead in a circle
+		next, is := aliases[name]
+		if !is {
+			break
+		}
+		name = next
+	}
+	return name
 }
 
 // said is a code in words, with the reason that came with it (RFC 8914). The text

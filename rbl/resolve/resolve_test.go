@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"relayguard/rbl"
 	"relayguard/rbl/dnstest"
 	"relayguard/rbl/resolve"
@@ -37,6 +39,26 @@ func server(t *testing.T, h dnstest.Handler, timeout time.Duration) (*resolve.Se
 
 func always(r dnstest.Reply) dnstest.Handler {
 	return func(dnstest.Query) dnstest.Reply { return r }
+}
+
+// gone says that the name does not exist, with records of it. The server must be asked
+// for addresses of what is asked for here.
+func gone(t *testing.T, records ...string) dnstest.Reply {
+	t.Helper()
+	m := new(dns.Msg).SetQuestion(asked+".", dns.TypeA)
+	m.Response, m.RecursionAvailable, m.Rcode = true, true, dns.RcodeNameError
+	for _, record := range records {
+		rr, err := dns.NewRR(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Answer = append(m.Answer, rr)
+	}
+	raw, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dnstest.Garbage(true, raw[2:]...)
 }
 
 func addrs(list ...string) []netip.Addr {
@@ -70,6 +92,11 @@ func TestAskTellsOutcomesApart(t *testing.T) {
 		"no name":                       {dnstest.NoName(), long, rbl.NoName, ""},
 		"no data":                       {dnstest.NoData(), long, rbl.NoData, ""},
 		"no data but an alias":          {dnstest.Lines(asked + ". 60 IN CNAME other.example."), long, rbl.NoData, ""},
+		"no name but an alias":          {gone(t, asked+". 60 IN CNAME other.example."), long, rbl.Broken, "alias of one that does not exist"},
+		"no name but its record":        {gone(t, asked+". 60 IN A 127.0.0.2"), long, rbl.Broken, "and has records"},
+		"an unrelated record":           {dnstest.Lines("other.example. 60 IN A 127.0.0.2"), long, rbl.Broken, "records of other names"},
+		"one that aliases do not reach": {dnstest.Lines(asked+". 60 IN CNAME a.example.", "b.example. 60 IN CNAME c.example.", "c.example. 60 IN A 127.0.0.2"), long, rbl.Broken, "records of other names"},
+		"aliases in a circle":           {dnstest.Lines(asked+". 60 IN CNAME a.example.", "a.example. 60 IN CNAME "+asked+".", "b.example. 60 IN A 127.0.0.2"), long, rbl.Broken, "records of other names"},
 		"records of another type":       {dnstest.Texts("why"), long, rbl.NoData, ""},
 		"records of another class":      {dnstest.Lines(asked + ". 60 CH A 127.0.0.2"), long, rbl.NoData, ""},
 		"server failed":                 {dnstest.ServFail(), long, rbl.ServFail, "SERVFAIL"},
@@ -253,6 +280,9 @@ func TestAskTakesWhatWasAskedFor(t *testing.T) {
 			rbl.Response{Addrs: addrs("127.0.0.2", "127.0.0.10", "203.0.113.1")}},
 		"behind aliases": {dnstest.Lines(asked+". 60 IN CNAME a.example.", "a.example. 60 IN CNAME b.example.", "b.example. 60 IN A 127.0.0.2"), rbl.TypeA,
 			rbl.Response{Addrs: addrs("127.0.0.2")}},
+		"behind aliases in any order, in capitals": {dnstest.Lines("B.example. 60 IN A 127.0.0.2", "A.example. 60 IN CNAME b.EXAMPLE.", strings.ToUpper(asked)+". 60 IN CNAME a.example."), rbl.TypeA,
+			rbl.Response{Addrs: addrs("127.0.0.2")}},
+		"not those of others": {dnstest.Lines("x.example. 60 IN A 127.0.0.9", asked+". 60 IN A 127.0.0.2"), rbl.TypeA, rbl.Response{Addrs: addrs("127.0.0.2")}},
 		"not those beside": {dnstest.Lines(asked+". 60 IN A 127.0.0.2", asked+". 60 IN AAAA 2001:db8::1", asked+`. 60 IN TXT "x"`), rbl.TypeAAAA,
 			rbl.Response{Addrs: addrs("2001:db8::1")}},
 		"texts joined, raw": {dnstest.Texts(text, "second"), rbl.TypeTXT, rbl.Response{Texts: []string{text, "second"}}},

@@ -3,10 +3,11 @@ package resolve
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"relayguard/rbl"
 )
 
 // A machine's configuration is read within bounds: such files have a few hundred
@@ -35,27 +36,8 @@ func (t *tree) read(name string) (string, error) {
 	if t.files++; t.files > mostFiles {
 		return "", fmt.Errorf("read %s: more than %d files are included", name, mostFiles)
 	}
-	path := t.path(name)
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("read %s: not a regular file", name)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, mostFile+1))
-	if err != nil {
-		return "", err
-	}
-	if len(text) > mostFile {
-		return "", fmt.Errorf("read %s: larger than %d octets", name, mostFile)
-	}
-	return string(text), nil
+	text, err := rbl.ReadFile(t.path(name), mostFile)
+	return string(text), err
 }
 
 // readIfThere is read, with nothing for a file that is not there.

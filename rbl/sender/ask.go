@@ -2,6 +2,7 @@ package sender
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -55,13 +56,20 @@ func (a *asker) ask(ctx context.Context, name string, kind rbl.Type) rbl.Respons
 
 // said reports that a name server has said what there is, or that there is nothing.
 func said(r rbl.Response) bool {
-	return r.Outcome == rbl.Answered || r.Outcome == rbl.NoData || r.Outcome == rbl.NoName
+	return r.Outcome == rbl.Answered || r.Outcome == rbl.NoData || r.Outcome == rbl.NoName || dangling(r)
 }
+
+// dangling reports an alias that leads nowhere: to receivers that is a name without
+// records.
+func dangling(r rbl.Response) bool { return errors.Is(r.Err, rbl.ErrDangling) }
 
 // nothing says in which way there is nothing.
 func nothing(r rbl.Response) string {
-	if r.Outcome == rbl.NoName {
+	switch {
+	case r.Outcome == rbl.NoName:
 		return "the name does not exist"
+	case dangling(r):
+		return rbl.ErrDangling.Error()
 	}
 	return "the name has no such record"
 }

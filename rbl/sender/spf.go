@@ -191,7 +191,7 @@ func (l *lookups) ask(ctx context.Context, name string, kind rbl.Type, record st
 	switch {
 	case r.Outcome == rbl.Answered, r.Outcome == rbl.NoData:
 		return r, nil
-	case r.Outcome == rbl.NoName:
+	case r.Outcome == rbl.NoName, dangling(r):
 		return r, &net.DNSError{Err: "no such name", Name: name, IsNotFound: true}
 	}
 	return r, l.failed(name, silence(record+" of "+name, r))

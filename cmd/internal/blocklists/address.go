@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"relayguard/mta/postfix"
+	"relayguard/rbl"
 )
 
 // ways follows the ways by which Postfix sends.
@@ -67,7 +69,7 @@ func (f *finder) local(w postfix.Way) bool {
 		return true
 	}
 	addr, literal := hopAddr(w.NextHop)
-	return w.Setting == "transport_maps" && plain(w.Key) && (f.isHere(w.NextHop) || literal && !public(addr))
+	return w.Setting == "transport_maps" && plain(w.Key) && (f.isHere(w.NextHop) || literal && !rbl.Public(addr))
 }
 
 // relayed reports a way by which somebody else sends for us. A next hop on this machine
@@ -128,8 +130,26 @@ func (f *finder) from(w postfix.Way, ip6 bool) {
 
 // source adds what the kernel would choose.
 func (f *finder) source(ip6 bool, helo string) {
-	if addr := f.iface.Source(ip6); addr.IsValid() && !addr.IsLoopback() && !addr.IsLinkLocalUnicast() {
-		f.candidate(addr, "source address of the default route", helo)
+	addr := f.iface.Source(ip6)
+	if !addr.IsValid() || addr.IsLoopback() || addr.IsLinkLocalUnicast() {
+		f.noRoute(ip6)
+		return
+	}
+	f.candidate(addr, "source address of the default route", helo)
+}
+
+// noRoute tells that a protocol leads nowhere now though this machine has an address
+// of it: until there is a way again that address is not checked, which must not look as
+// if it were on no list any more. A machine that has but one protocol is well without
+// the other: addresses for its own use (link-local, of containers) say nothing.
+func (f *finder) noRoute(ip6 bool) {
+	protocol := map[bool]string{false: "ipv4", true: "ipv6"}
+	behind := f.sending != nil && slices.ContainsFunc(f.sending.Proxies, func(a netip.Addr) bool { return rbl.Public(a) && a.Is6() == ip6 })
+	for _, addr := range f.iface.Addrs() {
+		if addr = addr.Unmap().WithZone(""); addr.Is6() == ip6 && (rbl.Public(addr) || behind && addr.IsPrivate()) {
+			f.trouble("this machine has %s, but no route leads out by %s now: from which address mail leaves by it is not known, and that one is not checked; set rbl.addresses, or inet_protocols = %s in Postfix if mail is not to leave so", addr, protocol[ip6], protocol[!ip6])
+			return
+		}
 	}
 }
 
@@ -137,7 +157,7 @@ func (f *finder) source(ip6 bool, helo string) {
 func (f *finder) candidate(addr netip.Addr, how, helo string) {
 	addr = addr.Unmap().WithZone("")
 	switch {
-	case public(addr):
+	case rbl.Public(addr):
 		f.add(addr, how, helo)
 	case !slices.Contains(f.natted, addr):
 		f.natted = append(f.natted, addr)
@@ -150,14 +170,14 @@ func (f *finder) behindNAT() {
 		found := false
 		if f.sending != nil {
 			for _, addr := range f.sending.Proxies {
-				if public(addr) && addr.Is4() == inner.Is4() {
+				if rbl.Public(addr) && addr.Is4() == inner.Is4() {
 					f.add(addr, "proxy_interfaces", f.heloOf(inner))
 					found = true
 				}
 			}
 		}
 		for _, l := range f.learnt {
-			if addr, err := netip.ParseAddr(l.Addr); err == nil && public(addr.Unmap()) && addr.Unmap().Is4() == inner.Is4() {
+			if addr, err := netip.ParseAddr(l.Addr); err == nil && rbl.Public(addr.Unmap()) && addr.Unmap().Is4() == inner.Is4() {
 				found = true // addLearnt adds it
 			}
 		}
@@ -171,31 +191,19 @@ func (f *finder) behindNAT() {
 	}
 }
 
+// learntFor is how long what was learnt is taken as it is: a provider may have given
+// the address to somebody else since.
+const learntFor = 180 * 24 * time.Hour
+
 func (f *finder) addLearnt() {
 	for _, l := range f.learnt {
-		if addr, err := netip.ParseAddr(l.Addr); err == nil && public(addr.Unmap()) {
-			how := "learnt: " + l.Where
-			if !slices.ContainsFunc(f.out.Addresses, func(a Address) bool { return a.Addr == addr.Unmap() }) {
-				f.add(addr.Unmap(), how, f.helo)
-			}
+		addr, err := netip.ParseAddr(l.Addr)
+		if addr = addr.Unmap(); err != nil || !rbl.Public(addr) || slices.ContainsFunc(f.out.Addresses, func(a Address) bool { return a.Addr == addr }) {
+			continue
+		}
+		f.add(addr, "learnt: "+l.Where, f.helo)
+		if !l.At.IsZero() && f.iface.Now().Sub(l.At) > learntFor {
+			f.trouble("that mail leaves from %[1]s was learnt on %[2]s, more than 180 days ago: show a newer message (relayguard rbl addresses --learn FILE), or forget it (relayguard rbl addresses --forget %[1]s)", addr, l.At.Format(time.DateOnly))
 		}
 	}
-}
-
-// public reports whether others can see an address: it is neither for private use
-// (RFC 1918, RFC 4193) nor of a provider's NAT (RFC 6598), nor anything else than
-// unicast to everywhere (RFC 6890).
-func public(addr netip.Addr) bool {
-	if !addr.IsValid() || !addr.IsGlobalUnicast() || addr.IsPrivate() {
-		return false
-	}
-	if addr.Is6() {
-		return netip.MustParsePrefix("2000::/3").Contains(addr)
-	}
-	for _, not := range []string{"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "198.18.0.0/15", "240.0.0.0/4"} {
-		if netip.MustParsePrefix(not).Contains(addr) {
-			return false
-		}
-	}
-	return true
 }

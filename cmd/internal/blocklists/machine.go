@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 )
 
 // Interfaces tells of this machine's addresses.
@@ -15,6 +16,10 @@ type Interfaces interface {
 	// Has reports whether an address is one of this machine's. Where that cannot be
 	// found out it is.
 	Has(addr netip.Addr) bool
+	// Addrs are this machine's addresses; none where that cannot be found out.
+	Addrs() []netip.Addr
+	// Now is its clock.
+	Now() time.Time
 	// Hostname is this machine's name.
 	Hostname() string
 }
@@ -52,15 +57,30 @@ func (machine) Source(ip6 bool) netip.Addr {
 }
 
 func (machine) Has(addr netip.Addr) bool {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return true
-	}
-	return slices.ContainsFunc(all, func(a net.Addr) bool {
-		prefix, err := netip.ParsePrefix(a.String())
-		return err == nil && prefix.Addr().Unmap().WithZone("") == addr
-	})
+	all, err := addrs()
+	return err != nil || slices.Contains(all, addr)
 }
+
+func (machine) Addrs() []netip.Addr {
+	all, _ := addrs() // none, as the interface says
+	return all
+}
+
+func addrs() ([]netip.Addr, error) {
+	found, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var all []netip.Addr
+	for _, a := range found {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			all = append(all, prefix.Addr().Unmap().WithZone(""))
+		}
+	}
+	return all, nil
+}
+
+func (machine) Now() time.Time { return time.Now() }
 
 func (machine) Hostname() string {
 	name, err := os.Hostname()

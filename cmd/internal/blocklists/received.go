@@ -30,8 +30,10 @@ const (
 )
 
 // Received reads a message as somebody outside received it, and finds from which
-// address we came there: in the Received line directly above one of our own. Those
-// above it were written by others about others; those below could be anybody's.
+// address we came there: in the Received line directly above the topmost of our own.
+// Those above it were written by others about others; those below could be anybody's,
+// our own name in them as well. So there is one at most, and none where that line does
+// not tell.
 // helos are our names, in HELO and in our own Received lines. ours reports whether a
 // queue id and Message-ID are of our mail; nil: not asked.
 //
@@ -42,21 +44,15 @@ func Received(r io.Reader, helos []string, ours func(queueID, messageID string) 
 	if err != nil {
 		return nil, fmt.Errorf("read the header of a message: %w", err)
 	}
-	var all []Seen
-	for n := 1; n < len(traces); n++ {
-		own, above := traces[n], traces[n-1]
-		if own.id == "" || !isOne(own.by, helos) || isOne(above.by, helos) || !isOne(above.helo, helos) || !public(above.addr) {
-			continue
-		}
-		if ours != nil && !ours(own.id, messageID) {
-			continue
-		}
-		s := Seen{Addr: above.addr, Helo: above.helo, By: above.by, QueueID: own.id}
-		if !slices.Contains(all, s) {
-			all = append(all, s)
-		}
+	last := slices.IndexFunc(traces, func(t trace) bool { return isOne(t.by, helos) })
+	if last < 1 { // it never was here, or came back: then the lines below were handed in
+		return nil, nil
 	}
-	return all, nil
+	own, above := traces[last], traces[last-1]
+	if own.id == "" || !isOne(above.helo, helos) || !rbl.Public(above.addr) || ours != nil && !ours(own.id, messageID) {
+		return nil, nil
+	}
+	return []Seen{{Addr: above.addr, Helo: above.helo, By: above.by, QueueID: own.id}}, nil
 }
 
 // Confirmed reports whether DNS of the name by which we introduce ourselves has that

@@ -38,7 +38,7 @@ type Address struct {
 type Targets struct {
 	Addresses []Address // by how surely they send; the same address stands twice under two names
 	Domains   []string  // sending domains: lower case, A-labels, no final dot; at most 100
-	Helos     []string  // names of ours in HELO and Received lines, likewise
+	Helos     []string  // names of ours in HELO and Received lines, likewise; lists may not know them
 	Trouble   []string  // what could not be found out, and what to do about it; one line each
 	Left      int       // domains that are more than can be asked about
 }
@@ -80,28 +80,59 @@ func Find(_ context.Context, c *config.Config, s *postfix.Sending, learnt []hist
 	return f.out
 }
 
-// Subjects are what lists are asked about: addresses first, each once.
-func (t Targets) Subjects() []rbl.Subject {
-	var all []rbl.Subject
+// About is something that lists are asked about, and how it is known that it is ours.
+type About struct {
+	Subject rbl.Subject
+	How     string // "rbl.addresses", "sending domain", "HELO name"
+}
+
+// About are all that lists are asked about: addresses first, each once.
+func (t Targets) About() []About {
+	var all []About
 	seen := map[rbl.Subject]bool{}
-	add := func(s rbl.Subject) {
+	add := func(s rbl.Subject, how string) {
 		if !seen[s] {
 			seen[s] = true
-			all = append(all, s)
+			all = append(all, About{s, how})
 		}
 	}
 	for _, a := range t.Addresses {
-		add(rbl.Subject{Addr: a.Addr})
+		add(rbl.Subject{Addr: a.Addr.Unmap()}, a.How)
 	}
-	for _, name := range slices.Concat(t.Domains, t.Helos) {
-		add(rbl.Subject{Name: name})
+	for _, name := range t.Domains {
+		add(rbl.Subject{Name: name}, "sending domain")
 	}
-	// Most lists of domains have registered ones only: "clean" says nothing of a name
-	// below one.
-	for _, name := range slices.Concat(t.Domains, t.Helos) {
-		if registered, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil {
-			add(rbl.Subject{Name: registered})
+	for _, name := range t.Helos {
+		if askable(name) {
+			add(rbl.Subject{Name: name}, "HELO name")
 		}
+	}
+	for _, name := range t.Domains {
+		if t.isHost(name) {
+			continue
+		}
+		// Most lists of domains have registered ones only: "clean" says nothing of a
+		// name below one.
+		if registered, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil {
+			add(rbl.Subject{Name: registered}, "registered domain of "+name)
+		}
+	}
+	return all
+}
+
+// isHost reports a sending domain that is but the name of this machine (mydestination
+// has it): that is often one below a provider's domain, and what is said of the
+// provider is not said of us.
+func (t Targets) isHost(domain string) bool {
+	_, local := strings.CutPrefix(domain, "localhost.")
+	return local || slices.Contains(t.Helos, domain)
+}
+
+// Subjects are those of About.
+func (t Targets) Subjects() []rbl.Subject {
+	var all []rbl.Subject
+	for _, a := range t.About() {
+		all = append(all, a.Subject)
 	}
 	return all
 }
@@ -116,8 +147,8 @@ func (t Targets) Sending() []sender.Sending {
 }
 
 // Prefixes are the networks whose fate our addresses may share, each with one of our
-// addresses in it (203.0.113.7/24): of IPv4 the /24 of each. Of IPv6 there are none: a /64 is one customer's, and lists take it for one
-// address.
+// addresses in it (203.0.113.7/24): of IPv4 the /24 of each. Of IPv6 there are none: a
+// /64 is one customer's, and lists take it for one address.
 func Prefixes(t Targets) []netip.Prefix {
 	const neighbours = 24
 	var all []netip.Prefix
@@ -182,7 +213,7 @@ func (f *finder) names() {
 
 func (f *finder) addHelo(name string) {
 	name = address.Domain(name)
-	if askable(name) && !slices.Contains(f.out.Helos, name) && len(f.out.Helos) < maxHelos {
+	if isName(name) && !slices.Contains(f.out.Helos, name) && len(f.out.Helos) < maxHelos {
 		f.out.Helos = append(f.out.Helos, name)
 	}
 }
@@ -203,8 +234,15 @@ func (f *finder) heloOf(addr netip.Addr) string {
 func (f *finder) domains(configured, inside []string) {
 	inside = slices.Sorted(slices.Values(inside))
 	for _, name := range slices.Concat(configured, inside) {
+		given := name
 		name = address.Domain(name)
-		if !askable(name) || slices.Contains(f.out.Domains, name) {
+		if !askable(name) {
+			if slices.Contains(configured, given) { // of inside ones there are good reasons
+				f.trouble("rbl.domains: %q is not asked about: it is no domain that others can know", given)
+			}
+			continue
+		}
+		if slices.Contains(f.out.Domains, name) {
 			continue
 		}
 		if len(f.out.Domains) >= maxDomains {
@@ -215,9 +253,19 @@ func (f *finder) domains(configured, inside []string) {
 	}
 }
 
-// askable reports whether lists can know a domain: one that others can register below
-// a top-level one, in letters that DNS has.
+// askable reports whether lists can know a domain of ours. One that is a public suffix
+// by its owner's wish (github.io) is that owner's: who sends for it is.
 func askable(name string) bool {
+	if rbl.Askable(name) {
+		return true
+	}
+	suffix, icann := publicsuffix.PublicSuffix(name)
+	return !icann && suffix == name && rbl.Askable("x."+name)
+}
+
+// isName reports whether a name can stand for this machine in what others write: one
+// of at least two labels that does not mean another machine in each network.
+func isName(name string) bool {
 	const longest, longestLabel = 253, 63 // RFC 1035 §2.3.4
 	labels := strings.Split(name, ".")
 	last := labels[len(labels)-1]

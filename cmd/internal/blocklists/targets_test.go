@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"relayguard/cmd/internal/blocklists"
 	"relayguard/cmd/internal/config"
@@ -36,6 +37,19 @@ func (h host) Has(addr netip.Addr) bool {
 	return slices.Contains(append(h.also, h.source4, h.source6), addr.String())
 }
 
+func (h host) Addrs() (all []netip.Addr) {
+	for _, text := range append(h.also, h.source4, h.source6) {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
+var today = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+
+func (host) Now() time.Time { return today }
+
 func (h host) Hostname() string { return h.name }
 
 func bind(text string) postfix.Bind {
@@ -61,6 +75,9 @@ func TestFindAddresses(t *testing.T) {
 		return &postfix.Sending{Hostname: "mail.example.jp", Ways: all}
 	}
 	learnt := []history.Learnt{{Addr: "198.51.100.9", Where: "Received by mx.example.net"}, {Addr: "nonsense"}, {Addr: "10.1.1.1"}}
+	aged := func(days int) []history.Learnt {
+		return []history.Learnt{{Addr: "198.51.100.9", Where: "Received by mx.example.net", At: today.AddDate(0, 0, -days)}}
+	}
 	const route4, route6 = "203.0.113.5 source address of the default route", "2001:db8::5 source address of the default route; lists may name its 2001:db8::/64"
 	for name, c := range map[string]struct {
 		host    host
@@ -102,6 +119,18 @@ func TestFindAddresses(t *testing.T) {
 		"unique local IPv6":                  {host: host{source4: "203.0.113.5", source6: "fd00::5"}, sending: ways(direct), want: []string{route4}, trouble: "fd00::5, which no receiver can see"},
 		"link-local IPv6":                    {host: host{source4: "203.0.113.5", source6: "fe80::5"}, sending: ways(direct), want: []string{route4}},
 		"learnt beside the kernel's":         {host: public, sending: ways(direct), learnt: append(learnt, history.Learnt{Addr: "203.0.113.5", Where: "y"}), want: []string{route4, route6, "198.51.100.9 learnt: Received by mx.example.net"}},
+		"learnt half a year ago":             {host: private, sending: ways(direct), learnt: aged(180), want: []string{"198.51.100.9 learnt: Received by mx.example.net"}},
+		"learnt more than half a year ago":   {host: private, sending: ways(direct), learnt: aged(181), want: []string{"198.51.100.9 learnt: Received by mx.example.net"}, trouble: "that mail leaves from 198.51.100.9 was learnt on 2025-09-02, more than 180 days ago"},
+		"learnt long ago, and known anyhow":  {host: host{source4: "198.51.100.9"}, sending: ways(direct), learnt: aged(999), want: []string{"198.51.100.9 source address of the default route"}},
+		"learnt long ago, and given":         {host: private, sending: ways(direct), learnt: aged(999), given: []string{"198.51.100.9"}, want: []string{"198.51.100.9 rbl.addresses"}},
+		"no IPv6 route now":                  {host: host{source4: "203.0.113.5", also: []string{"fe80::5", "2001:db8::5"}}, sending: ways(direct), want: []string{route4}, trouble: "this machine has 2001:db8::5, but no route leads out by ipv6 now"},
+		"no IPv4 route now":                  {host: host{source6: "2001:db8::5", also: []string{"127.0.0.1", "203.0.113.5"}}, sending: ways(direct), want: []string{route6}, trouble: "this machine has 203.0.113.5, but no route leads out by ipv4 now"},
+		"no IPv6 route now, no MTA known":    {host: host{source4: "203.0.113.5", also: []string{"2001:db8::5"}}, want: []string{route4}, trouble: "no route leads out by ipv6 now"},
+		"no IPv6 route, not sent by":         {host: host{source4: "203.0.113.5", also: []string{"2001:db8::5"}}, sending: ways(way(func(w *postfix.Way) { w.IP6 = false })), want: []string{route4}},
+		"IPv4 alone":                         {host: host{source4: "203.0.113.5", also: []string{"127.0.0.1", "::1", "fe80::5", "fd00::1"}}, sending: ways(direct), want: []string{route4}},
+		"IPv6 alone, and containers":         {host: host{source6: "2001:db8::5", also: []string{"127.0.0.1", "172.17.0.1"}}, sending: ways(direct), want: []string{route6}},
+		"NAT without a route now":            {host: host{source6: "2001:db8::5", also: []string{"192.168.1.5"}}, sending: &postfix.Sending{Ways: []postfix.Way{direct}, Proxies: []netip.Addr{netip.MustParseAddr("198.51.100.1")}}, want: []string{route6}, trouble: "this machine has 192.168.1.5, but no route leads out by ipv4 now"},
+		"reserved by the kernel":             {host: host{source4: "198.18.0.1"}, sending: ways(direct), trouble: "198.18.0.1, behind NAT"},
 		"given ones win":                     {host: public, sending: ways(direct), learnt: learnt, given: []string{"203.0.113.8", "2001:db8:1::8"}, want: []string{"203.0.113.8 rbl.addresses", "2001:db8:1::8 rbl.addresses; lists may name its 2001:db8:1::/64"}},
 		"tables that could not be read":      {host: public, sending: &postfix.Sending{Ways: []postfix.Way{direct}, Unread: []postfix.Unread{{Setting: "transport_maps", Item: "mysql:/x", Err: errors.New("cannot be listed")}}}, want: []string{route4, route6}, trouble: "transport_maps: mysql:/x: cannot be listed"},
 	} {
@@ -127,11 +156,14 @@ func TestFindNames(t *testing.T) {
 		{Service: "out2", Setting: "transport_maps", Key: "a.example", IP4: true, Helo: "two.example.jp", Bind4: bind("203.0.113.2")},
 		{Service: "odd", Setting: "transport_maps", Key: "b.example", IP4: true, Helo: "[203.0.113.2]"},
 	}}
-	h := host{source4: "203.0.113.5", also: []string{"203.0.113.2"}, name: "unused.example"}
-	inside := []string{"z.example", "例え.jp", "localhost", "localhost.localdomain", ".wild.example", "web1.local", "1.2.3.4", "example.jp", "a b.example", "x.in-addr.arpa", "B.example."}
-	got := blocklists.Find(t.Context(), &config.Config{RBL: config.RBL{Domains: []string{"shop.example", "z.example"}}}, s, nil, inside, h)
-	if want := []string{"shop.example", "z.example", "b.example", "example.jp", "xn--r8jz45g.jp"}; !slices.Equal(got.Domains, want) {
+	h := host{source4: "203.0.113.5", also: []string{"203.0.113.2"}, name: "unused.example.net"}
+	inside := []string{"z.example.net", "例え.jp", "localhost", "localhost.localdomain", ".wild.example.net", "web1.local", "corp.test", "a.example", "co.jp", "github.io", "1.2.3.4", "example.jp", "a b.example.net", "x.in-addr.arpa", "B.example.com."}
+	got := blocklists.Find(t.Context(), &config.Config{RBL: config.RBL{Domains: []string{"shop.example.org", "z.example.net", "shop.corp"}}}, s, nil, inside, h)
+	if want := []string{"shop.example.org", "z.example.net", "b.example.com", "example.jp", "github.io", "xn--r8jz45g.jp"}; !slices.Equal(got.Domains, want) {
 		t.Errorf("domains: got %q, want %q", got.Domains, want)
+	}
+	if want := []string{`rbl.domains: "shop.corp" is not asked about: it is no domain that others can know`}; !slices.Equal(got.Trouble, want) {
+		t.Errorf("trouble: got %q, want %q", got.Trouble, want)
 	}
 	if want := []string{"mail.example.jp", "two.example.jp", "web1.example.jp"}; !slices.Equal(got.Helos, want) {
 		t.Errorf("names: got %q, want %q", got.Helos, want)
@@ -148,18 +180,45 @@ func TestFindNames(t *testing.T) {
 		t.Errorf("got %+v", given.Addresses)
 	}
 	unknown := blocklists.Find(t.Context(), &config.Config{}, nil, nil, nil, h)
-	if want := []string{"unused.example"}; !slices.Equal(unknown.Helos, want) || unknown.Addresses[0].Helo != "unused.example" {
+	if want := []string{"unused.example.net"}; !slices.Equal(unknown.Helos, want) || unknown.Addresses[0].Helo != "unused.example.net" {
 		t.Errorf("without an MTA: got %+v", unknown)
 	}
 	var subjects []string
 	for _, s := range got.Subjects() {
 		subjects = append(subjects, s.String())
 	}
-	if want := "203.0.113.5 203.0.113.2 shop.example z.example b.example example.jp xn--r8jz45g.jp mail.example.jp two.example.jp web1.example.jp"; strings.Join(subjects, " ") != want {
+	if want := "203.0.113.5 203.0.113.2 shop.example.org z.example.net b.example.com example.jp github.io xn--r8jz45g.jp mail.example.jp two.example.jp web1.example.jp example.org example.net example.com"; strings.Join(subjects, " ") != want {
 		t.Errorf("subjects: got %q", subjects)
 	}
 	if want := (sender.Sending{Addr: netip.MustParseAddr("203.0.113.2"), Helo: "two.example.jp"}); !slices.Contains(got.Sending(), want) {
 		t.Errorf("sending: got %+v", got.Sending())
+	}
+}
+
+// What is said of a provider's domain is not said of its customers.
+func TestAboutTakesNoProvidersDomainForOurs(t *testing.T) {
+	addr := blocklists.Address{Addr: netip.MustParseAddr("203.0.113.5"), How: "rbl.addresses", Helo: "sv1234.xserver.jp"}
+	const address, host = "203.0.113.5: rbl.addresses", "sv1234.xserver.jp: HELO name"
+	for name, c := range map[string]struct{ domains, helos, want []string }{
+		"a HELO name alone":             {nil, []string{"sv1234.xserver.jp"}, []string{address, host}},
+		"a HELO name and other mail":    {[]string{"example.jp"}, []string{"sv1234.xserver.jp"}, []string{address, "example.jp: sending domain", host}},
+		"mydestination has the host":    {[]string{"example.jp", "localhost.xserver.jp", "sv1234.xserver.jp"}, []string{"sv1234.xserver.jp"}, []string{address, "example.jp: sending domain", "localhost.xserver.jp: sending domain", "sv1234.xserver.jp: sending domain"}},
+		"the provider itself":           {[]string{"xserver.jp"}, []string{"sv1234.xserver.jp"}, []string{address, "xserver.jp: sending domain", host}},
+		"a sending domain beside":       {[]string{"news.example.jp"}, []string{"mail.example.jp"}, []string{address, "news.example.jp: sending domain", "mail.example.jp: HELO name", "example.jp: registered domain of news.example.jp"}},
+		"two below one":                 {[]string{"a.example.co.jp", "b.example.co.jp"}, nil, []string{address, "a.example.co.jp: sending domain", "b.example.co.jp: sending domain", "example.co.jp: registered domain of a.example.co.jp"}},
+		"a HELO name that nobody knows": {nil, []string{"mx.corp.test"}, []string{address}},
+	} {
+		targets := blocklists.Targets{Addresses: []blocklists.Address{addr, {Addr: addr.Addr, How: "twice"}}, Domains: c.domains, Helos: c.helos}
+		var got []string
+		for n, a := range targets.About() {
+			got = append(got, a.Subject.String()+": "+a.How)
+			if targets.Subjects()[n] != a.Subject {
+				t.Errorf("%s: subjects are others: %v", name, targets.Subjects())
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
 	}
 }
 
@@ -199,6 +258,9 @@ func TestMachine(t *testing.T) {
 		if addr := m.Source(ip6); addr.IsValid() && (addr.Is6() != ip6 || !m.Has(addr)) {
 			t.Errorf("source %v", addr)
 		}
+	}
+	if !slices.Contains(m.Addrs(), netip.MustParseAddr("127.0.0.1")) || m.Now().Before(today) {
+		t.Errorf("addresses %v at %v", m.Addrs(), m.Now())
 	}
 	if !m.Has(netip.MustParseAddr("127.0.0.1")) || m.Has(netip.MustParseAddr("192.0.2.251")) {
 		t.Error("it has 127.0.0.1, and not that of others")

@@ -166,7 +166,7 @@ func nameServer() kind[string] {
 	})
 }
 
-// publicAddress is one that the Internet can see.
+// publicAddress is one that the Internet can see: see rbl.Public.
 func publicAddress() kind[string] {
 	k := kind[string]{name: "address", wanted: "an address that the Internet can see", show: showString}
 	return one(k, aString, func(s string) (string, string, bool) {
@@ -174,8 +174,8 @@ func publicAddress() kind[string] {
 		switch {
 		case err != nil || a.Zone() != "":
 			return "", "write one address, without port and prefix length", false
-		case !a.Unmap().IsGlobalUnicast() || a.Unmap().IsPrivate():
-			return "", "write the address that receivers see, not one behind NAT", false
+		case !rbl.Public(a):
+			return "", "write the address that receivers see, not one behind NAT or of a network that is not routed", false
 		}
 		return a.Unmap().String(), fine, true
 	})

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"relayguard/rbl"
@@ -206,6 +207,10 @@ func (c *counting) host() {
 
 // The manual says how many questions a typical host asks: this counts them.
 func TestManualStatesTheQuestionsOfATypicalHost(t *testing.T) {
+	synctest.Test(t, statesTheQuestions) // lists are asked at their pace
+}
+
+func statesTheQuestions(t *testing.T) {
 	const rounds = 4 // one every 6 hours
 	text := manual(t)
 	use, _, err := rbl.Builtin().Choose(rbl.Choice{Commercial: true})

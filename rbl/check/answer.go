@@ -2,7 +2,6 @@ package check
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -26,7 +25,7 @@ func (s *stand) run(ctx context.Context, reasons bool, told func()) {
 			}
 		})
 		s.recheck(ctx)
-		// Each time a resolver less is believed, so this ends.
+		// Each time a resolver less is believed or asked, so this ends.
 		todo = s.void()
 	}
 	s.ended = s.p.c.now()
@@ -74,7 +73,7 @@ func (s *stand) through(ctx context.Context, i int, subject rbl.Subject, name st
 	a := rbl.Answer{Zone: s.zone.Name, Subject: subject}
 	f := s.look(ctx, i, "the subject", name)
 	switch {
-	case errors.Is(f.r.Err, errBudget):
+	case unsent(f.r.Err):
 		a.Why = f.r.Err.Error()
 		return a, ours
 	case ctx.Err() != nil && f.silent():
@@ -149,6 +148,7 @@ func (s *stand) passes(ctx context.Context, i int) bool {
 	case f.r.Outcome == rbl.NoData:
 		s.discredit(i, rbl.Filtered, "the test entry came, and then without records: the resolver takes 127.0.0.0/8 out")
 	case f.r.Outcome == rbl.Answered && !f.outside && f.refused == "":
+		s.saw(i)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.tries[i].passes = true
@@ -157,37 +157,6 @@ func (s *stand) passes(ctx context.Context, i int) bool {
 		s.fail(i, rbl.Unknown, s.said(f))
 	}
 	return false
-}
-
-// recheck asks once more about what nobody lists, wherever a listing came from: it
-// may have gone wild since it was examined.
-func (s *stand) recheck(ctx context.Context) {
-	for i := range s.tries {
-		listed := false
-		for k, a := range s.answers {
-			listed = listed || s.by[k] == i && a.Result == rbl.Listed
-		}
-		if !listed || !s.credible(i) || ctx.Err() != nil {
-			continue
-		}
-		if state, why := s.stray(ctx, i, s.strays(ctx, i)); state != rbl.Healthy {
-			s.discredit(i, state, why)
-		}
-	}
-}
-
-// void takes back what came from where nothing is believed any more, and returns
-// which subjects are to be asked about again.
-func (s *stand) void() (again []int) {
-	for k, i := range s.by {
-		if i < 0 || s.credible(i) {
-			continue
-		}
-		s.answers[k] = rbl.Answer{Zone: s.zone.Name, Subject: s.subjects[k], At: s.p.c.now()}
-		s.by[k] = none
-		again = append(again, k)
-	}
-	return again
 }
 
 // settle says of all that could not be asked why.

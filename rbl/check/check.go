@@ -3,7 +3,10 @@
 //
 // A zone is believed for one kind of subject, through one resolver, in one round: its
 // test entry is there, and neither its negative test nor a random name is. What it
-// listed is thrown away if it lists a random name at the end.
+// listed is thrown away if it lists at the end what nobody lists, and what it did not
+// list if its test entry is gone by then; either, if nothing can be found out.
+//
+// Operators are asked at the pace of their terms, by all that a Checker does.
 //
 // The trap: a zone that fails its test has said nothing. Silence is never "clean",
 // and an answer to a name that nobody lists is never "listed".
@@ -12,6 +15,7 @@ package check
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,12 +31,15 @@ type Options struct {
 	Parallel  int               // questions under way at once [64]
 	PerZone   int               // of them to one zone [4]
 	HealthFor time.Duration     // how long a zone's test entry is believed to be there [10 min]; that it lists nothing else is asked in each round
+	Used      map[string]int64  // by zone: questions sent today (UTC), before this Checker
 	Now       func() time.Time  // [time.Now]
 	Log       *slog.Logger      // nil: nowhere
 }
 
-// Checker asks. Safe for concurrent use. What a zone's terms allow a day is counted by
-// Checker and UTC day: keep one as long as the program runs.
+// Checker asks. Safe for concurrent use. The zones of one operator (rbl.Zone.Operator)
+// are together asked no more a second than the least of their terms allows; 50 if they
+// say nothing. What a zone's terms allow a day is counted by Checker and UTC day: give
+// one that is made anew what others have Sent on its day.
 type Checker struct {
 	resolvers []rbl.Resolver
 	keys      map[string]string
@@ -41,10 +48,14 @@ type Checker struct {
 	now       func() time.Time
 	log       *slog.Logger
 	slots     chan struct{}
+	used      map[string]int64
+	day       string // of used
 
-	mu     sync.Mutex
-	gates  map[string]*gate
-	passed map[testEntry]time.Time // when the test entry was there
+	mu        sync.Mutex
+	sent      map[string]int64 // since Sent
+	gates     map[string]*gate
+	operators map[whose]*operator
+	passed    map[testEntry]time.Time // when the test entry was there
 }
 
 // New makes a Checker.
@@ -72,7 +83,11 @@ func New(o Options) *Checker {
 		now:       o.Now,
 		log:       o.Log,
 		slots:     make(chan struct{}, o.Parallel),
+		used:      maps.Clone(o.Used),
+		day:       dayOf(o.Now()),
+		sent:      map[string]int64{},
 		gates:     map[string]*gate{},
+		operators: map[whose]*operator{},
 		passed:    map[testEntry]time.Time{},
 	}
 }
@@ -144,6 +159,16 @@ func (c *Checker) Again(ctx context.Context, s rbl.Subject, z *rbl.Zone, by stri
 	}
 	p.run(ctx, stands, true, func() {})
 	return stands[0].answers[0], stands[0].health()
+}
+
+// Sent are the questions since the last call of it, by zone, whatever they were sent
+// for and if their answer is still waited for; under "" those about names of no zone.
+func (c *Checker) Sent() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sent := c.sent
+	c.sent = map[string]int64{}
+	return sent
 }
 
 func compareBool(a, b bool) int {

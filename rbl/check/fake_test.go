@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"context"
+	"math"
 	"net/netip"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ type fake struct {
 	mu     sync.Mutex
 	zones  map[string]server // by the end of the name
 	asked  []string          // "name TYPE"
+	at     []time.Time       // of asked
 	under  map[string]int
 	most   map[string]int // under way at once, by zone
 	all    int
@@ -68,6 +70,7 @@ func (f *fake) enter(name string, t rbl.Type) (zone string, s server) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, name+" "+typeName(t))
+	f.at = append(f.at, time.Now())
 	for z, answer := range f.zones {
 		if (name == z || strings.HasSuffix(name, "."+z)) && len(z) > len(zone) {
 			zone, s = z, answer
@@ -98,6 +101,23 @@ func (f *fake) questions(end string) []string {
 		}
 	}
 	return all
+}
+
+// tightest is the shortest time in which so many of these questions came.
+func (f *fake) tightest(so int, of func(question string) bool) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	least := time.Duration(math.MaxInt64)
+	var at []time.Time
+	for i, q := range f.asked {
+		if !of(q) {
+			continue
+		}
+		if at = append(at, f.at[i]); len(at) >= so {
+			least = min(least, f.at[i].Sub(at[len(at)-so]))
+		}
+	}
+	return least
 }
 
 func typeName(t rbl.Type) string {
@@ -166,6 +186,7 @@ func well(more entries) entries {
 const (
 	listed4 = "2.0.0.127"
 	clean4  = "1.0.0.127"
+	root4   = "129.14.0.193" // k.root-servers.net
 	// RFC 5782 §5: the nibbles of ::FFFF:7F00:2 and ::FFFF:7F00:1, reversed.
 	listed6 = "2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0"
 	clean6  = "1.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0"

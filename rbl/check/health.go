@@ -2,9 +2,7 @@ package check
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"sync"
 
@@ -48,7 +46,7 @@ func (f *finding) silent() bool {
 
 // examine says whether the zone can be believed through resolver i.
 func (s *stand) examine(ctx context.Context, i int) (rbl.State, string) {
-	entry := testEntry{s.zone.Name, s.kind, s.p.resolvers[i].Name()}
+	entry := s.entry(i)
 	listed, _ := s.tests()
 	believed := listed != "" && !s.p.fresh && s.p.c.remembers(entry)
 
@@ -58,16 +56,24 @@ func (s *stand) examine(ctx context.Context, i int) (rbl.State, string) {
 	if listed != "" && !believed {
 		wait.Go(func() { positive = s.look(ctx, i, "its test entry", s.zone.TestName(listed, s.key)) })
 	}
-	wait.Go(func() { strays = s.strays(ctx, i) })
+	wait.Go(func() { strays = s.strays(ctx, i, s.usualDecoys()) })
 	wait.Wait()
 
 	state, why := s.judge(ctx, i, listed, believed, positive, strays)
-	if state != rbl.Healthy {
+	switch {
+	case state != rbl.Healthy:
 		s.p.c.forget(entry)
-	} else if positive.asked {
+	case positive.asked:
 		s.p.c.remember(entry)
+		s.saw(i)
+	case listed == "":
+		s.saw(i)
 	}
 	return state, why
+}
+
+func (s *stand) entry(i int) testEntry {
+	return testEntry{s.zone.Name, s.kind, s.p.resolvers[i].Name()}
 }
 
 // tests are the labels of the zone's test entries; "" if it has none.
@@ -82,31 +88,18 @@ func (s *stand) tests() (listed, clean string) {
 	return t.ListedDomain, t.CleanDomain
 }
 
-// strays asks about what nobody lists: the negative test and a random name.
-func (s *stand) strays(ctx context.Context, i int) []finding {
-	all := make([]finding, 2)
+// strays asks about what nobody lists.
+func (s *stand) strays(ctx context.Context, i int, decoys []decoy) []finding {
+	all := make([]finding, len(decoys))
 	var wait sync.WaitGroup
-	wait.Go(func() { all[0] = s.look(ctx, i, "a random name", s.zone.TestName(canary(), s.key)) })
-	if _, clean := s.tests(); clean != "" {
-		wait.Go(func() { all[1] = s.look(ctx, i, "its negative test", s.zone.TestName(clean, s.key)) })
-	} else if s.kind != rbl.Domain {
-		// Without a negative test a list of 0.0.0.0/0 would not show: it has no
-		// entry of a random name.
+	for k, d := range decoys {
 		wait.Go(func() {
-			all[1] = s.look(ctx, i, "the address of a root name server", s.zone.QueryName(rbl.Subject{Addr: witness(s.kind)}, s.key))
-			all[1].mild = true
+			all[k] = s.look(ctx, i, d.what, d.name)
+			all[k].mild = d.mild
 		})
 	}
 	wait.Wait()
 	return all
-}
-
-// witness is an address that does harm on no list: k.root-servers.net.
-func witness(k rbl.Kind) netip.Addr {
-	if k == rbl.IP4 {
-		return netip.AddrFrom4([4]byte{193, 0, 14, 129})
-	}
-	return netip.MustParseAddr("2001:7fd::1")
 }
 
 func (s *stand) look(ctx context.Context, i int, what, name string) finding {
@@ -125,7 +118,7 @@ func (s *stand) look(ctx context.Context, i int, what, name string) finding {
 func (s *stand) judge(ctx context.Context, i int, listed string, believed bool, positive finding, strays []finding) (rbl.State, string) {
 	all := append([]finding{positive}, strays...)
 	for _, f := range all {
-		if f.asked && errors.Is(f.r.Err, errBudget) {
+		if f.asked && unsent(f.r.Err) {
 			return rbl.NotAsked, f.r.Err.Error()
 		}
 	}
@@ -197,6 +190,8 @@ func (s *stand) stray(ctx context.Context, i int, strays []finding) (rbl.State, 
 	return rbl.Wild, fmt.Sprintf("it lists %s (%s)", hit.what, hit.first())
 }
 
+const gone = "its name does not exist any more"
+
 const rewrites = "the resolver gives addresses to names that do not exist"
 
 // abroad judges an answer outside of 127.0.0.0/8: by the list, or by the resolver?
@@ -228,9 +223,9 @@ func (s *stand) exists(ctx context.Context, i int, state rbl.State, why string) 
 	case rbl.Answered, rbl.NoData:
 		return state, why
 	case rbl.NoName:
-		return rbl.Dead, "its name does not exist any more"
+		return rbl.Dead, gone
 	}
-	if errors.Is(r.Err, errBudget) {
+	if unsent(r.Err) {
 		return rbl.NotAsked, r.Err.Error()
 	}
 	if why == "" {

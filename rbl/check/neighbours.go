@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"math/big"
 	"net/netip"
@@ -20,10 +21,17 @@ type Neighbour struct {
 	At      time.Time    `json:"at"`
 }
 
+// mostAround is how many questions one look around asks a zone at most, and mostNear
+// about how many addresses: the rest is for how the zone stands.
+const mostAround, mostNear = 1024, 1000
+
 // Neighbours asks zones that list ranges about the addresses of prefixes, at most
 // most of each [256], spread over it, our own among them: that of the prefix as given
 // (203.0.113.7/24). By prefix, then zone. It returns early when ctx ends: the rest is
 // Unknown.
+//
+// A zone is asked four questions a second, and 1,024 in all: of many prefixes fewer
+// addresses each. So it takes minutes.
 func (c *Checker) Neighbours(ctx context.Context, prefixes []netip.Prefix, zones []rbl.Zone, most int) []Neighbour {
 	if most < 1 {
 		most = 256
@@ -35,16 +43,18 @@ func (c *Checker) Neighbours(ctx context.Context, prefixes []netip.Prefix, zones
 		}
 	}
 	order, own := grouped(prefixes)
+	share := shares(order, most)
 	within := map[netip.Prefix]map[netip.Addr]bool{}
 	var subjects []rbl.Subject
 	for _, prefix := range order {
 		within[prefix] = map[netip.Addr]bool{}
-		for _, a := range sample(prefix, own[prefix], most) {
+		for _, a := range sample(prefix, own[prefix], share[prefix]) {
 			within[prefix][a] = true
 			subjects = append(subjects, rbl.Subject{Addr: a})
 		}
 	}
 	p := c.pass(c.resolvers, false)
+	p.around = map[string]int{}
 	stands := p.stands(ranges, distinct(subjects))
 	p.run(ctx, stands, false, func() {})
 
@@ -90,9 +100,36 @@ func grouped(prefixes []netip.Prefix) (order []netip.Prefix, own map[netip.Prefi
 	return order, own
 }
 
+// shares are how many addresses of each prefix are asked about: most of each, or as many
+// as there are, but of all together mostNear at most, evenly.
+func shares(prefixes []netip.Prefix, most int) map[netip.Prefix]int {
+	wanted := map[netip.Prefix]int{}
+	for _, p := range prefixes {
+		wanted[p] = int(capped(size(p), most).Int64())
+	}
+	small := slices.Clone(prefixes)
+	slices.SortStableFunc(small, func(a, b netip.Prefix) int { return cmp.Compare(wanted[a], wanted[b]) })
+	share, left := map[netip.Prefix]int{}, mostNear
+	for i, p := range small { // what a small one leaves is for the others
+		share[p] = min(wanted[p], (left+len(small)-i-1)/(len(small)-i))
+		left -= share[p]
+	}
+	return share
+}
+
+func capped(n *big.Int, most int) *big.Int {
+	if limit := big.NewInt(int64(most)); n.Cmp(limit) > 0 {
+		return limit
+	}
+	return n
+}
+
 // sample are at most most addresses of a prefix, at equal distances, but that each of
 // ours takes the place of the one before it.
 func sample(prefix netip.Prefix, own []netip.Addr, most int) []netip.Addr {
+	if most < 1 {
+		return nil
+	}
 	all := spread(prefix, most)
 	taken := map[netip.Addr]bool{}
 	for _, a := range own {
@@ -110,10 +147,7 @@ func sample(prefix netip.Prefix, own []netip.Addr, most int) []netip.Addr {
 // spread are at most most addresses of a prefix, at equal distances, in order.
 func spread(prefix netip.Prefix, most int) []netip.Addr {
 	size := size(prefix)
-	count := big.NewInt(int64(most))
-	if size.Cmp(count) < 0 {
-		count = size
-	}
+	count := capped(size, most)
 	base := number(prefix.Addr())
 	var all []netip.Addr
 	for i := int64(0); i < count.Int64(); i++ {

@@ -3,13 +3,18 @@ package check_test
 import (
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"relayguard/rbl"
 	"relayguard/rbl/check"
 )
 
-func TestNeighbours(t *testing.T) {
+func TestNeighbours(t *testing.T) { synctest.Test(t, neighbours) }
+
+func neighbours(t *testing.T) {
 	ranges := func(name string) rbl.Zone {
 		z := zone4(name)
 		z.Ranges = true
@@ -58,7 +63,9 @@ func TestNeighbours(t *testing.T) {
 }
 
 // At most most addresses are asked about, spread over the prefix, ours among them.
-func TestNeighboursAreSpread(t *testing.T) {
+func TestNeighboursAreSpread(t *testing.T) { synctest.Test(t, neighboursAreSpread) }
+
+func neighboursAreSpread(t *testing.T) {
 	for prefix, c := range map[string]struct {
 		most, asked int
 		own         string // as labels
@@ -86,7 +93,9 @@ func TestNeighboursAreSpread(t *testing.T) {
 }
 
 // Two of ours side by side are both asked about.
-func TestNeighboursBothOurs(t *testing.T) {
+func TestNeighboursBothOurs(t *testing.T) { synctest.Test(t, neighboursBothOurs) }
+
+func neighboursBothOurs(t *testing.T) {
 	z := zone4("bl.example")
 	z.Ranges = true
 	f := newFake("r").serve("bl.example", well(nil).server())
@@ -100,4 +109,90 @@ func TestNeighboursBothOurs(t *testing.T) {
 			t.Errorf("%s was not asked about", own)
 		}
 	}
+}
+
+// However many prefixes there are, one look asks a list no more than 1,024 questions,
+// four a second, and some of each prefix.
+func TestNeighboursAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := zone4("bl.example")
+		z.Ranges = true
+		first := newFake("first").serve("bl.example", well(nil).server())
+		second := newFake("second").serve("bl.example", well(nil).server())
+		c := check.New(check.Options{Resolvers: []rbl.Resolver{first, second}})
+		prefixes := []netip.Prefix{netip.MustParsePrefix("198.51.100.77/32")}
+		for i := range 63 {
+			prefixes = append(prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, byte(i), 7}), 24))
+		}
+		began := time.Now()
+		got := c.Neighbours(t.Context(), prefixes, []rbl.Zone{z}, 0)
+		sum := 0
+		for i, n := range got {
+			if n.Unknown+n.Listed > 0 || i == 0 && n.Asked != 1 || i > 0 && (n.Asked < 15 || n.Asked > 16) {
+				t.Errorf("%+v", n)
+			}
+			sum += n.Asked
+		}
+		if len(got) != 64 || sum != 1000 {
+			t.Errorf("%d addresses of %d prefixes", sum, len(got))
+		}
+		any := func(string) bool { return true }
+		if n := len(first.questions("")); n > 1024 || first.tightest(2, any) < 250*time.Millisecond || time.Since(began) < 4*time.Minute {
+			t.Errorf("%d questions in %v, two in %v", n, time.Since(began), first.tightest(2, any))
+		}
+
+		// The first resolver loses the list half-way: the second is asked what is left.
+		n := 0
+		first.serve("bl.example", func(labels string, ty rbl.Type) rbl.Response {
+			if n++; n > 500 {
+				return servFail()
+			}
+			return well(nil).server()(labels, ty)
+		})
+		before := len(first.questions("bl.example A")) + len(first.questions("bl.example SOA"))
+		got = c.Neighbours(t.Context(), prefixes, []rbl.Zone{z}, 0)
+		asked := len(first.questions("bl.example A")) + len(first.questions("bl.example SOA")) + len(second.questions("")) - before
+		unknown := 0
+		for _, n := range got {
+			unknown += n.Unknown
+		}
+		if asked != 1024 || unknown == 0 {
+			t.Errorf("%d questions, %d unknown", asked, unknown)
+		}
+	})
+}
+
+// A round does not wait for a look around.
+func TestRoundBesideNeighbours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake("r")
+		zones, subjects := paced(f, "op.example", 0, 2, 10)
+		c := check.New(check.Options{Resolvers: []rbl.Resolver{f}, PerZone: 1})
+		var around sync.WaitGroup
+		around.Go(func() {
+			c.Neighbours(t.Context(), []netip.Prefix{netip.MustParsePrefix("203.0.113.7/24")}, zones, 256)
+		})
+		synctest.Wait()
+		if round := c.Run(t.Context(), subjects, zones, nil); round.Took > time.Second {
+			t.Errorf("took %v", round.Took)
+		}
+		around.Wait()
+	})
+}
+
+// More prefixes than questions: some are left out, and nothing breaks.
+func TestNeighboursOfThousands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := zone4("bl.example")
+		z.Ranges = true
+		f := newFake("r").serve("bl.example", well(nil).server())
+		var prefixes []netip.Prefix
+		for i := range 1500 {
+			prefixes = append(prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 7}), 24))
+		}
+		got := check.New(check.Options{Resolvers: []rbl.Resolver{f}}).Neighbours(t.Context(), prefixes, []rbl.Zone{z}, 0)
+		if len(got) != 1000 || got[999].Asked != 1 {
+			t.Errorf("%d prefixes", len(got))
+		}
+	})
 }

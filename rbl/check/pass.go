@@ -18,6 +18,7 @@ type pass struct {
 	elsewhere []*elsewhere // by resolver
 
 	mu       sync.Mutex
+	around   map[string]int // questions by zone, of a look around; nil: it is none
 	queries  int64
 	outcomes map[string]int64
 }

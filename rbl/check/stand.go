@@ -38,25 +38,26 @@ type stand struct {
 	ended time.Time
 }
 
-// In place of a resolver, of an answer: nobody was asked, and health says why; or we
-// did not ask, and the answer says why.
-const none, ours = -1, -2
+// In place of a resolver, of an answer: nobody was asked, and health says why; or the
+// answer says itself why it tells nothing; or it is to be asked for once more.
+const none, ours, anew = -1, -2, -3
 
 // try is how the zone stands with one resolver.
 type try struct {
 	examined bool
 	state    rbl.State
 	why      string
-	fails    int    // in a row
-	quiet    string // why it is not asked further, although what it said holds
-	refused  bool   // it is quiet because it refuses
-	passes   bool   // its test entry came through since
+	fails    int       // in a row
+	quiet    string    // why it is not asked further, although what it said holds
+	refused  bool      // it is quiet because it refuses
+	passes   bool      // its test entry came through since
+	saw      time.Time // when its test entry was last there; zero: only by memory
 }
 
 func (p *pass) stand(z *rbl.Zone, kind rbl.Kind, subjects []rbl.Subject) *stand {
 	s := &stand{
 		p: p, zone: z, kind: kind, subjects: subjects,
-		gate:    p.c.gate(z.Name),
+		gate:    p.c.gate(z),
 		answers: make([]rbl.Answer, len(subjects)),
 		by:      make([]int, len(subjects)),
 		tries:   make([]try, len(p.resolvers)),
@@ -138,10 +139,29 @@ func (s *stand) credible(i int) bool {
 func (s *stand) fail(i int, result rbl.Result, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := &s.tries[i]
-	if t.fails++; t.fails >= quietAfter && t.quiet == "" {
-		t.quiet, t.refused = "then "+why, result == rbl.Refused
+	if s.tries[i].fails++; s.tries[i].fails >= quietAfter {
+		s.tries[i].leave(result == rbl.Refused, why)
 	}
+}
+
+// leave has resolver i not asked further.
+func (s *stand) leave(i int, refused bool, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tries[i].leave(refused, why)
+}
+
+func (t *try) leave(refused bool, why string) {
+	if t.quiet == "" {
+		t.quiet, t.refused = "then "+why, refused
+	}
+}
+
+// saw notes that the test entry is there. Of a zone without one: that it is healthy.
+func (s *stand) saw(i int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tries[i].saw = s.p.c.now()
 }
 
 func (s *stand) spoke(i int) {
@@ -159,7 +179,7 @@ func (s *stand) discredit(i int, state rbl.State, why string) {
 		return
 	}
 	s.tries[i].state, s.tries[i].why = state, why
-	s.p.c.forget(testEntry{s.zone.Name, s.kind, s.p.resolvers[i].Name()})
+	s.p.c.forget(s.entry(i))
 }
 
 // refuses reports whether it was well and then refused questions.

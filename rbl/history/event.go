@@ -10,14 +10,14 @@ import (
 // mostUntold is how many events are told at once.
 const mostUntold = 1000
 
-func (t *taking) tell(e Event) error { return putEvent(t.ctx, t.tx, e) }
+func (t *taking) tell(e Event) error { return putEvent(t.ctx, t.tx, t.stored, e) }
 
-func putEvent(ctx context.Context, tx *sql.Tx, e Event) error {
+func putEvent(ctx context.Context, tx *sql.Tx, stored time.Time, e Event) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, "INSERT INTO event (at, told, body) VALUES (?, 0, ?)", micros(e.At), string(body))
+	_, err = tx.ExecContext(ctx, "INSERT INTO event (at, stored, told, body) VALUES (?, ?, 0, ?)", micros(e.At), micros(stored), string(body))
 	return err
 }
 
@@ -56,13 +56,15 @@ func (s *Store) Told(ctx context.Context, ids ...int64) error {
 	})
 }
 
-// Events are those of a time, told or not, oldest first; at most 10,000, the newest.
-// A zero time is no bound. Kept 400 days.
+// Events are those that were stored in a time, told or not, oldest first; at most
+// 10,000, the newest. A zero time is no bound. Kept 400 days. Their At is earlier, by
+// up to a round's length: chosen by that, those of a round that is under way would be
+// missed by who asks now, and by who asks next from now on.
 func (s *Store) Events(ctx context.Context, since, until time.Time) (all []Event, err error) {
 	err = s.query(ctx, "read events", func(rows *sql.Rows) error {
 		e, err := scanEvent(rows)
 		all = append(all, e)
 		return err
-	}, `SELECT * FROM (SELECT id, at, body FROM event WHERE at >= ?1 AND (?2 = 0 OR at < ?2) ORDER BY at DESC, id DESC LIMIT 10000) ORDER BY at, id`, micros(since), micros(until))
+	}, `SELECT * FROM (SELECT id, at, body FROM event WHERE stored >= ?1 AND (?2 = 0 OR stored < ?2) ORDER BY stored DESC, id DESC LIMIT 10000) ORDER BY at, id`, micros(since), micros(until))
 	return all, err
 }

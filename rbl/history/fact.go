@@ -44,12 +44,12 @@ func (s *Store) TakeFacts(ctx context.Context, now time.Time, facts []sender.Fac
 		if _, err := tx.ExecContext(ctx, "DELETE FROM fact"); err != nil {
 			return err
 		}
-		count := map[factKey]int{}
+		count, stored := map[factKey]int{}, s.stamp(now)
 		for _, f := range facts {
 			k := factKey{subject: f.Subject, check: f.Check}
 			k.nth = count[k]
 			count[factKey{subject: f.Subject, check: f.Check}]++
-			if err := takeFact(ctx, tx, now, f, k, before[k]); err != nil {
+			if err := takeFact(ctx, tx, now, stored, f, k, before[k]); err != nil {
 				return err
 			}
 		}
@@ -57,7 +57,7 @@ func (s *Store) TakeFacts(ctx context.Context, now time.Time, facts []sender.Fac
 	})
 }
 
-func takeFact(ctx context.Context, tx *sql.Tx, now time.Time, f sender.Fact, k factKey, old keptFact) error {
+func takeFact(ctx context.Context, tx *sql.Tx, now, stored time.Time, f sender.Fact, k factKey, old keptFact) error {
 	at := micros(now)
 	kept := keptFact{state: f.State, since: at, known: old.known, knownSince: old.knownSince}
 	switch {
@@ -76,7 +76,7 @@ func takeFact(ctx context.Context, tx *sql.Tx, now time.Time, f sender.Fact, k f
 			kind = FactWell
 		}
 		if kind != "" {
-			if err := putEvent(ctx, tx, Event{Kind: kind, At: now, Fact: &f}); err != nil {
+			if err := putEvent(ctx, tx, stored, Event{Kind: kind, At: now, Fact: &f}); err != nil {
 				return err
 			}
 		}

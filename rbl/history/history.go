@@ -10,7 +10,11 @@
 //
 // The trap: only an answer of a healthy zone moves a listing. Unknown, Refused and
 // all that a zone says that is not healthy leave it where it is, and Unasked says
-// since when. Nothing here asks anybody; watch does.
+// since when. So does a round that does not ask at all, for a key cannot be read or
+// an address is not found: the listing goes on where it was once it is asked about
+// again. After 30 days it is dropped (one that is suspected is withdrawn, after
+// one), as is at once what Drop takes out: it is not known then whether it ended.
+// Nothing here asks anybody; watch does.
 package history
 
 import (
@@ -26,26 +30,31 @@ type Phase string
 const (
 	Suspected Phase = "suspected" // seen, not confirmed: nobody is told
 	Standing  Phase = "listed"
-	Ending    Phase = "ending" // seen clean once, not confirmed
-	Ended     Phase = "ended"
+	Ending    Phase = "ending"    // seen clean once, not confirmed
+	Ended     Phase = "ended"     // a healthy zone said twice that it is gone
 	Withdrawn Phase = "withdrawn" // was not confirmed
+	Dropped   Phase = "dropped"   // no longer checked: it may go on
 )
 
 // Listing is one code of one zone for one subject. One that comes back is another.
 type Listing struct {
-	ID        int64       `json:"id"`
-	Zone      string      `json:"zone"`
-	Subject   rbl.Subject `json:"subject"`
-	Hit       rbl.Hit     `json:"hit"`
-	Reasons   []string    `json:"reasons,omitempty"`
-	Phase     Phase       `json:"phase"`
-	First     time.Time   `json:"first"` // seen
-	Confirmed time.Time   `json:"confirmed,omitzero"`
-	Last      time.Time   `json:"last"` // seen
-	Ended     time.Time   `json:"ended,omitzero"`
-	Resolver  string      `json:"resolver"`         // that saw it first
-	Unasked   time.Time   `json:"unasked,omitzero"` // since when the zone gives no answer that can be believed
-	Due       time.Time   `json:"due,omitzero"`     // when it is to be asked again (Suspected, Ending)
+	ID      int64       `json:"id"`
+	Zone    string      `json:"zone"`
+	Subject rbl.Subject `json:"subject"`
+	Hit     rbl.Hit     `json:"hit"`
+	Reasons []string    `json:"reasons,omitempty"`
+	Phase   Phase       `json:"phase"`
+	First   time.Time   `json:"first"` // seen
+	// CleanBefore is when the list was last asked before First, and did not list the
+	// subject: it began between the two. Zero: that is not known.
+	CleanBefore time.Time `json:"clean_before,omitzero"`
+	Confirmed   time.Time `json:"confirmed,omitzero"`
+	Last        time.Time `json:"last"`             // seen
+	Ended       time.Time `json:"ended,omitzero"`   // or withdrawn, or dropped: Phase says which
+	Closed      time.Time `json:"closed,omitzero"`  // when that was stored, which is later: by this choose what ended in a time
+	Resolver    string    `json:"resolver"`         // that saw it first
+	Unasked     time.Time `json:"unasked,omitzero"` // since when there is no answer that can be believed, or nobody asks
+	Due         time.Time `json:"due,omitzero"`     // when it is to be asked again (Suspected, Ending)
 }
 
 // EventKind is what an Event is about.

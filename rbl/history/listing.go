@@ -24,8 +24,14 @@ const (
 	gone
 )
 
-// longestWait is how far apart the looks at a zone that gives no answer come to be.
-const longestWait = 6 * time.Hour
+const (
+	// longestWait is how far apart the looks at a zone that gives no answer come to be.
+	longestWait = 6 * time.Hour
+	// How long what nobody asks about stays open without an answer: a listing, and
+	// one that nobody was told of.
+	keepUnasked   = 30 * 24 * time.Hour
+	keepSuspected = 24 * time.Hour
+)
 
 // step moves a listing by a sight of it, and says what is to be told then: "" is
 // nothing.
@@ -84,12 +90,25 @@ func (l *tracked) end(p Phase, at time.Time) {
 	l.Ended = later(l.First, at) // the clock may have been set back
 }
 
-// endUntold ends what is no longer checked, or was never confirmed.
-func (l *tracked) endUntold(at time.Time) {
+// drop is for what is no longer checked: whether it is listed is not known, and
+// nobody is told.
+func (l *tracked) drop(at time.Time) {
 	if l.Phase == Suspected {
 		l.end(Withdrawn, at)
 	} else {
-		l.end(Ended, at)
+		l.end(Dropped, at)
+	}
+}
+
+// unasked is a round that did not ask.
+func (l *tracked) unasked(at time.Time, confirm time.Duration) {
+	l.unanswered(at, confirm)
+	keep := keepUnasked
+	if l.Phase == Suspected {
+		keep = keepSuspected
+	}
+	if at.Sub(l.Unasked) >= keep {
+		l.drop(at)
 	}
 }
 
@@ -129,12 +148,12 @@ func sameCode(a, b rbl.Hit) bool {
 	return a.Code == b.Code
 }
 
-const listingColumns = "id, zone, subject, hit, reasons, phase, first, confirmed, last, ended, resolver, unasked, due, doubt"
+const listingColumns = "id, zone, subject, hit, reasons, phase, first, confirmed, last, ended, closed, resolver, unasked, due, doubt, clean_before"
 
 func scanListing(rows *sql.Rows) (l tracked, err error) {
 	var subject, hit, reasons string
-	var first, confirmed, last, ended, unasked, due, doubt int64
-	if err := rows.Scan(&l.ID, &l.Zone, &subject, &hit, &reasons, &l.Phase, &first, &confirmed, &last, &ended, &l.Resolver, &unasked, &due, &doubt); err != nil {
+	var first, confirmed, last, ended, closed, unasked, due, doubt, clean int64
+	if err := rows.Scan(&l.ID, &l.Zone, &subject, &hit, &reasons, &l.Phase, &first, &confirmed, &last, &ended, &closed, &l.Resolver, &unasked, &due, &doubt, &clean); err != nil {
 		return l, err
 	}
 	if err := l.Subject.UnmarshalText([]byte(subject)); err != nil {
@@ -147,7 +166,8 @@ func scanListing(rows *sql.Rows) (l tracked, err error) {
 		return l, err
 	}
 	l.First, l.Confirmed, l.Last, l.Ended = timeOf(first), timeOf(confirmed), timeOf(last), timeOf(ended)
-	l.Unasked, l.Due, l.doubt = timeOf(unasked), timeOf(due), timeOf(doubt)
+	l.Closed, l.Unasked, l.Due, l.doubt = timeOf(closed), timeOf(unasked), timeOf(due), timeOf(doubt)
+	l.CleanBefore = timeOf(clean)
 	return l, nil
 }
 
@@ -165,9 +185,9 @@ func (l *tracked) put(ctx context.Context, tx *sql.Tx) error {
 	if l.ID != 0 {
 		id = l.ID
 	}
-	result, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO listing ("+listingColumns+", severity) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		id, l.Zone, l.Subject.String(), string(hit), string(reasons), l.Phase, micros(l.First), micros(l.Confirmed), micros(l.Last), micros(l.Ended), l.Resolver,
-		micros(l.Unasked), micros(l.Due), micros(l.doubt), l.Hit.Severity)
+	result, err := tx.ExecContext(ctx, "INSERT OR REPLACE INTO listing ("+listingColumns+", severity) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		id, l.Zone, l.Subject.String(), string(hit), string(reasons), l.Phase, micros(l.First), micros(l.Confirmed), micros(l.Last), micros(l.Ended), micros(l.Closed), l.Resolver,
+		micros(l.Unasked), micros(l.Due), micros(l.doubt), micros(l.CleanBefore), l.Hit.Severity)
 	if err != nil {
 		return err
 	}

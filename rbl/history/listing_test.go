@@ -310,26 +310,6 @@ func TestSecondLookIsOfAllCodes(t *testing.T) {
 	}
 }
 
-// What is no longer checked ends, and nobody is told; but not because a round did
-// not get that far.
-func TestWhatIsNoLongerCheckedEndsUntold(t *testing.T) {
-	s := open(t, t.TempDir())
-	all := []says{listed("a.example", ours, hit(2)), listed("b.example", ours, hit(2)), listed("a.example", other, hit(2)), listed("b.example", other, hit(2))}
-	take(t, s, start, nil, all...)
-	take(t, s, start.Add(time.Hour), nil, append(all, listed("c.example", ours, hit(2)))...)
-	untold(t, s)
-	must(t, s.Take(t.Context(), roundOf(start.Add(2*time.Hour), nil), []rbl.Subject{ours}, zonesNamed("a.example")))
-	var got []string
-	for _, l := range listings(t, s, history.Query{}) {
-		got = append(got, fmt.Sprintf("%s %s %s %v", l.Zone, l.Subject, l.Phase, l.Unasked.IsZero()))
-	}
-	slices.Sort(got)
-	want := []string{"a.example 203.0.113.5 listed false", "a.example 203.0.113.6 ended true", "b.example 203.0.113.5 ended true", "b.example 203.0.113.6 ended true", "c.example 203.0.113.5 withdrawn true"}
-	if kinds := untold(t, s); !slices.Equal(got, want) || len(kinds) != 0 {
-		t.Errorf("%q, told: %v", got, kinds)
-	}
-}
-
 // The words of a listing follow what the list says.
 func TestListingKeepsWhatWasSaidLast(t *testing.T) {
 	s := open(t, t.TempDir())

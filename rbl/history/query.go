@@ -29,12 +29,26 @@ func (s *Store) NextDue(ctx context.Context) (next time.Time, err error) {
 	return next, err
 }
 
+// PutOff has listings not be Due before a time: nobody can ask about them now.
+func (s *Store) PutOff(ctx context.Context, now, until time.Time, ids ...int64) error {
+	return s.write(ctx, "put off second looks at blocklists", func(tx *sql.Tx) error {
+		for _, id := range ids {
+			// What is in the future, for the clock was set back, would be due for ever.
+			if _, err := tx.ExecContext(ctx, "UPDATE listing SET due = max(due, ?2), doubt = min(doubt, ?3), unasked = min(unasked, ?3) WHERE id = ?1 AND due <> 0",
+				id, micros(until), micros(now)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Query says which listings are wanted. Zero values ask nothing.
 type Query struct {
 	Subject      string
 	Zone         string
-	Since, Until time.Time // that were there at any time between
-	OpenOnly     bool      // Suspected, Standing, Ending
+	Since, Until time.Time // that were there at any time between, or Closed then
+	OpenOnly     bool      // Suspected, Standing, Ending: also those that are Unasked
 	Limit        int       // [1,000]
 }
 
@@ -47,7 +61,7 @@ func (s *Store) Listings(ctx context.Context, q Query) ([]Listing, error) {
 	if addr, err := netip.ParseAddr(subject); err == nil {
 		subject = addr.Unmap().String()
 	}
-	return s.listings(ctx, "search listings", `(?1 = '' OR subject = ?1) AND (?2 = '' OR zone = ?2) AND (ended = 0 OR ended >= ?3) AND (?4 = 0 OR first < ?4) AND (ended = 0 OR NOT ?5)
+	return s.listings(ctx, "search listings", `(?1 = '' OR subject = ?1) AND (?2 = '' OR zone = ?2) AND (ended = 0 OR closed >= ?3) AND (?4 = 0 OR first < ?4) AND (ended = 0 OR NOT ?5)
 		ORDER BY ended <> 0, CASE WHEN ended = 0 THEN severity END DESC, first DESC, id DESC LIMIT ?6`,
 		subject, strings.ToLower(strings.TrimSuffix(q.Zone, ".")), micros(q.Since), micros(q.Until), q.OpenOnly, q.Limit)
 }

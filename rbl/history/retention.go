@@ -18,10 +18,12 @@ func (s *Store) forget(ctx context.Context, tx *sql.Tx, now time.Time) error {
 		arg  int64
 	}{
 		{"DELETE FROM listing WHERE ended <> 0 AND ended < ?", micros(oldest)},
-		{"DELETE FROM event WHERE at < ?", micros(oldest)},
+		{"DELETE FROM event WHERE stored < ?", micros(oldest)},
 		{"DELETE FROM slot WHERE slot < ?", slotOf(oldest)},
 		{"DELETE FROM named WHERE last < ?", slotOf(oldest)},
 		{"DELETE FROM queries WHERE slot < ?", slotOf(oldest)},
+		{"DELETE FROM clean WHERE at < ?", micros(oldest)},
+		{"DELETE FROM zone_queries WHERE day < ?", dayOf(oldest)},
 		{"DELETE FROM event WHERE told = 1 AND id IN (SELECT id FROM event ORDER BY id DESC LIMIT -1 OFFSET ?)", int64(s.o.Most * eventsPerListing)},
 	} {
 		if _, err := tx.ExecContext(ctx, d.text, d.arg); err != nil {

@@ -1,7 +1,7 @@
 package history
 
 // schemaVersion is the user_version of a database that has schema.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // Times are microseconds since 1970, 0 for none; slots are seconds. Subjects and
 // zones stand as their names: a listing outlives both.
@@ -18,21 +18,24 @@ CREATE TABLE listing (
 	confirmed INTEGER NOT NULL,
 	last      INTEGER NOT NULL,
 	ended     INTEGER NOT NULL, -- 0: open
+	closed    INTEGER NOT NULL, -- when the end was stored
 	resolver  TEXT NOT NULL,
 	unasked   INTEGER NOT NULL,
 	due       INTEGER NOT NULL,
-	doubt     INTEGER NOT NULL  -- when a look first said otherwise
+	doubt     INTEGER NOT NULL, -- when a look first said otherwise
+	clean_before INTEGER NOT NULL
 );
 CREATE INDEX listing_ended ON listing (ended, first);
 CREATE INDEX listing_due ON listing (due) WHERE due <> 0;
 
 CREATE TABLE event (
-	id   INTEGER PRIMARY KEY AUTOINCREMENT,
-	at   INTEGER NOT NULL,
-	told INTEGER NOT NULL,
-	body TEXT NOT NULL -- JSON
+	id     INTEGER PRIMARY KEY AUTOINCREMENT,
+	at     INTEGER NOT NULL,
+	stored INTEGER NOT NULL,
+	told   INTEGER NOT NULL,
+	body   TEXT NOT NULL -- JSON
 );
-CREATE INDEX event_at ON event (at);
+CREATE INDEX event_stored ON event (stored);
 CREATE INDEX event_untold ON event (id) WHERE told = 0;
 
 -- Of the last round.
@@ -82,6 +85,12 @@ CREATE TABLE queries (
 	slot INTEGER PRIMARY KEY,
 	sent INTEGER NOT NULL
 );
+CREATE TABLE zone_queries (
+	day  INTEGER NOT NULL, -- of UTC, since 1970
+	zone TEXT NOT NULL,
+	sent INTEGER NOT NULL,
+	PRIMARY KEY (day, zone)
+) WITHOUT ROWID;
 
 CREATE TABLE fact (
 	n           INTEGER PRIMARY KEY,
@@ -113,9 +122,40 @@ CREATE TABLE learnt (
 	at    INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- When a list last said that a subject is not on it.
+CREATE TABLE clean (
+	zone    TEXT NOT NULL,
+	subject TEXT NOT NULL,
+	at      INTEGER NOT NULL,
+	PRIMARY KEY (zone, subject)
+) WITHOUT ROWID;
+
 CREATE TABLE mark (
 	name  TEXT PRIMARY KEY,
 	value INTEGER NOT NULL
+) WITHOUT ROWID;
+`
+
+// fromFirst makes of a database of version 1 one of version 2.
+const fromFirst = `
+ALTER TABLE listing ADD COLUMN closed INTEGER NOT NULL DEFAULT 0;
+UPDATE listing SET closed = ended;
+ALTER TABLE listing ADD COLUMN clean_before INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE clean (
+	zone    TEXT NOT NULL,
+	subject TEXT NOT NULL,
+	at      INTEGER NOT NULL,
+	PRIMARY KEY (zone, subject)
+) WITHOUT ROWID;
+ALTER TABLE event ADD COLUMN stored INTEGER NOT NULL DEFAULT 0;
+UPDATE event SET stored = at;
+DROP INDEX event_at;
+CREATE INDEX event_stored ON event (stored);
+CREATE TABLE zone_queries (
+	day  INTEGER NOT NULL,
+	zone TEXT NOT NULL,
+	sent INTEGER NOT NULL,
+	PRIMARY KEY (day, zone)
 ) WITHOUT ROWID;
 `
 

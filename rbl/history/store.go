@@ -22,6 +22,9 @@ type Options struct {
 	Confirm time.Duration // between a new result and the second look at it [10 min]
 	Keep    time.Duration // of what is over [400 days]
 	Most    int           // listings; of more the oldest that are over are forgotten [100,000]
+	// Now is by what clock it is that something was stored. Whoever asks for Events of
+	// a time while others store wants it; nil: that of what is stored, a round's end.
+	Now func() time.Time
 }
 
 const (
@@ -162,28 +165,32 @@ func (s *Store) prepare(ctx context.Context) error {
 	if found != "ok" {
 		return fmt.Errorf("%w: %s", errBroken, found)
 	}
-	if empty, err := checkVersion(ctx, s.db); err != nil || !empty {
+	version, err := checkVersion(ctx, s.db, 1)
+	if err != nil || version == schemaVersion {
 		return err
 	}
+	text := schema
+	if version == 1 {
+		text = fromFirst
+	}
 	return transact(ctx, s.db, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, schema+"PRAGMA user_version = "+strconv.Itoa(schemaVersion))
+		_, err := tx.ExecContext(ctx, text+"PRAGMA user_version = "+strconv.Itoa(schemaVersion))
 		return err
 	})
 }
 
-// checkVersion says whether the tables are yet to be made.
-func checkVersion(ctx context.Context, db *sql.DB) (empty bool, err error) {
-	var version, tables int
+// checkVersion is the version of the tables; 0: they are yet to be made. One before
+// oldest, or of the future, is an error.
+func checkVersion(ctx context.Context, db *sql.DB, oldest int) (version int, err error) {
+	var tables int
 	err = db.QueryRowContext(ctx, "SELECT user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version").Scan(&version, &tables)
 	switch {
 	case err != nil:
-		return false, err
-	case version == schemaVersion:
-		return false, nil
-	case version != 0 || tables != 0:
-		return false, fmt.Errorf("%w: its version is %d, wanted %d", errBroken, version, schemaVersion)
+		return 0, err
+	case version == 0 && tables == 0 || version >= oldest && version <= schemaVersion:
+		return version, nil
 	}
-	return true, nil
+	return 0, fmt.Errorf("%w: its version is %d, wanted %d", errBroken, version, schemaVersion)
 }
 
 // peek opens for reading. Where the -shm cannot be made, as on a read-only disk,
@@ -199,8 +206,8 @@ func (s *Store) peek(ctx context.Context) error {
 			return err
 		}
 		db.SetMaxOpenConns(2)
-		empty, err := checkVersion(ctx, db)
-		if err == nil && empty {
+		version, err := checkVersion(ctx, db, schemaVersion)
+		if err == nil && version == 0 {
 			err = fs.ErrNotExist // somebody is about to make it
 		}
 		if err == nil {
@@ -345,6 +352,15 @@ func each(ctx context.Context, q querier, scan func(*sql.Rows) error, text strin
 		}
 	}
 	return rows.Err()
+}
+
+// stamp is when something is stored whose own time is at. The caller holds mu: who
+// reads after that time waits, and sees it.
+func (s *Store) stamp(at time.Time) time.Time {
+	if s.o.Now == nil {
+		return at
+	}
+	return s.o.Now()
 }
 
 func micros(t time.Time) int64 {

@@ -32,6 +32,7 @@ type taking struct {
 	ctx     context.Context
 	tx      *sql.Tx
 	at      time.Time
+	stored  time.Time
 	confirm time.Duration
 
 	open   map[pair][]*tracked
@@ -42,16 +43,16 @@ type taking struct {
 	full   int // that found none
 }
 
-// Take takes a round. Subjects and zones that are no longer checked end without an
-// Over event: pass all that are. All is stored or, after an error, nothing, but see
-// ErrFull.
+// Take takes a round. A listing that it has no answer about, for its subject or zone
+// is not among those given or for another reason, is Unasked by that, and dropped
+// after 30 days. All is stored or, after an error, nothing, but see ErrFull.
 func (s *Store) Take(ctx context.Context, r check.Round, subjects []rbl.Subject, zones []rbl.Zone) error {
 	if r.Began.IsZero() {
 		return errors.New("store a round of blocklists: it does not say when it was")
 	}
 	full := 0
 	err := s.write(ctx, "store a round of blocklists", func(tx *sql.Tx) error {
-		t, err := s.begin(ctx, tx, r.Began, "")
+		t, err := s.begin(ctx, tx, r.Began, r.Began.Add(r.Took), "")
 		if err != nil {
 			return err
 		}
@@ -86,7 +87,7 @@ func (s *Store) TakeAgain(ctx context.Context, id int64, a rbl.Answer, h rbl.Hea
 	a.Subject.Addr = a.Subject.Addr.Unmap()
 	full := 0
 	err := s.write(ctx, "store a second look at a blocklist", func(tx *sql.Tx) error {
-		t, err := s.begin(ctx, tx, at, a.Zone)
+		t, err := s.begin(ctx, tx, at, later(at, h.At), a.Zone)
 		if err != nil {
 			return err
 		}
@@ -121,9 +122,27 @@ func (s *Store) TakeAgain(ctx context.Context, id int64, a rbl.Answer, h rbl.Hea
 	return err
 }
 
-// begin reads what is open: of one zone, unless that is "".
-func (s *Store) begin(ctx context.Context, tx *sql.Tx, at time.Time, zone string) (*taking, error) {
-	t := &taking{ctx: ctx, tx: tx, at: at, confirm: s.o.Confirm, open: map[pair][]*tracked{}, before: map[*tracked]tracked{}, health: map[kindOf]rbl.Health{}}
+// Drop ends at once those open listings that the caller takes out: what an admin will
+// not have checked any more. Nobody is told, and what comes back is another listing.
+func (s *Store) Drop(ctx context.Context, now time.Time, out func(*Listing) bool) error {
+	return s.write(ctx, "drop listings", func(tx *sql.Tx) error {
+		t, err := s.begin(ctx, tx, now, now, "")
+		if err != nil {
+			return err
+		}
+		for _, l := range t.order {
+			if out(&l.Listing) {
+				l.drop(now)
+			}
+		}
+		return t.save()
+	})
+}
+
+// begin reads what is open: of one zone, unless that is "". ended is when what is
+// taken in was over.
+func (s *Store) begin(ctx context.Context, tx *sql.Tx, at, ended time.Time, zone string) (*taking, error) {
+	t := &taking{ctx: ctx, tx: tx, at: at, stored: s.stamp(ended), confirm: s.o.Confirm, open: map[pair][]*tracked{}, before: map[*tracked]tracked{}, health: map[kindOf]rbl.Health{}}
 	err := each(ctx, tx, func(rows *sql.Rows) error {
 		l, err := scanListing(rows)
 		if err != nil {
@@ -180,13 +199,8 @@ func (t *taking) round(r check.Round, subjects []rbl.Subject, zones []rbl.Zone) 
 		}
 	}
 	for _, l := range t.order {
-		p := pair{l.Zone, l.Subject.String()}
-		switch {
-		case !l.Ended.IsZero():
-		case !checkedZones[p.zone] || !checkedSubjects[p.subject]:
-			l.endUntold(t.at)
-		case !answered[p]:
-			l.step(nothing, t.at, t.confirm)
+		if l.Ended.IsZero() && !answered[pair{l.Zone, l.Subject.String()}] {
+			l.unasked(t.at, t.confirm)
 		}
 	}
 	t.dropSuspected()
@@ -248,8 +262,15 @@ func (t *taking) see(p pair, a *rbl.Answer) error {
 			}
 		}
 	}
+	if a.Result == rbl.Clean {
+		return t.putClean(p, a.At)
+	}
 	if a.Result != rbl.Listed {
 		return nil
+	}
+	clean, err := t.cleanBefore(p, a.At)
+	if err != nil {
+		return err
 	}
 	for _, h := range a.Hits {
 		if slices.ContainsFunc(t.open[p], func(l *tracked) bool { return sameCode(h, l.Hit) }) {
@@ -260,7 +281,7 @@ func (t *taking) see(p pair, a *rbl.Answer) error {
 			continue
 		}
 		t.room--
-		l := &tracked{Listing: Listing{Zone: a.Zone, Subject: a.Subject, Hit: h, Reasons: a.Reasons, Phase: Suspected, First: a.At, Last: a.At, Resolver: a.Resolver}}
+		l := &tracked{Listing: Listing{Zone: a.Zone, Subject: a.Subject, Hit: h, Reasons: a.Reasons, Phase: Suspected, First: a.At, CleanBefore: clean, Last: a.At, Resolver: a.Resolver}}
 		l.doubted(a.At, t.confirm)
 		t.open[p] = append(t.open[p], l)
 		t.order = append(t.order, l)
@@ -268,11 +289,29 @@ func (t *taking) see(p pair, a *rbl.Answer) error {
 	return nil
 }
 
+// putClean remembers when a list did not have a subject.
+func (t *taking) putClean(p pair, at time.Time) error {
+	_, err := t.tx.ExecContext(t.ctx, "INSERT OR REPLACE INTO clean (zone, subject, at) VALUES (?, ?, ?)", p.zone, p.subject, micros(at))
+	return err
+}
+
+// cleanBefore is when that last was; zero: never, or only after at, for the clock was
+// set back.
+func (t *taking) cleanBefore(p pair, at time.Time) (clean time.Time, err error) {
+	err = each(t.ctx, t.tx, func(rows *sql.Rows) error {
+		var n int64
+		err := rows.Scan(&n)
+		clean = timeOf(n)
+		return err
+	}, "SELECT at FROM clean WHERE zone = ? AND subject = ? AND at < ?", p.zone, p.subject, micros(at))
+	return clean, err
+}
+
 // dropSuspected: what a list that has gone wild said just before counts for nothing.
 func (t *taking) dropSuspected() {
 	for _, l := range t.order {
 		if l.Phase == Suspected && t.health[kindOf{l.Zone, l.Subject.Kind()}].State == rbl.Wild {
-			l.endUntold(t.at)
+			l.drop(t.at)
 		}
 	}
 }
@@ -282,6 +321,9 @@ func (t *taking) save() error {
 	for _, l := range t.order {
 		if old, known := t.before[l]; known && sameListing(&old, l) {
 			continue
+		}
+		if !l.Ended.IsZero() {
+			l.Closed = t.stored
 		}
 		if err := l.put(t.ctx, t.tx); err != nil {
 			return err
@@ -354,7 +396,13 @@ func (t *taking) keepAnswers(answers []rbl.Answer, subjects []rbl.Subject) error
 		case asked == 0 || 2*said < asked:
 			worst = worstUnknown
 		}
+		delete(harmed, name)
 		if err := putSlot(t.ctx, t.tx, name, t.at, worst); err != nil {
+			return err
+		}
+	}
+	for name := range harmed { // not checked now, and not known to have ended
+		if err := putSlot(t.ctx, t.tx, name, t.at, worstListed); err != nil {
 			return err
 		}
 	}

@@ -29,8 +29,8 @@ func (w *Watch) secondLooks(ctx context.Context) {
 		return
 	}
 	w.lastSecond = now
-	plan := w.o.Plan(ctx)
-	if ctx.Err() != nil || plan.Checker == nil {
+	plan := w.plan(ctx)
+	if ctx.Err() != nil {
 		return
 	}
 	var asking sync.WaitGroup
@@ -40,14 +40,19 @@ func (w *Watch) secondLooks(ctx context.Context) {
 		subject rbl.Subject
 	}
 	asked := map[pair]bool{}
+	var later []int64
 	for i := range due {
 		l := &due[i]
 		z := slices.IndexFunc(plan.Zones, func(z rbl.Zone) bool { return z.Name == l.Zone })
-		if p := (pair{l.Zone, l.Subject}); z < 0 || asked[p] || !slices.Contains(plan.Subjects, l.Subject) {
-			continue // what is no longer checked ends with the next round
-		} else {
-			asked[p] = true
+		if plan.Checker == nil || z < 0 || !slices.Contains(plan.Subjects, l.Subject) {
+			later = append(later, l.ID)
+			continue
 		}
+		p := pair{l.Zone, l.Subject}
+		if asked[p] {
+			continue
+		}
+		asked[p] = true
 		slots <- struct{}{}
 		asking.Go(func() {
 			defer func() { <-slots }()
@@ -55,7 +60,23 @@ func (w *Watch) secondLooks(ctx context.Context) {
 		})
 	}
 	asking.Wait()
+	w.book(ctx, plan.Checker)
+	w.putOff(ctx, now, later)
 	signal(w.news)
+}
+
+// putOff leaves what the plan does not have to the next round: another plan, which is
+// dear, would hardly have it before.
+func (w *Watch) putOff(ctx context.Context, now time.Time, ids []int64) {
+	if len(ids) == 0 {
+		return
+	}
+	w.mu.Lock()
+	next := w.status.Next
+	w.mu.Unlock()
+	if err := w.o.Store.PutOff(ctx, now, next, ids...); err != nil && ctx.Err() == nil {
+		w.o.Log.Error("second looks at blocklists were not put off", "error", err)
+	}
 }
 
 func (w *Watch) second(ctx context.Context, c Checker, l *history.Listing, z *rbl.Zone) {

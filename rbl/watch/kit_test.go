@@ -43,6 +43,9 @@ type lists struct {
 	listed map[string][]byte    // last octets of codes, by "ZONE SUBJECT"
 	sick   map[string]rbl.State // by zone
 	takes  time.Duration        // a round
+	around time.Duration        // a look around takes
+	looks  int                  // around, under way
+	sent   map[string]int64     // since the last call of Sent
 	asked  []string             // "run", "again ZONE SUBJECT", "near ZONES", at what minute since began
 	began  time.Time
 	runs   []time.Time
@@ -78,7 +81,16 @@ func (l *lists) rounds() []time.Time {
 	return slices.Clone(l.runs)
 }
 
+func (l *lists) Sent() map[string]int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sent := l.sent
+	l.sent = map[string]int64{}
+	return sent
+}
+
 func (l *lists) answer(zone string, s rbl.Subject) (rbl.Answer, rbl.Health) {
+	l.sent[zone]++
 	a := rbl.Answer{Zone: zone, Subject: s, Result: rbl.Clean, Resolver: "127.0.0.1:53", At: time.Now()}
 	for _, last := range l.listed[zone+" "+s.String()] {
 		a.Result = rbl.Listed
@@ -119,9 +131,22 @@ func (l *lists) Again(_ context.Context, s rbl.Subject, z *rbl.Zone, by string) 
 	return l.answer(z.Name, s)
 }
 
-func (l *lists) Neighbours(_ context.Context, prefixes []netip.Prefix, zones []rbl.Zone, most int) (all []check.Neighbour) {
+func (l *lists) Neighbours(ctx context.Context, prefixes []netip.Prefix, zones []rbl.Zone, most int) (all []check.Neighbour) {
+	l.mu.Lock()
+	if l.looks++; l.looks > 1 {
+		l.note("two near at once")
+	}
+	for _, z := range zones {
+		l.sent[z.Name] += int64(most)
+	}
+	l.mu.Unlock()
+	select {
+	case <-time.After(l.around):
+	case <-ctx.Done():
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.looks--
 	l.note("near")
 	for _, p := range prefixes {
 		for _, z := range zones {
@@ -156,6 +181,7 @@ type desk struct {
 
 	mu   sync.Mutex
 	plan watch.Plan
+	made int      // plans
 	told []string // "MINUTE KIND WHAT"
 	fail int      // so many times telling fails
 }
@@ -200,7 +226,7 @@ func (d *desk) tell(_ context.Context, events []history.Event) error {
 func inBubble(t *testing.T, test func(t *testing.T, d *desk)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := &lists{listed: map[string][]byte{}, sick: map[string]rbl.State{}, began: time.Now(), takes: 10 * time.Second}
+		l := &lists{listed: map[string][]byte{}, sick: map[string]rbl.State{}, sent: map[string]int64{}, began: time.Now(), takes: 10 * time.Second}
 		d := &desk{t: t, lists: l, dir: dir, plan: watch.Plan{Checker: l, Subjects: []rbl.Subject{ours, other},
 			Zones: []rbl.Zone{{Name: "a.example", Kinds: []rbl.Kind{rbl.IP4}}, {Name: "wide.example", Kinds: []rbl.Kind{rbl.IP4}, Ranges: true}}}}
 		d.anew()
@@ -218,8 +244,17 @@ func (d *desk) anew() {
 	d.Watch = watch.New(watch.Options{Store: store, Every: every, Week: week, Confirm: confirm, Tell: d.tell, Plan: func(context.Context) watch.Plan {
 		d.mu.Lock()
 		defer d.mu.Unlock()
+		d.made++
 		return d.plan
 	}})
+}
+
+// plans are how many were made since the last call.
+func (d *desk) plans() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, d.made = d.made, 0
+	return n
 }
 
 func (d *desk) run() {

@@ -9,7 +9,6 @@ import (
 
 	"relayguard/rbl"
 	"relayguard/rbl/check"
-	"relayguard/rbl/history"
 	"relayguard/rbl/sender"
 )
 
@@ -18,28 +17,28 @@ const (
 	// Facts are looked at with a round, every 6 hours; less what a round of every 6
 	// hours may come early, and what it may take.
 	factsApart = 5 * time.Hour
-	// keepMissing is how long what a plan with trouble left out is still taken as ours.
+	// keepMissing is how long facts that a plan with trouble left out are still ours.
 	keepMissing = 3 * 24 * time.Hour
 )
 
-// round makes one round, and then what goes with it.
-func (w *Watch) round(ctx context.Context) {
+// round makes one round, and gives its plan; nil: there was none.
+func (w *Watch) round(ctx context.Context) *Plan {
 	f := w.takeOff()
-	plan := w.o.Plan(ctx)
+	plan := w.plan(ctx)
 	began := time.Now()
 	if ctx.Err() != nil {
 		w.land(began, ctx.Err())
-		return
+		return nil
 	}
 	if why := cannot(&plan); why != "" {
 		w.trouble(why)
 		w.land(began.Add(min(jittered(planAgain), w.o.Every)), fmt.Errorf("check blocklists: %s", why))
-		return
+		return nil
 	}
 	err := w.check(ctx, &plan, f.wanted)
 	if ctx.Err() != nil {
 		w.land(began, ctx.Err())
-		return
+		return nil
 	}
 	if err != nil {
 		w.o.Log.Error("a round of blocklists was not stored", "error", err)
@@ -49,7 +48,30 @@ func (w *Watch) round(ctx context.Context) {
 	}
 	w.land(began.Add(jittered(w.o.Every)), err)
 	signal(w.news)
-	w.neighbours(ctx, &plan)
+	return &plan
+}
+
+// plan asks for one.
+func (w *Watch) plan(ctx context.Context) Plan {
+	p := w.o.Plan(ctx)
+	if p.Checker != nil {
+		w.checker = p.Checker
+	}
+	return p
+}
+
+// book has history know what was sent: of a look around that goes on, until now.
+func (w *Watch) book(ctx context.Context, c Checker) {
+	if c == nil {
+		return
+	}
+	sent := c.Sent()
+	if len(sent) == 0 {
+		return
+	}
+	if err := w.o.Store.AddSent(context.WithoutCancel(ctx), time.Now(), sent); err != nil { // they were sent, also if ctx has ended
+		w.o.Log.Error("questions to blocklists were not counted", "error", err)
+	}
 }
 
 // cannot says why a plan is no round; "": it is one.
@@ -88,19 +110,18 @@ func (w *Watch) check(ctx context.Context, p *Plan, wanted bool) error {
 	within, cancel := context.WithTimeout(ctx, longestRound)
 	defer cancel()
 	r := p.Checker.Run(within, p.Subjects, p.Zones, nil)
+	w.book(ctx, p.Checker)
 	if ctx.Err() != nil {
 		return ctx.Err() // what was not asked would read as not known
 	}
 	if r.Began.IsZero() {
 		r.Began = time.Now()
 	}
-	missing, err := w.missing(ctx, p)
-	if err == nil {
-		aside := w.o.Store.Reset()
-		err = w.o.Store.Take(ctx, r, slices.Concat(p.Subjects, missing), p.Zones)
-		if now := w.o.Store.Reset(); now != aside {
-			w.o.Log.Error("the history of blocklists was broken and begins anew", "kept", now)
-		}
+	aside, taken := w.o.Store.Reset(), r
+	taken.Queries = 0 // they are booked
+	err := w.o.Store.Take(ctx, taken, p.Subjects, p.Zones)
+	if now := w.o.Store.Reset(); now != aside {
+		w.o.Log.Error("the history of blocklists was broken and begins anew", "kept", now)
 	}
 	for outcome, n := range r.Outcomes {
 		w.counter.add(outcome, n)
@@ -122,28 +143,6 @@ func count(r *check.Round, result rbl.Result) (n int) {
 		}
 	}
 	return n
-}
-
-// missing are the subjects with listings that a plan with trouble does not have: that
-// an address could not be found is no reason to say that its listing is over.
-func (w *Watch) missing(ctx context.Context, p *Plan) (all []rbl.Subject, err error) {
-	if p.Trouble == "" {
-		return nil, nil
-	}
-	open, err := w.o.Store.Listings(ctx, history.Query{OpenOnly: true, Limit: 1 << 20})
-	if err != nil {
-		return nil, err
-	}
-	for i := range open {
-		l := &open[i]
-		if slices.Contains(p.Subjects, l.Subject) || slices.Contains(all, l.Subject) {
-			continue
-		}
-		if l.Unasked.IsZero() || time.Since(l.Unasked) < keepMissing {
-			all = append(all, l.Subject)
-		}
-	}
-	return all, nil
 }
 
 // look looks at what receivers look at.
@@ -188,39 +187,4 @@ func (w *Watch) missingFacts(ctx context.Context, facts []sender.Fact, trouble s
 		}
 	}
 	return kept, nil
-}
-
-// neighbours looks around, if that is due.
-func (w *Watch) neighbours(ctx context.Context, p *Plan) {
-	now := time.Now()
-	if len(p.Neighbours) == 0 || !w.lastNear.IsZero() && !now.Before(w.lastNear) && now.Sub(w.lastNear) < w.week {
-		return
-	}
-	var zones []rbl.Zone
-	for i := range p.Zones {
-		if p.Zones[i].Ranges {
-			zones = append(zones, p.Zones[i])
-		}
-	}
-	if len(zones) == 0 {
-		return
-	}
-	within, cancel := context.WithTimeout(ctx, longestRound)
-	defer cancel()
-	all := p.Checker.Neighbours(within, p.Neighbours, zones, w.o.Neighbours)
-	if ctx.Err() != nil {
-		return
-	}
-	w.lastNear, w.week = now, jittered(w.o.Week)
-	asked := 0 // those about the lists' health are not known, and few beside these
-	for _, n := range all {
-		asked += n.Asked
-	}
-	err := w.o.Store.TakeNeighbours(ctx, now, all)
-	if err == nil {
-		err = w.o.Store.AddQueries(ctx, now, int64(asked))
-	}
-	if err != nil {
-		w.o.Log.Error("a look at neighbours was not stored", "error", err)
-	}
 }

@@ -25,9 +25,9 @@ func jittered(d time.Duration) time.Duration {
 // Run checks until ctx ends. A round that was due while nobody ran is made at once,
 // after at most a minute.
 func (w *Watch) Run(ctx context.Context) {
-	var telling sync.WaitGroup
-	telling.Go(func() { w.tellUntil(ctx) })
-	defer telling.Wait()
+	var beside sync.WaitGroup
+	beside.Go(func() { w.tellUntil(ctx) })
+	defer beside.Wait()
 	defer w.end()
 	w.start(ctx)
 	for ctx.Err() == nil {
@@ -35,11 +35,12 @@ func (w *Watch) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		switch f, due := w.due(time.Now()); {
-		case f != nil || due:
-			w.round(ctx)
-		default:
+		w.book(ctx, w.checker) // of a look around that goes on, for the next plan and against a crash
+		if f, due := w.due(time.Now()); f == nil && !due {
 			w.secondLooks(ctx)
+		} else if plan := w.round(ctx); plan != nil {
+			w.secondLooks(ctx) // that have come due meanwhile
+			w.lookAround(ctx, plan, &beside)
 		}
 	}
 }
@@ -51,7 +52,6 @@ func (w *Watch) start(ctx context.Context) {
 		w.o.Log.Error("history of blocklists cannot be read", "error", err)
 	}
 	now := time.Now()
-	w.week, w.lastNear = jittered(w.o.Week), near
 	next := last.Add(jittered(w.o.Every))
 	soon := now.Add(time.Duration(rand.Float64() * float64(startWithin)))
 	if last.After(now) || next.Before(soon) { // after now: the clock was set back
@@ -59,6 +59,7 @@ func (w *Watch) start(ctx context.Context) {
 	}
 	w.mu.Lock()
 	w.status.Last, w.status.Next = last, next
+	w.near = around{last: near, week: jittered(w.o.Week)}
 	w.mu.Unlock()
 }
 
@@ -78,6 +79,9 @@ func (w *Watch) sleep(ctx context.Context) {
 	now := time.Now()
 	w.mu.Lock()
 	wait := min(w.status.Next.Sub(now), w.o.Confirm, longestSleep)
+	if w.flight != nil {
+		wait = 0
+	}
 	w.mu.Unlock()
 	if !second.IsZero() {
 		if earliest := w.lastSecond.Add(secondsApart); second.Before(earliest) {
@@ -94,20 +98,25 @@ func (w *Watch) sleep(ctx context.Context) {
 	}
 }
 
-// Now asks for a round at once; it returns when that has ended. One that is under way
-// is joined. Before Run it waits for that; after Run it is an error, as is a plan
-// that has nothing to check.
+// Now asks for a round at once, and returns when that has ended. It begins after the
+// call, so that what was changed before is in it: while one is under way, it is the
+// one after that. Those who ask meanwhile join it. Before Run it waits for that; after
+// Run it is an error, as is a plan that has nothing to check.
 func (w *Watch) Now(ctx context.Context) error {
 	w.mu.Lock()
 	if w.ended != nil {
 		w.mu.Unlock()
 		return w.ended
 	}
-	if w.flight == nil {
-		w.flight = &flight{done: make(chan struct{}), wanted: true}
+	next := &w.flight
+	if w.flight != nil && w.flight.begun {
+		next = &w.after
+	}
+	if *next == nil {
+		*next = &flight{done: make(chan struct{}), wanted: true}
 		signal(w.wake)
 	}
-	f := w.flight
+	f := *next
 	w.mu.Unlock()
 	select {
 	case <-f.done:
@@ -124,6 +133,7 @@ func (w *Watch) takeOff() *flight {
 	if w.flight == nil {
 		w.flight = &flight{done: make(chan struct{})}
 	}
+	w.flight.begun = true
 	w.status.Running = true
 	return w.flight
 }
@@ -135,7 +145,7 @@ func (w *Watch) land(next time.Time, err error) {
 	w.status.Next, w.status.Running = next, false
 	w.flight.err = err
 	close(w.flight.done)
-	w.flight = nil
+	w.flight, w.after = w.after, nil
 }
 
 // end has nobody wait for a round that will not be.
@@ -143,9 +153,11 @@ func (w *Watch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = errEnded
-	if w.flight != nil {
-		w.flight.err = errEnded
-		close(w.flight.done)
-		w.flight = nil
+	for _, f := range []*flight{w.flight, w.after} {
+		if f != nil {
+			f.err = errEnded
+			close(f.done)
+		}
 	}
+	w.flight, w.after = nil, nil
 }

@@ -1,12 +1,13 @@
 // Package watch checks on schedule, confirms what is new, and says what has changed.
 //
-// One goroutine does all that asks: rounds, second looks at what a round found, the
-// weekly look at neighbours. Another tells, so that a channel that hangs holds up no
-// round. What is to be remembered is history's: a Watch that is made anew goes on
-// where another was killed.
+// One goroutine makes rounds, and second looks at what a round found. Another looks
+// weekly at neighbours, which takes long, and another tells: neither that nor a
+// channel that hangs holds up a round. What is to be remembered is history's: a Watch
+// that is made anew goes on where another was killed.
 //
 // The trap: a round that could not be made says nothing. One that ctx cut off, and a
-// plan that has no subjects, change neither history nor when the next one is due.
+// plan that has no subjects, change neither history nor when the next one is due; and
+// that a plan lacks an address or a list for once says nothing of its listings.
 package watch
 
 import (
@@ -27,6 +28,7 @@ type Checker interface {
 	Run(ctx context.Context, subjects []rbl.Subject, zones []rbl.Zone, progress func(done, all int)) check.Round
 	Again(ctx context.Context, s rbl.Subject, z *rbl.Zone, by string) (rbl.Answer, rbl.Health)
 	Neighbours(ctx context.Context, prefixes []netip.Prefix, zones []rbl.Zone, most int) []check.Neighbour
+	Sent() map[string]int64
 }
 
 // Plan is what is to be checked now.
@@ -38,15 +40,13 @@ type Plan struct {
 	Sending    []sender.Sending
 	Domains    []string       // for SPF
 	Neighbours []netip.Prefix // none: not looked at
-	// Trouble is why nothing or not all can be checked. While there is any, what is
-	// listed and not among Subjects is kept for three days, as not asked.
-	Trouble string
+	Trouble    string         // why nothing or not all can be checked
 }
 
 // Options of a Watch.
 type Options struct {
 	Store      *history.Store
-	Plan       func(ctx context.Context) Plan // called for each round and for second looks, by one goroutine
+	Plan       func(ctx context.Context) Plan // called for each round and for second looks, by one goroutine; what Checkers sent before is in Store.Used then
 	Every      time.Duration                  // between rounds, give or take a tenth [6 h]
 	Week       time.Duration                  // between looks at neighbours [7 days], likewise; with the next round then
 	Confirm    time.Duration                  // like history.Options.Confirm
@@ -77,19 +77,28 @@ type Watch struct {
 	mu     sync.Mutex
 	status Status
 	flight *flight // the round that is asked for or under way
+	after  *flight // that was asked for while flight was under way
 	ended  error   // Run has; set once
+	near   around
 
 	// Of Run's goroutine alone.
-	facts      time.Time     // when they were last looked at
-	week       time.Duration // until the next look at neighbours
-	lastNear   time.Time     // when the last one was
-	lastSecond time.Time     // when the last pass of second looks began
-	warned     string        // the trouble that was last logged
+	facts      time.Time // when they were last looked at
+	lastSecond time.Time // when the last pass of second looks began
+	warned     string    // the trouble that was last logged
+	checker    Checker   // of the last plan; nil: none yet
+}
+
+// around is when neighbours are looked at.
+type around struct {
+	last  time.Time     // zero: never
+	week  time.Duration // until the next time
+	looks bool          // now
 }
 
 // flight is a round that somebody may wait for.
 type flight struct {
 	done   chan struct{}
+	begun  bool  // it may have its plan: what has changed since is not in it
 	err    error // once done
 	wanted bool  // by somebody, not by the schedule
 }

@@ -116,7 +116,10 @@ func playAll(ctx context.Context, r *relay.Relay, p *pager, binary string, out *
 	if err := abuse(ctx, a); err != nil {
 		return false, err
 	}
-	err = spy(ctx, a, p)
+	if err := spy(ctx, a, p); err != nil {
+		return false, err
+	}
+	err = morning(ctx, a)
 	return a.met, err
 }
 

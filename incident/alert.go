@@ -29,6 +29,11 @@ type Alert struct {
 	Text     string
 	Time     time.Time
 	Detail   any // for programs, as JSON; nil: none
+
+	// Done, unless nil, is called once: with true as soon as one channel has delivered
+	// the alert, or one that took its place; with false once all have given it up, and
+	// none will. It must not wait, and may be called before Send returns.
+	Done func(delivered bool)
 }
 
 // maxText bounds Alert.Text: syslog daemons cut a line at 1,024 (RFC 3164 §4.1).

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -71,8 +72,17 @@ func NewChannels(o ChannelsOptions, channels ...Channel) *Channels {
 // Send queues an alert for every channel. It never waits.
 func (c *Channels) Send(a Alert) {
 	a.Incident.Notes = nil
+	w := waiting{alert: a}
+	if a.Done != nil {
+		w.receipts = []*receipt{{done: a.Done, lanes: len(c.lanes)}}
+		w.alert.Done = nil
+	}
 	for _, l := range c.lanes {
-		l.put(a)
+		w.receipts = slices.Clone(w.receipts)
+		l.put(w)
+	}
+	if len(c.lanes) == 0 {
+		w.gaveUp()
 	}
 }
 
@@ -165,9 +175,52 @@ type lane struct {
 	unlogged int64 // failures since
 }
 
+// waiting is an alert in a queue, and those who want to know what becomes of it or of
+// what it took the place of.
 type waiting struct {
-	alert Alert
-	tries int
+	alert    Alert
+	tries    int
+	receipts []*receipt
+}
+
+func (w *waiting) delivered() {
+	for _, r := range w.receipts {
+		r.delivered()
+	}
+}
+
+func (w *waiting) gaveUp() {
+	for _, r := range w.receipts {
+		r.gaveUp()
+	}
+}
+
+// receipt tells once what became of an alert.
+type receipt struct {
+	mu    sync.Mutex
+	done  func(delivered bool) // nil: it was told
+	lanes int                  // that may yet deliver it
+}
+
+func (r *receipt) delivered() { r.settle(true) }
+
+// gaveUp is one channel less.
+func (r *receipt) gaveUp() { r.settle(false) }
+
+func (r *receipt) settle(delivered bool) {
+	r.mu.Lock()
+	r.lanes--
+	done := r.done
+	if !delivered && r.lanes > 0 {
+		done = nil
+	}
+	if done != nil {
+		r.done = nil
+	}
+	r.mu.Unlock()
+	if done != nil {
+		done(delivered)
+	}
 }
 
 func (l *lane) end() {
@@ -177,18 +230,19 @@ func (l *lane) end() {
 	l.once.Do(func() { close(l.ending) })
 }
 
-func (l *lane) put(a Alert) {
+func (l *lane) put(w waiting) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
+		w.gaveUp()
 		return
 	}
-	if !l.join(a) {
+	if !l.join(w) {
 		if len(l.queue) >= l.opts.Queue {
-			l.keep(1)
+			l.keep(w)
 			return
 		}
-		l.queue = append(l.queue, waiting{alert: a})
+		l.queue = append(l.queue, w)
 	}
 	select {
 	case l.kick <- struct{}{}:
@@ -197,13 +251,17 @@ func (l *lane) put(a Alert) {
 }
 
 // keep counts alerts that are not delivered. The lock is ours.
-func (l *lane) keep(n int64) {
-	l.kept += n
-	l.counts.Kept += n
+func (l *lane) keep(all ...waiting) {
+	l.kept += int64(len(all))
+	l.counts.Kept += int64(len(all))
+	for i := range all {
+		all[i].gaveUp()
+	}
 }
 
-// join makes one of a and an alert about the same that waits.
-func (l *lane) join(a Alert) bool {
+// join makes one of an alert and one about the same that waits.
+func (l *lane) join(next waiting) bool {
+	a := next.alert
 	for i := range l.queue {
 		w := &l.queue[i]
 		if !w.alert.sameAs(&a) {
@@ -214,6 +272,7 @@ func (l *lane) join(a Alert) bool {
 			a.Text = line(&a.Incident, Opened)
 		}
 		w.alert = a
+		w.receipts = append(w.receipts, next.receipts...)
 		l.counts.Joined++
 		return true
 	}
@@ -225,6 +284,7 @@ func (l *lane) run() {
 	if c, ok := l.channel.(io.Closer); ok {
 		defer c.Close()
 	}
+	defer l.abandon()
 	for {
 		wait := l.work()
 		var timer *time.Timer
@@ -246,6 +306,16 @@ func (l *lane) run() {
 	}
 }
 
+// abandon gives up what is queued when nobody delivers any more.
+func (l *lane) abandon() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.queue {
+		l.queue[i].gaveUp()
+	}
+	l.queue = nil
+}
+
 // work delivers what may be delivered now, and returns how long to wait for more
 // of it; 0: until something comes.
 func (l *lane) work() time.Duration {
@@ -254,15 +324,17 @@ func (l *lane) work() time.Duration {
 		if wait := l.paused.Sub(now); wait > 0 {
 			return wait
 		}
-		a, tries, ok := l.next(now)
+		w, ok := l.next(now)
 		if !ok {
 			return max(l.silent.Sub(now), 0)
 		}
 		l.sent = append(l.sent, now)
-		if err := l.deliver(a); err != nil {
-			l.failed(time.Now(), a, tries+1, err)
+		if err := l.deliver(w.alert); err != nil {
+			w.tries++
+			l.failed(time.Now(), w, err)
 			continue
 		}
+		w.delivered()
 		l.pause, l.telling = 0, 0
 		l.mu.Lock()
 		l.counts.Delivered++
@@ -273,35 +345,35 @@ func (l *lane) work() time.Duration {
 }
 
 // next is what to deliver now, within the rate.
-func (l *lane) next(now time.Time) (Alert, int, bool) {
+func (l *lane) next(now time.Time) (waiting, bool) {
 	for len(l.sent) > 0 && now.Sub(l.sent[0]) >= window {
 		l.sent = l.sent[1:]
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Before(l.silent) {
-		l.keep(int64(len(l.queue)))
+		l.keep(l.queue...)
 		l.queue = nil
-		return Alert{}, 0, false
+		return waiting{}, false
 	}
 	woke := !l.silent.IsZero()
 	l.silent = time.Time{}
 	switch {
 	case l.kept > 0 && (woke || len(l.queue) == 0 && len(l.sent) < l.opts.PerHour-1):
 		l.telling, l.kept = l.kept, 0
-		return Alert{Event: More, Time: now.UTC(), Text: fmt.Sprintf("and %d more alerts that were kept back, see: relayguard status", l.telling)}, 0, true
+		return waiting{alert: Alert{Event: More, Time: now.UTC(), Text: fmt.Sprintf("and %d more alerts that were kept back, see: relayguard status", l.telling)}}, true
 	case l.kept == 0 && len(l.queue) == 0:
-		return Alert{}, 0, false
+		return waiting{}, false
 	case len(l.sent) >= l.opts.PerHour-1:
 		l.silent = now.Add(window)
-		l.keep(int64(len(l.queue)))
+		l.keep(l.queue...)
 		l.queue = nil
-		return Alert{Event: More, Time: now.UTC(), Text: fmt.Sprintf("more than %d alerts in an hour: others are kept back until %s, see: relayguard status",
-			l.opts.PerHour-1, l.silent.UTC().Format("15:04Z"))}, 0, true
+		return waiting{alert: Alert{Event: More, Time: now.UTC(), Text: fmt.Sprintf("more than %d alerts in an hour: others are kept back until %s, see: relayguard status",
+			l.opts.PerHour-1, l.silent.UTC().Format("15:04Z"))}}, true
 	}
 	w := l.queue[0]
 	l.queue = append(l.queue[:0], l.queue[1:]...)
-	return w.alert, w.tries, true
+	return w, true
 }
 
 func (l *lane) deliver(a Alert) error {
@@ -312,7 +384,8 @@ func (l *lane) deliver(a Alert) error {
 
 // failed puts an alert back, unless it has been tried enough, and has the lane
 // pause.
-func (l *lane) failed(now time.Time, a Alert, tries int, err error) {
+func (l *lane) failed(now time.Time, w waiting, err error) {
+	a := &w.alert
 	l.pause = min(max(2*l.pause, firstPause), longestStop)
 	l.paused = now.Add(l.pause)
 	text := escape(err.Error(), 300)
@@ -322,10 +395,10 @@ func (l *lane) failed(now time.Time, a Alert, tries int, err error) {
 	switch {
 	case a.Event == More: // told again with what is kept back meanwhile
 		l.kept += l.telling
-	case tries >= maxTries:
-		l.keep(1)
+	case w.tries >= maxTries:
+		l.keep(w)
 	default:
-		l.back(a, tries)
+		l.back(w)
 	}
 	l.mu.Unlock()
 	l.unlogged++
@@ -336,20 +409,22 @@ func (l *lane) failed(now time.Time, a Alert, tries int, err error) {
 	}
 }
 
-// back puts a at the head of the queue, or into one with a newer alert about the
+// back puts an alert at the head of the queue, or into one with a newer one about the
 // same. The lock is ours.
-func (l *lane) back(a Alert, tries int) {
+func (l *lane) back(failed waiting) {
+	a := &failed.alert
 	for i := range l.queue {
 		w := &l.queue[i]
-		if w.alert.sameAs(&a) {
+		if w.alert.sameAs(a) {
 			if a.Event == Opened && w.alert.Event == Updated {
 				w.alert.Event = Opened
 				w.alert.Text = line(&w.alert.Incident, Opened)
 			}
-			w.tries = tries
+			w.tries = failed.tries
+			w.receipts = append(w.receipts, failed.receipts...)
 			l.counts.Joined++
 			return
 		}
 	}
-	l.queue = append([]waiting{{a, tries}}, l.queue...)
+	l.queue = append([]waiting{failed}, l.queue...)
 }

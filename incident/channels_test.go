@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -243,5 +244,92 @@ func TestChannelsTimeOut(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 		c.Close()
+	})
+}
+
+// Whoever wants to know what became of an alert is told once: well as soon as one
+// channel has it, badly once none will.
+func TestChannelsTellWhatBecameOfAnAlert(t *testing.T) {
+	deliver := func(err error) *fake { return &fake{do: func(context.Context, incident.Alert) error { return err }} }
+	bad := errors.New("nobody hears")
+	for name, c := range map[string]struct {
+		channels []incident.Channel
+		perHour  int
+		want     string
+	}{
+		"delivered":          {[]incident.Channel{deliver(nil)}, 0, "true"},
+		"by all":             {[]incident.Channel{deliver(nil), deliver(nil)}, 0, "true"},
+		"by one of two":      {[]incident.Channel{deliver(bad), deliver(nil)}, 0, "true"},
+		"by none":            {[]incident.Channel{deliver(bad), deliver(bad)}, 0, "false"},
+		"there is no one":    {nil, 0, "false"},
+		"too many this hour": {[]incident.Channel{deliver(nil)}, 2, "false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				channels := incident.NewChannels(incident.ChannelsOptions{PerHour: c.perHour}, c.channels...)
+				if c.perHour > 0 {
+					for i := range c.perHour {
+						channels.Send(alert(fmt.Sprint(i), incident.Opened))
+					}
+					synctest.Wait()
+				}
+				told := make(chan bool, 9)
+				a := alert("asked", incident.Opened)
+				a.Done = func(delivered bool) { told <- delivered }
+				channels.Send(a)
+				time.Sleep(2 * time.Hour)
+				channels.Close()
+				synctest.Wait()
+				if got := fmt.Sprint(<-told); got != c.want || len(told) > 0 {
+					t.Errorf("got %s and %d more, want %s", got, len(told), c.want)
+				}
+			})
+		})
+	}
+}
+
+func TestChannelsTellOfJoinedAndUnsentAlerts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		f := &fake{do: func(ctx context.Context, _ incident.Alert) error {
+			select {
+			case <-free:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}}
+		c := incident.NewChannels(incident.ChannelsOptions{Queue: 2, Timeout: time.Hour, Close: time.Second}, f)
+		var mu sync.Mutex
+		told := map[string]string{}
+		send := func(name, id string) {
+			a := alert(id, incident.Updated)
+			a.Done = func(delivered bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				told[name] += fmt.Sprint(delivered)
+			}
+			c.Send(a)
+		}
+		send("first", "first")
+		synctest.Wait() // it is being delivered
+		send("older", "a")
+		send("newer", "a")
+		free <- struct{}{}
+		synctest.Wait() // a is being delivered
+		free <- struct{}{}
+		synctest.Wait()
+		send("hangs", "hangs")
+		synctest.Wait()
+		send("waits", "b")
+		send("waits too", "c")
+		send("too many", "d")
+		c.Close()
+		synctest.Wait()
+		send("late", "e")
+		want := map[string]string{"first": "true", "older": "true", "newer": "true", "hangs": "false", "waits": "false", "waits too": "false", "too many": "false", "late": "false"}
+		if !maps.Equal(told, want) {
+			t.Errorf("told %v, want %v", told, want)
+		}
 	})
 }

@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,7 +16,6 @@ import (
 
 	"relayguard/cmd/internal/blocklists"
 	"relayguard/cmd/internal/config"
-	"relayguard/incident"
 	"relayguard/mta/postfix"
 	"relayguard/rbl"
 	"relayguard/rbl/check"
@@ -34,9 +33,19 @@ type asking struct {
 	keys      map[string]string // by operator
 	resolvers []rbl.Resolver
 	found     []resolve.Found // the machine's own, used or not; nil with rbl.resolvers
+	doubted   []doubted       // of resolvers
 	targets   blocklists.Targets
+	unsure    bool     // an address that sends may not be among targets
+	unread    []string // keys that are configured and cannot be read: their lists are not asked
 	warnings  []string // what is not as it should be, and can be lived with
-	forwarded string   // who asks in place of the first resolver; "": it asks by itself, or that is not known
+	forwarded string   // what is known of the first of doubted; "": of no resolver that it is not the one whom lists see
+	root      string   // "", or the top of another tree with a machine's settings
+}
+
+// doubted is a resolver whom lists may refuse, or answer wrongly, and why.
+type doubted struct {
+	resolver, why string
+	public        bool
 }
 
 // newAsking makes it ready. Without any resolver it is asked of nobody, which a
@@ -63,7 +72,14 @@ func newAsking(ctx context.Context, c *config.Config, inside []string, learnt []
 	if trouble != "" && len(c.RBL.Addresses) == 0 {
 		a.targets.Trouble = append(a.targets.Trouble, trouble)
 	}
+	a.unsure = unsure(a.targets.Trouble)
 	return a, nil
+}
+
+// unsure reports whether trouble means that an address which sends is not known. What
+// there is about domains does not.
+func unsure(trouble []string) bool {
+	return slices.ContainsFunc(trouble, func(t string) bool { return !strings.HasPrefix(t, "rbl.domains: ") })
 }
 
 func sendingOf(ctx context.Context, c *config.Config) (postfix.Sending, error) {
@@ -87,7 +103,7 @@ func (a *asking) choose(c *config.Config) (err error) {
 	for _, k := range c.ZoneKeys {
 		key, err := readZoneKey(k.File)
 		if err != nil {
-			a.warnings = append(a.warnings, fmt.Sprintf("zone_key %s: %v; its lists are not asked", k.Operator, err))
+			a.unread = append(a.unread, fmt.Sprintf("zone_key %s: %v; its lists are not asked", k.Operator, err))
 			continue
 		}
 		a.keys[k.Operator], choice.Keys[k.Operator] = key, true
@@ -96,6 +112,7 @@ func (a *asking) choose(c *config.Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("rbl: %w", err)
 	}
+	a.warnings = append(a.warnings, a.unread...)
 	a.off = map[string]bool{}
 	for _, name := range c.RBL.Disable {
 		a.off[name] = true
@@ -104,17 +121,12 @@ func (a *asking) choose(c *config.Config) (err error) {
 	return nil
 }
 
-// maxKey is far above any key: they are 26 to 64 characters.
-const maxKey = 256
+// maxKeyFile is far above any file with a key: they are 26 to 64 characters.
+const maxKeyFile = 4096
 
 // readZoneKey reads the key from the first line of a file.
 func readZoneKey(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxKey+2))
+	text, err := rbl.ReadFile(path, maxKeyFile)
 	if err != nil {
 		return "", err
 	}
@@ -134,16 +146,14 @@ func isLabel(key string) bool {
 }
 
 // resolve finds the name servers to ask: those of the configuration, or the
-// machine's own that are not public.
+// machine's own that are not public. What somebody chose is used, whatever it is.
 func (a *asking) resolve(c *config.Config) error {
 	if len(c.RBL.Resolvers) > 0 {
-		for _, address := range c.RBL.Resolvers {
-			a.resolvers = append(a.resolvers, resolve.New(address, c.RBL.Timeout))
-		}
+		a.ask(c, c.RBL.Resolvers)
 		return nil
 	}
 	var err error
-	if a.found, err = resolve.System(""); err != nil {
+	if a.found, err = resolve.System(a.root); err != nil {
 		return fmt.Errorf("no resolver: %w; set rbl.resolvers", err)
 	}
 	var public []string
@@ -153,22 +163,52 @@ func (a *asking) resolve(c *config.Config) error {
 			continue
 		}
 		a.resolvers = append(a.resolvers, resolve.New(f.Address, c.RBL.Timeout))
-		if how, whom := resolve.Recurses("", f); how == resolve.Forwards && a.forwarded == "" {
-			a.forwarded = whom
-		}
+		a.doubt(f)
 	}
 	if len(a.resolvers) == 0 {
 		return fmt.Errorf("no resolver to ask blocklists: those of this machine are public ones (%s), which lists refuse or answer wrongly; install a recursive one (apt-get install unbound) and set rbl.resolvers = [\"127.0.0.1:53\"]", strings.Join(public, ", "))
 	}
-	if a.forwarded != "" {
-		a.warnings = append(a.warnings, fmt.Sprintf("the resolver %s does not ask by itself, but %s: lists see that one's address, and may refuse it; a recursive one of your own is better (apt-get install unbound, rbl.resolvers)", a.resolvers[0].Name(), a.forwarded))
-	}
 	return nil
 }
 
-// checker asks with what was made ready.
-func (a *asking) checker(log *slog.Logger) *check.Checker {
-	return check.New(check.Options{Resolvers: a.resolvers, Keys: a.keys, Log: log})
+// ask takes resolvers that somebody named.
+func (a *asking) ask(c *config.Config, servers []string) {
+	for _, address := range servers {
+		a.resolvers = append(a.resolvers, resolve.New(address, c.RBL.Timeout))
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			continue
+		}
+		addr := ap.Addr().Unmap()
+		f := resolve.Found{Address: address, Addr: addr, Public: resolve.Public(addr)}
+		// Which program answers on another port is not known.
+		const domain = 53
+		f.Own = ap.Port() == domain && (addr.IsLoopback() || blocklists.Machine().Has(addr))
+		a.doubt(f)
+	}
+}
+
+// doubt warns of a resolver if it is not its own address that lists see.
+func (a *asking) doubt(f resolve.Found) {
+	why, warning := "", ""
+	if f.Public != "" {
+		why = "it is a public one, of " + f.Public
+		warning = fmt.Sprintf("%s is a public resolver (%s): lists refuse it, or answer it wrongly", f.Address, f.Public)
+	} else if how, whom := resolve.Recurses(a.root, f); how == resolve.Forwards {
+		why = "it has others ask for it: " + whom
+		warning = fmt.Sprintf("the resolver %s does not ask by itself, but %s: lists see that one's address, and may refuse it", f.Address, whom)
+	}
+	if why == "" {
+		return
+	}
+	a.doubted = append(a.doubted, doubted{f.Address, why, f.Public != ""})
+	a.forwarded = cmp.Or(a.forwarded, why)
+	a.warnings = append(a.warnings, warning+"; a recursive one of your own is better (apt-get install unbound, rbl.resolvers)")
+}
+
+// checker asks with what was made ready. used is what was asked today already.
+func (a *asking) checker(log *slog.Logger, used map[string]int64) *check.Checker {
+	return check.New(check.Options{Resolvers: a.resolvers, Keys: a.keys, Used: used, Log: log})
 }
 
 // blocklistWatch is the daemon's watch over its own addresses.
@@ -181,7 +221,12 @@ type blocklistWatch struct {
 
 	mu      sync.Mutex
 	checker *check.Checker
-	asks    string // by whom and with what it asks; has keys in it
+	asks    string         // by whom and with what it asks; has keys in it
+	warned  string         // what of asking was last logged
+	idle    time.Time      // since when nothing can be checked; zero: it can
+	applied *config.Config // by which history knows what was taken out
+
+	told listingsTold // of tell alone
 }
 
 // openBlocklists opens the history of listings. nil: nothing is watched, and
@@ -191,7 +236,7 @@ func (s *state) openBlocklists(ctx context.Context, c *config.Config) *blocklist
 		s.blocklistsOff = "rbl.watch is false"
 		return nil
 	}
-	store, err := history.Open(ctx, c.RBLDirectory(), history.Options{Confirm: c.RBL.Confirm, Keep: c.Journal.KeepTotals})
+	store, err := history.Open(ctx, c.RBLDirectory(), history.Options{Confirm: c.RBL.Confirm, Keep: c.Journal.KeepTotals, Now: time.Now})
 	if err != nil {
 		s.log.Error("blocklists are not watched", "error", err)
 		s.blocklistsOff = err.Error()
@@ -200,7 +245,7 @@ func (s *state) openBlocklists(ctx context.Context, c *config.Config) *blocklist
 	if aside := store.Reset(); aside != "" {
 		s.log.Error("the history of blocklists was broken and begins anew", "kept", aside)
 	}
-	b := &blocklistWatch{state: s, store: store, hurry: make(chan struct{}, 1)}
+	b := &blocklistWatch{state: s, store: store, hurry: make(chan struct{}, 1), applied: c, told: listingsTold{sent: map[int64]*telling{}, acted: map[int64]bool{}}}
 	b.watch = watch.New(watch.Options{
 		Store: store, Plan: b.plan, Every: c.RBL.Every, Confirm: c.RBL.Confirm, Tell: b.tell, Log: s.log,
 	})
@@ -227,6 +272,7 @@ func (b *blocklistWatch) run(ctx context.Context, work *sync.WaitGroup) {
 			case <-ctx.Done():
 				return
 			case <-b.hurry:
+				b.apply(ctx)
 				if err := b.watch.Now(ctx); err != nil && ctx.Err() == nil {
 					b.state.log.Warn("check blocklists", "error", err)
 				}
@@ -246,20 +292,31 @@ func (b *blocklistWatch) close() {
 
 // plan reads the configuration, the MTA's settings and the machine's anew each time.
 func (b *blocklistWatch) plan(ctx context.Context) watch.Plan {
-	c := b.state.config.Load()
-	learnt, err := b.store.LearntAll(ctx)
-	if err != nil {
-		b.state.log.Warn("addresses that were learnt", "error", err)
+	p := b.planned(ctx)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch nothing := p.Checker == nil || len(p.Subjects) == 0 || len(p.Zones) == 0; {
+	case !nothing:
+		b.idle = time.Time{}
+	case b.idle.IsZero() && ctx.Err() == nil:
+		b.idle = time.Now()
 	}
-	a, err := newAsking(ctx, c, b.state.insideDomains(), learnt)
+	return p
+}
+
+func (b *blocklistWatch) planned(ctx context.Context) watch.Plan {
+	c := b.state.config.Load()
+	a, err := b.asking(ctx, c)
 	if err != nil {
 		return watch.Plan{Trouble: err.Error()}
 	}
 	b.now.Store(a)
+	b.warn(a.warnings)
 	if len(a.resolvers) == 0 {
 		return watch.Plan{Trouble: strings.Join(slices.Concat(a.targets.Trouble, a.warnings), "; ")}
 	}
-	p := watch.Plan{Checker: b.checkerOf(a), Subjects: a.targets.Subjects(), Zones: a.zones, Sending: a.targets.Sending(), Domains: a.targets.Domains, Trouble: strings.Join(a.targets.Trouble, "; ")}
+	b.dropUnknownLists(ctx, a)
+	p := watch.Plan{Checker: b.checkerOf(ctx, a), Subjects: a.targets.Subjects(), Zones: a.zones, Sending: a.targets.Sending(), Domains: a.targets.Domains, Trouble: strings.Join(a.targets.Trouble, "; ")}
 	p.Resolver = a.resolvers[0]
 	if c.RBL.Neighbours {
 		p.Neighbours = blocklists.Prefixes(a.targets)
@@ -267,9 +324,39 @@ func (b *blocklistWatch) plan(ctx context.Context) watch.Plan {
 	return p
 }
 
+// asking is what there is to be asked now. What could not be read is in Trouble.
+func (b *blocklistWatch) asking(ctx context.Context, c *config.Config) (*asking, error) {
+	learnt, learntErr := b.store.LearntAll(ctx)
+	a, err := newAsking(ctx, c, b.state.insideDomains(), learnt)
+	if err != nil {
+		return nil, err
+	}
+	if learntErr != nil {
+		a.targets.Trouble = append(a.targets.Trouble, fmt.Sprintf("addresses that were learnt are not known: %v", learntErr))
+		a.unsure = a.unsure || len(c.RBL.Addresses) == 0
+	}
+	a.targets.Trouble = append(a.targets.Trouble, b.state.insideUnread()...)
+	return a, nil
+}
+
+// warn logs what can be lived with, once.
+func (b *blocklistWatch) warn(warnings []string) {
+	text := strings.Join(warnings, "\n")
+	b.mu.Lock()
+	before := b.warned
+	b.warned = text
+	b.mu.Unlock()
+	if text == before {
+		return
+	}
+	for _, w := range warnings {
+		b.state.log.Warn("blocklists are asked, but not as they should be", "why", w)
+	}
+}
+
 // checkerOf keeps one checker while nothing changes that it asks with: it counts what
 // lists allow in a day.
-func (b *blocklistWatch) checkerOf(a *asking) *check.Checker {
+func (b *blocklistWatch) checkerOf(ctx context.Context, a *asking) *check.Checker {
 	var names []string
 	for _, r := range a.resolvers {
 		names = append(names, r.Name())
@@ -278,7 +365,11 @@ func (b *blocklistWatch) checkerOf(a *asking) *check.Checker {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.checker == nil || b.asks != asks {
-		b.checker, b.asks = a.checker(b.state.log), asks
+		used, err := b.store.Used(ctx, time.Now())
+		if err != nil {
+			b.state.log.Warn("how much lists were asked today is not known", "error", err)
+		}
+		b.checker, b.asks = a.checker(b.state.log, used), asks
 	}
 	return b.checker
 }
@@ -297,56 +388,16 @@ func (s *state) insideDomains() []string {
 	return all
 }
 
-// tell hands events on to the admin. What was sent to the channels counts as told:
-// they keep and repeat by themselves.
-func (b *blocklistWatch) tell(ctx context.Context, events []history.Event) error {
-	c := b.state.config.Load()
-	used := map[string]bool{}
-	for _, e := range events {
-		text, urgent := announceListing(&e, c.RBL.Alert)
-		if text == "" {
-			continue
-		}
-		topic := "rbl " + string(e.Kind)
-		if e.Listing != nil {
-			topic += " " + e.Listing.Zone + " " + e.Listing.Subject.String()
-		}
-		if e.Health != nil { // of two notices with one topic only one is sent
-			topic += " " + e.Health.Zone
-		}
-		if used[topic] && e.Listing != nil { // a list can have several of one address
-			topic += fmt.Sprintf(" %s/%d", e.Listing.Hit.Code, e.Listing.Hit.Bit)
-		}
-		used[topic] = true
-		b.state.log.Warn("blocklists", "text", text)
-		alert := incident.NewNotice(e.At, topic, text)
-		if urgent {
-			alert = incident.NewWarning(e.At, topic, text, e)
-		}
-		b.state.channels.Send(alert)
+// insideUnread says which of them could not be read when the rules in force were made.
+func (s *state) insideUnread() (all []string) {
+	r := s.rules.Load()
+	if r == nil {
+		return nil
 	}
-	b.tighten(ctx, time.Now(), events)
-	return nil
-}
-
-// announceListing says what the admin is told of an event, and whether it is urgent;
-// "": the daily report is enough. For a range or a whole network nobody is woken.
-func announceListing(e *history.Event, from rbl.Severity) (text string, urgent bool) {
-	switch e.Kind {
-	case history.Began, history.Over:
-		l := e.Listing
-		if l == nil || l.Hit.Scope.Wide() || l.Hit.Severity < from {
-			return "", false
+	for _, err := range r.unread { // those of address maps are there, too
+		if text := err.Error(); strings.HasPrefix(text, "inside.from_mta") {
+			all = append(all, text)
 		}
-		if e.Kind == history.Over {
-			return fmt.Sprintf("%s is no longer listed by %s (%s), since %s", l.Subject, l.Zone, l.Hit.Means, l.First.Local().Format("2006-01-02 15:04 MST")), false
-		}
-		return fmt.Sprintf("%s is listed by %s: %s (%s), first seen %s; see: relayguard report", l.Subject, l.Zone, l.Hit.Means, l.Hit.Severity, l.First.Local().Format("2006-01-02 15:04 MST")), true
-	case history.ZoneBad:
-		if e.Health == nil {
-			return "", false
-		}
-		return fmt.Sprintf("the blocklist %s is %s: what it says is not believed until it is well again: %s", e.Health.Zone, e.Health.State, e.Health.Why), false
 	}
-	return "", false
+	return all
 }

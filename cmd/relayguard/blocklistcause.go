@@ -21,7 +21,8 @@ const (
 )
 
 // tighten halves the limits of whom new listings are most likely due to, or notes
-// whose it would halve.
+// whose it would halve: listings of an address of ours, and that one alone. A domain is
+// listed for mail that others send, too.
 func (b *blocklistWatch) tighten(ctx context.Context, now time.Time, events []history.Event) {
 	c, s := b.state.config.Load(), b.state
 	if c.RBL.Tighten == config.TightenOff {
@@ -32,7 +33,7 @@ func (b *blocklistWatch) tighten(ctx context.Context, now time.Time, events []hi
 	seen := map[string]bool{} // several lists often act on one cause
 	for _, e := range events {
 		l := e.Listing
-		if e.Kind != history.Began || l == nil || l.Hit.Scope.Wide() || l.Hit.Severity < c.RBL.Alert {
+		if e.Kind != history.Began || l == nil || l.Hit.Scope.Wide() || l.Hit.Severity < c.RBL.Alert || !l.Subject.Addr.IsValid() || !beganInSight(l) {
 			continue
 		}
 		suspects, err := suspectsOf(ctx, s.journal, s.evidence(), l.First.Add(-beforeListing), l.First)
@@ -53,6 +54,16 @@ func (b *blocklistWatch) tighten(ctx context.Context, now time.Time, events []hi
 			done++
 		}
 	}
+}
+
+// cleanShortly is how long before a listing was seen it must have been seen not to be
+// there.
+const cleanShortly = 2 * 24 * time.Hour
+
+// beganInSight reports whether it is known when a listing began: who was active in the
+// hours before that of a first round, or after an outage, tells nothing.
+func beganInSight(l *history.Listing) bool {
+	return !l.CleanBefore.IsZero() && l.CleanBefore.Before(l.First) && l.First.Sub(l.CleanBefore) < cleanShortly
 }
 
 // tightenOne halves the limits of one, or notes that it would; false: there is nothing

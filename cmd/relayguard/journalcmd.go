@@ -92,7 +92,7 @@ func actionTable(page render.Page, all []action) *render.Table {
 
 func newJournalPurge() *cobra.Command {
 	var account, reason string
-	var yes bool
+	var yes, reports bool
 	cmd := &cobra.Command{
 		Use:   "purge",
 		Short: "forget what an account sent",
@@ -107,10 +107,13 @@ somebody purged, whom and why; decisions about the mail of others that bears its
 address; what it has used of its limits, until relayguard limits reset; the MTA's
 logs and the system's.
 
+Kept daily reports name accounts, too. They stay, and it says how many name this one;
+with --reports those are removed as a whole, of their days.
+
 It asks at a terminal, and elsewhere needs --yes.
 
 Exit status: 0; 1 nothing was done; 2 usage; 3 it did not work, or not allowed.`),
-		Example: "  relayguard journal purge --account taro@example.jp --reason 'left the company, asked for it'",
+		Example: "  relayguard journal purge --account taro@example.jp --reason 'left the company, asked for it'\n  relayguard journal purge --account taro@example.jp --reason 'asked for it' --reports --yes",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := needed(cmd, "account", account, "name the account that is forgotten"); err != nil {
@@ -129,11 +132,35 @@ Exit status: 0; 1 nothing was done; 2 usage; 3 it did not work, or not allowed.`
 				return err
 			}
 			remark(cmd, "forgotten: what %s sent until %s", name, time.Now().Format(time.DateTime))
-			return nil
+			return purgeReports(cmd, name, reason, reports)
 		},
 	}
 	cmd.Flags().StringVar(&account, "account", "", "`account`: login:NAME, local_user:NAME, network:NAME or unknown")
 	cmd.Flags().StringVar(&reason, "reason", "", "why: `text` for the journal")
+	cmd.Flags().BoolVar(&reports, "reports", false, "also remove kept daily reports that name it")
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return cmd
+}
+
+// purgeReports removes the kept reports that name an account, or says how many do.
+func purgeReports(cmd *cobra.Command, account, reason string, remove bool) error {
+	if remove {
+		days, err := post[[]string](cmd, "/v1/report/forget", forgetOrder{Account: account, Reason: reason})
+		if err != nil {
+			return err
+		}
+		remark(cmd, "%s that named it: removed", counted(len(days), "kept report"))
+		return nil
+	}
+	client, _, err := asker(cmd)
+	if err != nil {
+		return err
+	}
+	var days []string
+	if err := client.Get(cmd.Context(), "/v1/report/naming", url.Values{"account": {account}}, &days); err != nil {
+		remark(cmd, "whether kept reports name it is not known: %v", &escapedError{err})
+	} else if len(days) > 0 {
+		remark(cmd, "%s it, the newest of %s; --reports removes them", counted(len(days), "kept report")+map[bool]string{true: " names", false: " name"}[len(days) == 1], days[0])
+	}
+	return nil
 }

@@ -137,9 +137,11 @@ var metrics = []metric{
 	gauge("forwards_known", "Forwarding rules that do not end inside.", func(s *status) float64 { return float64(s.forwards().Findings) }),
 	gauge("forwards_gaps", "Places of forwarding rules that could not be read.", func(s *status) float64 { return float64(len(s.forwards().Gaps)) }),
 	gauge("forwards_scan_seconds", "How long the last scan of all places took.", func(s *status) float64 { return s.forwards().Took.Seconds() }),
-	gauge("rbl_watched", "1 while the own addresses are checked on blocklists and the history can be kept.", func(s *status) float64 { return flag(s.Blocklists != nil && s.Blocklists.Error == "") }),
+	gauge("rbl_watched", "1 while the own addresses are checked on blocklists, lists answer, and the history can be kept.", func(s *status) float64 {
+		return flag(s.Blocklists != nil && s.Blocklists.Error == "" && s.Blocklists.Unchecked == "")
+	}),
 	gaugeBy("rbl_listings", "Confirmed listings of own addresses and domains, by severity.", "severity", func(s *status) map[string]float64 { return floats(s.blocklists().Severity) }),
-	gaugeBy("rbl_results", "Answers of the last round, by what they mean.", "result", func(s *status) map[string]float64 { return floats(s.blocklists().Results) }),
+	gaugeBy("rbl_results", "Answers of the last round, by what they mean: wide ones name networks only, info harms nobody.", "result", func(s *status) map[string]float64 { return floats(s.blocklists().Results) }),
 	gaugeBy("rbl_zones", "Blocklists in the last round, each once for IPv4, IPv6 and domains, by whether they can be believed.", "state", func(s *status) map[string]float64 { return floats(s.blocklists().Zones) }),
 	gauge("rbl_last_round_timestamp_seconds", "When the last round began, 0: none yet.", func(s *status) float64 { return seconds(s.blocklists().Watch.Last) }),
 	counter("rbl_queries", "Questions to resolvers, by how they ended.", "outcome", func(s *status) map[string]float64 { return floats(s.blocklists().queries()) }),

@@ -268,6 +268,8 @@ type status struct {
 	Forwards   *forwards.Status    `json:"forwards,omitempty"`         // absent: forwarding rules are not watched
 	Blocklists *blocklistStatus    `json:"blocklists,omitempty"`       // absent: own addresses are not checked
 	NoForwards string              `json:"forwards_problem,omitempty"` // why they are not, and forwarded mail is not held, although the configuration wants that
+
+	NoBlocklists string `json:"blocklists_problem,omitempty"` // why they are not checked although the configuration wants that
 }
 
 type journalStatus struct {
@@ -360,5 +362,6 @@ func (d *daemon) status(ctx context.Context, now time.Time) status {
 		out.Blocklists = s.blocklists.status(ctx)
 	}
 	out.NoForwards = s.stopOff(c)
+	out.NoBlocklists = s.blocklistsProblem(c)
 	return out
 }

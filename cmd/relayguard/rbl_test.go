@@ -25,10 +25,11 @@ func aListing(who string, phase history.Phase, severity rbl.Severity, scope rbl.
 // someRBLStatus has a bit of everything; who is what others chose.
 func someRBLStatus(who string) rblStatus {
 	h := rbl.Health{Zone: "wild.example", Kind: rbl.IP4, State: rbl.Wild, Why: who, At: noon}
-	own := rblTargets{Addresses: []rblAddress{{ourAddr.Addr, who, who}}, Domains: []string{"example.jp"}, Helos: []string{who}, Learnt: []history.Learnt{{Addr: "203.0.113.5", Where: who, At: noon}}, Trouble: []string{who}}
+	own := rblTargets{Addresses: []rblAddress{{ourAddr.Addr, who, who}}, Domains: []string{"example.jp"}, Helos: []string{who}, About: []rblAbout{{ourAddr, who}, {ourDomain, "sending domain"}}, Learnt: []history.Learnt{{Addr: "203.0.113.5", Where: who, At: noon}}, Trouble: []string{who}}
 	return rblStatus{Now: noon.Add(2 * time.Hour), Watch: &watch.Status{Last: noon, Next: noon.Add(6 * time.Hour), Trouble: who}, Round: noon,
 		Listings: []history.Listing{aListing(who, history.Standing, rbl.High, rbl.ScopeAddress), aListing(who, history.Suspected, rbl.Low, rbl.ScopeRange)},
-		Subjects: []history.SubjectState{{Subject: ourAddr, Listed: 1, Clean: 50, Unknown: 2, At: noon}, {Subject: ourDomain, Clean: 9, At: noon}},
+		Every:    6 * time.Hour, Unread: []string{}, Warnings: []string{},
+		Subjects: []rblSubjectState{{rblStanding{Subject: ourAddr, How: who, Listed: 1, Clean: 50, Unknown: 2}, noon}, {rblStanding{Subject: ourDomain, How: "sending domain", Clean: 9}, noon}},
 		Zones:    []history.ZoneState{{Health: h, Since: noon}, {Health: rbl.Health{Zone: "well.example", State: rbl.Healthy}, Since: noon}},
 		Facts:    []history.FactState{{Fact: looks.Fact{Subject: "203.0.113.5", Check: looks.PTR, State: looks.Wrong, Found: who, Wanted: "one name"}, Since: noon}, {Fact: looks.Fact{Subject: "fine", State: looks.OK}}},
 		Around:   []rblAround{{check.Neighbour{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Zone: "range.example", Asked: 256, Listed: 12}, 10}},
@@ -122,8 +123,21 @@ func TestRBLStatusExitsByWhatIsConfirmedAndWhatIsKnown(t *testing.T) {
 		"no round":   {func(s *rblStatus) { s.Listings, s.Round = nil, time.Time{} }, exitCannotTell},
 		"no subject": {func(s *rblStatus) { s.Listings, s.Subjects = nil, nil }, exitCannotTell},
 		"all unknown": {func(s *rblStatus) {
-			s.Listings, s.Subjects = nil, []history.SubjectState{{Subject: ourAddr, Unknown: 60}}
+			s.Listings, s.Subjects = nil, []rblSubjectState{{rblStanding: rblStanding{Subject: ourAddr, Unknown: 60}}}
 		}, exitCannotTell},
+		"harmless entries only": {func(s *rblStatus) {
+			s.Listings, s.Subjects = nil, []rblSubjectState{{rblStanding: rblStanding{Subject: ourAddr, Info: 3}}}
+		}, exitCannotTell},
+		"mostly unknown": {func(s *rblStatus) {
+			s.Listings, s.Subjects[0].rblStanding = nil, rblStanding{Subject: ourAddr, Clean: 20, Info: 5, Unknown: 15, Refused: 6}
+		}, exitCannotTell},
+		"some unknown": {func(s *rblStatus) {
+			s.Listings, s.Subjects[0].rblStanding = nil, rblStanding{Subject: ourAddr, Clean: 20, Unknown: 15, Refused: 5}
+		}, exitFine},
+		"long ago":          {func(s *rblStatus) { s.Listings, s.Round = nil, s.Now.Add(-12*time.Hour-time.Minute) }, exitCannotTell},
+		"domains only":      {func(s *rblStatus) { s.Listings, s.Subjects = nil, s.Subjects[1:] }, exitCannotTell},
+		"a key unread":      {func(s *rblStatus) { s.Listings, s.Unread = nil, []string{"zone_key spamhaus: permission denied"} }, exitCannotTell},
+		"who sends unknown": {func(s *rblStatus) { s.Listings, s.Own.Unsure = nil, true }, exitCannotTell},
 	} {
 		d, s := newFakeDaemon(t), someRBLStatus("why")
 		c.change(&s)

@@ -1,16 +1,23 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/blocklists"
+	"relayguard/cmd/internal/config"
+	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/desk"
 	"relayguard/cmd/internal/render"
 	"relayguard/rbl/history"
 )
@@ -20,7 +27,7 @@ const maxReceived = 1 << 20
 
 func newRBLAddresses() *cobra.Command {
 	var learn, forget string
-	var asJSON bool
+	var trust, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "addresses",
 		Short: "show which addresses and domains are checked, or learn one",
@@ -33,19 +40,24 @@ with a relay host, receivers see another address than this machine.
 --learn reads a message of this server as somebody outside received it, headers and
 all, and has the daemon remember the address that the first foreign server saw: send
 a mail to a mailbox elsewhere, and save it there as a file. - is standard input.
+Received lines can be forged: the daemon must know the mail, by the queue id in this
+server's own line. --trust takes the message all the same.
 --forget takes such an address away. rbl.addresses in the configuration overrides
 all that is found.
 
 Exit status: 0; 1 no such address was learnt; 2 usage; 3 cannot tell: no address is
-known, or the message has no Received line of this server's mail.`),
+known, or the message has no Received line of this server's mail, or of none that the
+daemon knows.`),
 		Example: "  relayguard rbl addresses\n  relayguard rbl addresses --learn received.eml\n  relayguard rbl addresses --forget 203.0.113.5",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case cmd.Flags().Changed("learn") && cmd.Flags().Changed("forget"):
 				return usage(cmd, "--learn and --forget do not go together")
+			case trust && !cmd.Flags().Changed("learn"):
+				return usage(cmd, "--trust goes with --learn only")
 			case cmd.Flags().Changed("learn"):
-				return learnAddress(cmd, learn, asJSON)
+				return learnAddress(cmd, learn, trust, asJSON)
 			case cmd.Flags().Changed("forget"):
 				return forgetAddress(cmd, forget, asJSON)
 			}
@@ -53,6 +65,7 @@ known, or the message has no Received line of this server's mail.`),
 		},
 	}
 	cmd.Flags().StringVar(&learn, "learn", "", "learn from a message as it was received outside: a `file`, or -")
+	cmd.Flags().BoolVar(&trust, "trust", false, "learn from it though the daemon does not know this mail")
 	cmd.Flags().StringVar(&forget, "forget", "", "forget this `address` that was learnt")
 	jsonFlag(cmd, &asJSON)
 	return cmd
@@ -100,7 +113,7 @@ type rblFound struct {
 	Learnt []history.Learnt `json:"learnt"` // all that the daemon knows by then
 }
 
-func learnAddress(cmd *cobra.Command, path string, asJSON bool) error {
+func learnAddress(cmd *cobra.Command, path string, trust, asJSON bool) error {
 	if path == "" {
 		return usage(cmd, "--learn: name a file, or -")
 	}
@@ -108,15 +121,29 @@ func learnAddress(cmd *cobra.Command, path string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	seen, err := readReceived(cmd, path, ownTargets(cmd.Context(), c).Helos)
+	message, err := readMessage(cmd, path)
+	if err != nil {
+		return &exitError{exitCannotTell, &escapedError{fmt.Errorf("read %s: %w", path, err)}}
+	}
+	helos := ownTargets(cmd.Context(), c).Helos
+	seen, err := blocklists.Received(bytes.NewReader(message), helos, nil)
 	if err != nil {
 		return &exitError{exitCannotTell, &escapedError{fmt.Errorf("read %s: %w", path, err)}}
 	}
 	if len(seen) == 0 {
 		return &exitError{exitCannotTell, &escapedError{fmt.Errorf("%s: no Received line tells from which address this server's mail came; was it received by a server outside, and saved with all its headers?", path)}}
 	}
+	if !trust {
+		if seen, err = knownMail(cmd.Context(), client, message, helos); err != nil {
+			return answerOf(err)
+		}
+		if len(seen) == 0 {
+			return &exitError{exitCannotTell, &escapedError{fmt.Errorf("%s: the daemon knows no mail by the queue ids in this server's Received lines: they may be forged, or the mail too old; if you are sure of the message, add --trust", path)}}
+		}
+	}
 	found := rblFound{Found: []rblLearning{}, Learnt: []history.Learnt{}}
 	for _, s := range seen {
+		confirmRemark(cmd, c, &s)
 		l := rblLearning{Addr: s.Addr, Where: learntWhere(&s)}
 		found.Found = append(found.Found, l)
 		if err := client.Post(cmd.Context(), "/v1/rbl/learn", l, &found.Learnt); err != nil {
@@ -127,6 +154,40 @@ func learnAddress(cmd *cobra.Command, path string, asJSON bool) error {
 	return showLearnt(cmd, &found, asJSON)
 }
 
+// knownMail is who saw mail of ours that the daemon knows.
+func knownMail(ctx context.Context, client *control.Client, message []byte, helos []string) ([]blocklists.Seen, error) {
+	var failed error
+	seen, err := blocklists.Received(bytes.NewReader(message), helos, func(queueID, _ string) bool {
+		if failed != nil {
+			return false
+		}
+		var known []desk.Explanation
+		failed = client.Get(ctx, "/v1/explain/"+url.PathEscape(queueID), nil, &known)
+		return failed == nil && len(known) > 0
+	})
+	return seen, errors.Join(failed, err)
+}
+
+// confirmRemark tells if DNS of our name does not have an address that was seen.
+func confirmRemark(cmd *cobra.Command, c *config.Config, s *blocklists.Seen) {
+	a := &asking{}
+	if err := a.resolve(c); err != nil {
+		remark(cmd, "whether DNS has %s for %s is not known: %v", s.Addr, s.Helo, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), confirmTimeout)
+	defer cancel()
+	switch confirmed, err := blocklists.Confirmed(ctx, a.resolvers[0], s.Addr, s.Helo); {
+	case err != nil:
+		remark(cmd, "whether DNS has %s for %s is not known: %v", s.Addr, s.Helo, err)
+	case !confirmed:
+		remark(cmd, "DNS does not have %s for %s, as which this server introduced itself: receivers think ill of that; or it was not this server", s.Addr, s.Helo)
+	}
+}
+
+// confirmTimeout bounds the question whether our name has an address.
+const confirmTimeout = 15 * time.Second
+
 // learntWhere says how an address is known, for the history and its readers.
 func learntWhere(s *blocklists.Seen) string {
 	where := "Received by " + s.By
@@ -136,9 +197,8 @@ func learntWhere(s *blocklists.Seen) string {
 	return where
 }
 
-// readReceived is who saw our mail come from where. Somebody who has a message as it
-// was received outside knows that it is ours: no queue id is asked for.
-func readReceived(cmd *cobra.Command, path string, helos []string) ([]blocklists.Seen, error) {
+// readMessage reads the beginning of a message.
+func readMessage(cmd *cobra.Command, path string) ([]byte, error) {
 	in := cmd.InOrStdin()
 	if path != "-" {
 		f, err := os.Open(path)
@@ -148,7 +208,7 @@ func readReceived(cmd *cobra.Command, path string, helos []string) ([]blocklists
 		defer f.Close()
 		in = f
 	}
-	return blocklists.Received(io.LimitReader(in, maxReceived), helos, nil)
+	return io.ReadAll(io.LimitReader(in, maxReceived))
 }
 
 func forgetAddress(cmd *cobra.Command, text string, asJSON bool) error {

@@ -10,7 +10,6 @@ import (
 
 	"relayguard/cmd/internal/config"
 	"relayguard/rbl"
-	"relayguard/rbl/resolve"
 )
 
 // askingOf is what a command asks blocklists with: the zones and servers that somebody
@@ -24,6 +23,7 @@ func askingOf(c *config.Config, zones, servers []string) (*asking, error) {
 		if err := a.only(c, zones); err != nil {
 			return nil, &exitError{exitUsage, &escapedError{fmt.Errorf("--zone: %w", err)}}
 		}
+		a.unread = nil // of those that are asked none wants for a key
 	}
 	if len(a.zones) == 0 {
 		return nil, &exitError{exitUsage, errors.New("no list is asked: see relayguard rbl zones")}
@@ -33,31 +33,13 @@ func askingOf(c *config.Config, zones, servers []string) (*asking, error) {
 			return nil, &exitError{exitCannotTell, err}
 		}
 	}
-	for _, server := range servers {
-		a.resolvers = append(a.resolvers, resolve.New(server, c.RBL.Timeout))
-	}
-	a.warnings = append(a.warnings, publicWarnings(a.resolvers)...)
+	a.ask(c, servers)
 	return a, nil
 }
 
 // asks reports whether a list of that name is in use.
 func (a *asking) asks(name string) bool {
 	return slices.ContainsFunc(a.zones, func(z rbl.Zone) bool { return z.Name == name })
-}
-
-// publicWarnings are about resolvers that somebody named although lists do not like
-// them.
-func publicWarnings(all []rbl.Resolver) (warnings []string) {
-	for _, r := range all {
-		ap, err := netip.ParseAddrPort(r.Name())
-		if err != nil {
-			continue
-		}
-		if whose := resolve.Public(ap.Addr().Unmap()); whose != "" {
-			warnings = append(warnings, fmt.Sprintf("%s is a public resolver (%s): lists refuse it, or answer it wrongly", r.Name(), whose))
-		}
-	}
-	return warnings
 }
 
 // only asks these lists in place of those that the configuration has. An error is one

@@ -27,7 +27,8 @@ func newRBLCheck() *cobra.Command {
 		Use:   "check [ADDRESS|DOMAIN]...",
 		Short: "ask blocklists now, with or without a daemon",
 		Long: strings.TrimSpace(`
-Asks every list about the addresses and domains given; without any, about the
+Asks every list about the addresses and domains given, which must be such as the
+Internet can see: others no list can know. Without any it asks about the
 addresses from which mail really leaves, the names by which this server introduces
 itself, and the sending domains (relayguard rbl addresses shows them). Run it as
 root: others may not be able to read the keys of lists.
@@ -46,7 +47,8 @@ high or critical), 3 UNKNOWN.
 
 Exit status: 0; 1 listed, info aside; 2 usage or configuration; 3 cannot tell:
 nothing is listed, and more answers are unknown or refused than --allow-unknown
-says, or it is not known what sends.`),
+says, a configured key cannot be read, or it is not known for each address whether
+it sends.`),
 		Example: "  relayguard rbl check\n  relayguard rbl check 203.0.113.5 2001:db8::25 example.jp --all\n  relayguard rbl check --nagios --allow-unknown 5\n  relayguard rbl check 203.0.113.5 --zone bl.spamcop.net --json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.nagios {
@@ -85,7 +87,7 @@ func (f *rblCheck) run(cmd *cobra.Command, args []string) (*rblChecked, error) {
 	}
 	ctx, stop := interruptible(cmd.Context())
 	defer stop()
-	found := &rblChecked{remarks: a.warnings, Resolvers: a.names(), NotAsked: []rblNotAsked{}, Trouble: []string{}}
+	found := &rblChecked{remarks: a.warnings, Resolvers: a.names(), NotAsked: []rblNotAsked{}, Trouble: []string{}, Unread: append([]string{}, a.unread...)}
 	for _, n := range a.not {
 		found.NotAsked = append(found.NotAsked, rblNotAsked{n.Zone.Name, n.Why, n.Zone.Default == rbl.On && n.Zone.Severity >= rbl.High && !a.asks(n.Zone.Keyed)})
 	}
@@ -94,14 +96,12 @@ func (f *rblCheck) run(cmd *cobra.Command, args []string) (*rblChecked, error) {
 		if given, how, err = found.findOwn(ctx, c); err != nil {
 			return nil, err
 		}
-	} else if !f.nagios {
-		unseenRemarks(cmd, given)
 	}
 	stopLine, progress := func() {}, (func(done, all int))(nil)
 	if !f.nagios {
 		stopLine, progress = progressLine(cmd.ErrOrStderr(), "asking blocklists: %d of %d answers")
 	}
-	round := a.checker(nil).Run(ctx, given, a.zones, progress)
+	round := a.checker(nil, nil).Run(ctx, given, a.zones, progress)
 	stopLine()
 	found.take(round, given, how)
 	return found, nil
@@ -111,7 +111,7 @@ func (f *rblCheck) run(cmd *cobra.Command, args []string) (*rblChecked, error) {
 func (found *rblChecked) findOwn(ctx context.Context, c *config.Config) (all []rbl.Subject, how map[rbl.Subject]string, err error) {
 	t := ownTargets(ctx, c)
 	all, how = t.subjects()
-	found.own, found.Trouble = true, t.Trouble
+	found.own, found.Unsure, found.Trouble = true, t.Unsure, t.Trouble
 	if t.Left > 0 {
 		found.Trouble = append(found.Trouble, fmt.Sprintf("%s are not checked: they are too many", counted(t.Left, "domain")))
 	}
@@ -125,7 +125,7 @@ func (found *rblChecked) findOwn(ctx context.Context, c *config.Config) (all []r
 // arguments are the subjects that were typed, each once.
 func (f *rblCheck) arguments(cmd *cobra.Command, args []string) (all []rbl.Subject, err error) {
 	for _, arg := range args {
-		s, err := rblSubject(arg)
+		s, err := outsideSubject(arg)
 		if err != nil {
 			return nil, usage(cmd, "%v", err)
 		}

@@ -85,6 +85,16 @@ var theRounds = map[string]struct {
 	"a subject that no list takes": {func() *rblChecked {
 		return aRound([]rbl.Subject{ourAddr, ourDomain}, anAnswer(ourAddr, "a.example", rbl.Clean))
 	}, 0, exitCannotTell, pluginUnknown, "RBL UNKNOWN - of something no list was asked | listed=0 unknown=0 refused=0 clean=1 info=0"},
+	"an address that sends may be missing": {func() *rblChecked {
+		found := aRound([]rbl.Subject{ourAddr}, anAnswer(ourAddr, "a.example", rbl.Clean))
+		found.own, found.Unsure, found.Trouble = true, true, []string{"behind NAT"}
+		return found
+	}, 9, exitCannotTell, pluginUnknown, "RBL UNKNOWN - an address that sends may not have been checked: behind NAT | listed=0 unknown=0 refused=0 clean=1 info=0"},
+	"a key that cannot be read": {func() *rblChecked {
+		found := aRound([]rbl.Subject{ourAddr}, anAnswer(ourAddr, "a.example", rbl.Clean))
+		found.Unread = []string{"zone_key spamhaus: permission denied; its lists are not asked"}
+		return found
+	}, 9, exitCannotTell, pluginUnknown, "RBL UNKNOWN - zone_key spamhaus: permission denied; its lists are not asked | listed=0 unknown=0 refused=0 clean=1 info=0"},
 	"domains alone say nothing of what sends": {func() *rblChecked {
 		found := aRound([]rbl.Subject{ourDomain}, anAnswer(ourDomain, "d.example", rbl.Clean))
 		found.own = true
@@ -218,6 +228,13 @@ func TestRBLWrongCommandLinesExit2(t *testing.T) {
 		"rbl check 203.0.113.256":                      "neither an address nor a domain",
 		"rbl check fe80::1%eth0":                       "leave out the zone behind the %",
 		"rbl check 203.0.113.0/24":                     "neither an address nor a domain",
+		"rbl check 192.168.7.9":                        "192.168.7.9 is not seen outside",
+		"rbl check 203.0.113.5 10.0.0.1":               "10.0.0.1 is not seen outside",
+		"rbl check 100.64.0.1":                         "is not seen outside",
+		"rbl check fd00::1":                            "is not seen outside",
+		"rbl check localhost.localdomain":              "no list can know it",
+		"rbl check server.ad.corp":                     "no list can know it",
+		"rbl addresses --trust":                        "--trust goes with --learn only",
 		"rbl check 203.0.113.5 --allow-unknown=-1":     "--allow-unknown: got -1, want at least 0",
 		"rbl check 203.0.113.5 --resolver dns":         `--resolver: got "dns", want an address such as 127.0.0.1:53`,
 		"rbl check 203.0.113.5 --zone nowhere.example": "--zone: ",
@@ -244,7 +261,7 @@ func TestRBLWrongCommandLinesExit2(t *testing.T) {
 
 func TestRBLCheckForMonitoringSaysEveryErrorAsUnknown(t *testing.T) {
 	d := newFakeDaemon(t)
-	for _, line := range []string{"rbl check --nagios 203.0.113.256", "rbl check --nagios --json 203.0.113.5", "rbl check --nagios 203.0.113.5 --zone nowhere.example", "rbl check --nagios --config /nonexistent/relayguard.toml"} {
+	for _, line := range []string{"rbl check --nagios 203.0.113.256", "rbl check --nagios --json 203.0.113.5", "rbl check --nagios 192.168.7.9", "rbl check --nagios server.ad.corp", "rbl check --nagios 203.0.113.5 --zone nowhere.example", "rbl check --nagios --config /nonexistent/relayguard.toml"} {
 		args := strings.Fields(line)
 		if !slices.Contains(args, "--config") {
 			args = append(args, "--config", d.config)
@@ -362,5 +379,46 @@ func TestRBLCheckBelievesNoListThatHasNotItsTestEntries(t *testing.T) {
 	}
 	if code, _, stderr = runIn(t, "rbl", "check", "203.0.113.5", "--config", config, "--allow-unknown", "1"); code != exitFine {
 		t.Errorf("--allow-unknown: exit %d, %q", code, stderr)
+	}
+}
+
+// Others than root cannot read the keys of lists: what those would say is not known.
+func TestRBLCheckCannotTellWithoutAKeyThatIsConfigured(t *testing.T) {
+	config, _ := listsOf(t, twoLists, "[[zone_key]]\noperator = \"keyed\"\nfile = \"/nowhere/key\"\n", zonesOfTest("nokey"))
+	code, _, stderr := runIn(t, "rbl", "check", "203.0.113.9", "--config", config, "--allow-unknown", "5")
+	if code != exitCannotTell || !strings.Contains(stderr, "zone_key keyed: ") {
+		t.Errorf("exit %d, stderr %q", code, stderr)
+	}
+	code, stdout, _ := runIn(t, "rbl", "check", "203.0.113.9", "--config", config, "--nagios")
+	if code != pluginUnknown || !strings.Contains(stdout, "zone_key keyed: ") {
+		t.Errorf("monitoring: exit %d, stdout %q", code, stdout)
+	}
+	if code, _, stderr = runIn(t, "rbl", "check", "203.0.113.9", "--config", config, "--zone", "bl.example"); code != exitFine {
+		t.Errorf("a list that wants no key: exit %d, stderr %q", code, stderr)
+	}
+}
+
+// It asks what the daemon asks, registered domains too.
+func TestRBLCheckWithoutArgumentsAsksAboutRegisteredDomains(t *testing.T) {
+	config, _ := listsOf(t, twoLists, "from_mta = false\naddresses = [\"203.0.113.9\"]\ndomains = [\"mail.shop.example.jp\"]\n[inside]\nfrom_mta = false\ndomains = [\"example.net\"]\n", zonesOfTest("nokey"))
+	_, stdout, stderr := runIn(t, "rbl", "check", "--json", "--config", config)
+	var found rblChecked
+	if err := json.Unmarshal([]byte(stdout), &found); err != nil {
+		t.Fatalf("%v in stdout %q, stderr %q", err, stdout, stderr)
+	}
+	how := map[string]string{}
+	for _, s := range found.Subjects {
+		how[s.Subject.String()] = s.How
+	}
+	if how["mail.shop.example.jp"] != "sending domain" || how["example.jp"] != "registered domain of mail.shop.example.jp" {
+		t.Errorf("%q", how)
+	}
+}
+
+func TestRBLCheckSaysUnknownWhileWhatSendsIsNotKnown(t *testing.T) {
+	config, _ := listsOf(t, twoLists, "from_mta = true\ndomains = [\"example.jp\"]\n[inside]\nfrom_mta = false\ndomains = [\"example.net\"]\n[mta]\nconfig_directory = \"/nowhere\"\n", zonesOfTest("nokey"))
+	code, stdout, stderr := runIn(t, "rbl", "check", "--config", config, "--nagios", "--allow-unknown", "50")
+	if code != pluginUnknown || !strings.Contains(stdout, "an address that sends may not have been checked") && !strings.Contains(stdout, "it is not known which addresses send") || !strings.Contains(stdout, "rbl.from_mta") {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"relayguard/cmd/internal/blocklists"
 	"relayguard/cmd/internal/control"
 	"relayguard/journal"
+	"relayguard/rbl"
 	"relayguard/rbl/check"
 	"relayguard/rbl/history"
 	"relayguard/rbl/watch"
@@ -54,16 +55,50 @@ func (s *state) listed() (*blocklistWatch, error) {
 
 // rblStatus is how our addresses stand, by what is remembered.
 type rblStatus struct {
-	Now      time.Time              `json:"now"`
-	Watch    *watch.Status          `json:"watch,omitempty"` // absent: no daemon
-	Round    time.Time              `json:"round,omitzero"`  // the last one; zero: none yet
-	Listings []history.Listing      `json:"listings"`        // that go on, unconfirmed ones too
-	Subjects []history.SubjectState `json:"subjects"`        // of the last round
-	Zones    []history.ZoneState    `json:"zones"`
-	Facts    []history.FactState    `json:"facts"` // what receivers look at beside lists
-	Around   []rblAround            `json:"neighbours"`
-	Looked   time.Time              `json:"neighbours_at,omitzero"`
-	Own      rblTargets             `json:"own"` // what is checked; without a daemon, and before its first round, only what was learnt
+	Now      time.Time           `json:"now"`
+	Watch    *watch.Status       `json:"watch,omitempty"` // absent: no daemon
+	Round    time.Time           `json:"round,omitzero"`  // the last one; zero: none yet
+	Listings []history.Listing   `json:"listings"`        // that go on, unconfirmed ones too
+	Every    time.Duration       `json:"every,omitempty"` // between rounds
+	Subjects []rblSubjectState   `json:"subjects"`        // of the last round
+	Zones    []history.ZoneState `json:"zones"`
+	Facts    []history.FactState `json:"facts"` // what receivers look at beside lists
+	Around   []rblAround         `json:"neighbours"`
+	Looked   time.Time           `json:"neighbours_at,omitzero"`
+	Unread   []string            `json:"keys_unread"` // that are configured: their lists are not asked
+	Warnings []string            `json:"warnings"`    // how lists are asked, though not as they should be
+	Own      rblTargets          `json:"own"`         // what is checked; without a daemon, and before its first round, only what was learnt
+}
+
+// rblSubjectState is how a subject stood in the last round.
+type rblSubjectState struct {
+	rblStanding
+	At time.Time `json:"at"`
+}
+
+// standingsIn counts by the answers of the last round: which of those that list are
+// about us, and harm.
+func standingsIn(ctx context.Context, h *history.Store) ([]rblSubjectState, error) {
+	states, err := h.Subjects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := h.Answers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]rblSubjectState, len(states))
+	place := map[rbl.Subject]int{}
+	for i, s := range states {
+		all[i] = rblSubjectState{rblStanding{Subject: s.Subject}, s.At}
+		place[s.Subject] = i
+	}
+	for i := range answers {
+		if at, ours := place[answers[i].Subject]; ours {
+			all[at].count(&answers[i])
+		}
+	}
+	return all, nil
 }
 
 // rblAround is how a prefix around ours stands on a list of ranges.
@@ -74,7 +109,7 @@ type rblAround struct {
 
 // rblStatusOf reads what is remembered.
 func rblStatusOf(ctx context.Context, h *history.Store, now time.Time) (rblStatus, error) {
-	out := rblStatus{Now: now, Listings: []history.Listing{}, Subjects: []history.SubjectState{}, Zones: []history.ZoneState{}, Facts: []history.FactState{}, Around: []rblAround{}}
+	out := rblStatus{Now: now, Listings: []history.Listing{}, Subjects: []rblSubjectState{}, Zones: []history.ZoneState{}, Facts: []history.FactState{}, Around: []rblAround{}, Unread: []string{}, Warnings: []string{}}
 	round, looked, err := h.Last(ctx)
 	if err != nil {
 		return out, err
@@ -88,7 +123,7 @@ func rblStatusOf(ctx context.Context, h *history.Store, now time.Time) (rblStatu
 		out.Around = append(out.Around, rblAround{around[i], before[i]})
 	}
 	into(&err, &out.Listings, func() ([]history.Listing, error) { return h.Listings(ctx, history.Query{OpenOnly: true}) })
-	into(&err, &out.Subjects, func() ([]history.SubjectState, error) { return h.Subjects(ctx) })
+	into(&err, &out.Subjects, func() ([]rblSubjectState, error) { return standingsIn(ctx, h) })
 	into(&err, &out.Zones, func() ([]history.ZoneState, error) { return h.Zones(ctx) })
 	into(&err, &out.Facts, func() ([]history.FactState, error) { return h.Facts(ctx) })
 	var learnt []history.Learnt
@@ -115,9 +150,15 @@ func (s *state) rblStatus(ctx context.Context, now time.Time) (rblStatus, error)
 	}
 	out, err := rblStatusOf(ctx, b.store, now)
 	standing := b.watch.Status()
-	out.Watch = &standing
+	out.Watch, out.Every = &standing, s.config.Load().RBL.Every
 	if a := b.now.Load(); a != nil {
 		out.Own = rblTargetsOf(a.targets, out.Own.Learnt)
+		out.Own.Unsure = a.unsure
+		out.Unread, out.Warnings = append(out.Unread, a.unread...), append(out.Warnings, a.warnings...)
+		_, how := out.Own.subjects()
+		for i := range out.Subjects {
+			out.Subjects[i].How = how[out.Subjects[i].Subject]
+		}
 	}
 	return asked(out, err)
 }

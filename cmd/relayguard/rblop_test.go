@@ -16,6 +16,7 @@ import (
 
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/control"
+	"relayguard/cmd/internal/desk"
 	"relayguard/mta/postfix/postfixtest"
 	"relayguard/rbl/dnstest"
 	"relayguard/rbl/history"
@@ -113,7 +114,7 @@ func TestRBLOfADaemonLearnsAddressesThatTheInternetCanSee(t *testing.T) {
 
 func TestRBLLearnsFromAMessageAsItWasReceivedOutside(t *testing.T) {
 	postfixtest.Need(t) // for postconf(1): the message is known by the name of this server
-	path, _ := listsOf(t, twoLists, "from_mta = true\nneighbours = false\naddresses = [\"203.0.113.5\"]\n", dnstest.Records())
+	path, server := listsOf(t, twoLists, "from_mta = true\nneighbours = false\naddresses = [\"203.0.113.5\"]\n", dnstest.Records())
 	mta := filepath.Join(t.TempDir(), "postfix")
 	if err := errors.Join(os.Mkdir(mta, 0o755), os.WriteFile(filepath.Join(mta, "main.cf"), []byte("compatibility_level = 3.6\nmyhostname = mail.example.jp\nmydestination =\n"), 0o644),
 		os.WriteFile(filepath.Join(mta, "master.cf"), []byte("smtp inet n - y - - smtpd\nsmtp unix - - y - - smtp\n"), 0o644)); err != nil {
@@ -125,13 +126,23 @@ func TestRBLLearnsFromAMessageAsItWasReceivedOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 	mail := filepath.Join(t.TempDir(), "mail.eml")
-	if err := errors.Join(os.WriteFile(d.config, append(text, "[mta]\nconfig_directory = \""+mta+"\"\n"...), 0o600), os.WriteFile(mail, []byte(strings.Join([]string{
+	if err := errors.Join(os.WriteFile(d.config, append(text, "[rbl]\nresolvers = [\""+server.Addr+"\"]\n[mta]\nconfig_directory = \""+mta+"\"\n"...), 0o600), os.WriteFile(mail, []byte(strings.Join([]string{
 		"Received: from mail.example.jp (nat.example.jp [203.0.113.77])", "\tby mx.example.net (Postfix) with ESMTPS id 4XyZ1a2b3d", "\tfor <x@example.net>; Mon, 2 Mar 2026 00:00:01 +0000 (UTC)",
 		"Received: from taro.example (client.example [192.0.2.77])", "\tby mail.example.jp (Postfix) with ESMTPSA id 4XyZ1a2b3c", "\tfor <x@example.net>; Mon, 2 Mar 2026 09:00:00 +0900 (JST)",
 		"Message-ID: <1@example.jp>", "Subject: x", "", "body", ""}, "\n")), 0o600)); err != nil {
 		t.Fatal(err)
 	}
+	known := []desk.Explanation{}
+	d.on("GET /v1/explain/{id}", func(json.RawMessage) (any, error) { return known, nil })
 	code, stdout, stderr := d.run("rbl", "addresses", "--learn", mail)
+	if code != exitCannotTell || stdout != "" || !strings.Contains(stderr, "--trust") || !strings.HasPrefix(d.lastAsked("GET /v1/explain"), "GET /v1/explain/4XyZ1a2b3c ") {
+		t.Errorf("of mail that nobody knows: exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if code, stdout, stderr = d.run("rbl", "addresses", "--learn", mail, "--trust"); code != exitFine || !strings.Contains(stdout, "203.0.113.77") || !strings.Contains(stderr, "DNS does not have 203.0.113.77 for mail.example.jp") {
+		t.Errorf("--trust: exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	known = []desk.Explanation{{Delivered: map[string]int64{"sent": 1}}}
+	code, stdout, stderr = d.run("rbl", "addresses", "--learn", mail)
 	if code != exitFine || !strings.Contains(stdout, "203.0.113.77") || !strings.Contains(stderr, "found 203.0.113.77: Received by mx.example.net") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}

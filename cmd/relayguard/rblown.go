@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"relayguard/cmd/internal/blocklists"
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/control"
@@ -27,8 +25,16 @@ type rblTargets struct {
 	Domains   []string         `json:"domains"`
 	Helos     []string         `json:"helos"`
 	Left      int              `json:"left,omitempty"` // domains that are not checked: they are too many
+	About     []rblAbout       `json:"about"`          // all that lists are asked about
 	Learnt    []history.Learnt `json:"learnt"`
 	Trouble   []string         `json:"trouble"`
+	Unsure    bool             `json:"unsure"` // an address that sends may not be among them
+}
+
+// rblAbout is something that lists are asked about, and how it is known to be ours.
+type rblAbout struct {
+	Subject rbl.Subject `json:"subject"`
+	How     string      `json:"how"`
 }
 
 // rblAddress is an address that mail leaves from.
@@ -39,10 +45,13 @@ type rblAddress struct {
 }
 
 func rblTargetsOf(t blocklists.Targets, learnt []history.Learnt) rblTargets {
-	out := rblTargets{Addresses: []rblAddress{}, Domains: append([]string{}, t.Domains...), Helos: append([]string{}, t.Helos...), Left: t.Left,
+	out := rblTargets{Addresses: []rblAddress{}, Domains: append([]string{}, t.Domains...), Helos: append([]string{}, t.Helos...), Left: t.Left, About: []rblAbout{},
 		Learnt: append([]history.Learnt{}, learnt...), Trouble: append([]string{}, t.Trouble...)}
 	for _, a := range t.Addresses {
 		out.Addresses = append(out.Addresses, rblAddress{a.Addr, a.How, a.Helo})
+	}
+	for _, a := range t.About() {
+		out.About = append(out.About, rblAbout{a.Subject, a.How})
 	}
 	return out
 }
@@ -51,19 +60,8 @@ func rblTargetsOf(t blocklists.Targets, learnt []history.Learnt) rblTargets {
 // each is known.
 func (t *rblTargets) subjects() (all []rbl.Subject, how map[rbl.Subject]string) {
 	how = map[rbl.Subject]string{}
-	add := func(s rbl.Subject, known string) {
-		if _, there := how[s]; !there {
-			all, how[s] = append(all, s), known
-		}
-	}
-	for _, a := range t.Addresses {
-		add(rbl.Subject{Addr: a.Addr.Unmap()}, a.How)
-	}
-	for _, name := range t.Domains {
-		add(rbl.Subject{Name: name}, "sending domain")
-	}
-	for _, name := range t.Helos {
-		add(rbl.Subject{Name: name}, "HELO name")
+	for _, a := range t.About {
+		all, how[a.Subject] = append(all, a.Subject), a.How
 	}
 	return all, how
 }
@@ -72,6 +70,7 @@ func (t *rblTargets) subjects() (all []rbl.Subject, how map[rbl.Subject]string) 
 // in Trouble.
 func ownTargets(ctx context.Context, c *config.Config) rblTargets {
 	var trouble []string
+	doubt := false
 	inside, err := insideOf(ctx, c)
 	if err != nil {
 		trouble = append(trouble, fmt.Sprintf("inside.from_mta: only inside.domains are known: %v", err))
@@ -81,6 +80,7 @@ func ownTargets(ctx context.Context, c *config.Config) rblTargets {
 		s, err := sendingOf(ctx, c)
 		if err != nil {
 			trouble = append(trouble, fmt.Sprintf("rbl.from_mta: the mail server's settings are not known: %v", err))
+			doubt = true
 		} else {
 			sending = &s
 		}
@@ -88,10 +88,13 @@ func ownTargets(ctx context.Context, c *config.Config) rblTargets {
 	learnt, err := learntBy(ctx, c)
 	if err != nil {
 		trouble = append(trouble, fmt.Sprintf("addresses that were learnt are not known: %v", err))
+		doubt = true
 	}
 	found := blocklists.Find(ctx, c, sending, learnt, inside, blocklists.Machine())
-	found.Trouble = append(trouble, found.Trouble...)
-	return rblTargetsOf(found, learnt)
+	out := rblTargetsOf(found, learnt)
+	out.Unsure = unsure(found.Trouble) || doubt && len(c.RBL.Addresses) == 0
+	out.Trouble = append(append([]string{}, trouble...), out.Trouble...)
+	return out
 }
 
 // insideOf are the domains that count as inside, in order. With an error those that
@@ -167,20 +170,25 @@ func isHostName(name string) bool {
 	return true
 }
 
-// notSeen says of an address why no list outside can know it; "" if one can.
-func notSeen(addr netip.Addr) string {
-	shared := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10) // RFC 6598: a provider's NAT
-	if addr.IsValid() && (!addr.IsGlobalUnicast() || addr.IsPrivate() || shared.Contains(addr)) {
-		return "is not seen outside: ask for the address that receivers see"
+// outsideSubject reads what somebody wants lists to be asked about: what they can
+// know. Of everything else they would say nothing, which reads as clean.
+func outsideSubject(text string) (rbl.Subject, error) {
+	s, err := rblSubject(text)
+	switch {
+	case err != nil:
+		return s, err
+	case s.Addr.IsValid() && notSeen(s.Addr) != "":
+		return s, fmt.Errorf("%s %s", s, notSeen(s.Addr))
+	case !s.Addr.IsValid() && !rbl.Askable(s.Name):
+		return s, fmt.Errorf("%q is no domain that somebody can have registered: no list can know it", text)
 	}
-	return ""
+	return s, nil
 }
 
-// unseenRemarks tells of addresses that were asked for in vain.
-func unseenRemarks(cmd *cobra.Command, all []rbl.Subject) {
-	for _, s := range all {
-		if why := notSeen(s.Addr); why != "" {
-			remark(cmd, "%s %s", s, why)
-		}
+// notSeen says of an address why no list outside can know it; "" if one can.
+func notSeen(addr netip.Addr) string {
+	if rbl.Public(addr) {
+		return ""
 	}
+	return "is not seen outside: ask for the address that receivers see"
 }

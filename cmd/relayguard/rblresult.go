@@ -24,7 +24,9 @@ type rblChecked struct {
 	Answers   []rbl.Answer  `json:"answers"`
 	Zones     []rbl.Health  `json:"zones"`
 	NotAsked  []rblNotAsked `json:"not_asked"`
-	Trouble   []string      `json:"trouble"` // what of ours could not be found
+	Trouble   []string      `json:"trouble"`     // what of ours could not be found
+	Unread    []string      `json:"keys_unread"` // that are configured
+	Unsure    bool          `json:"unsure"`      // an address that sends may not be among the subjects
 	own       bool          // what sends was to be found, not given
 	remarks   []string      // about keys and resolvers
 }
@@ -103,6 +105,10 @@ func (found *rblChecked) doubt(allow int) string {
 	switch missing := all.Unknown + all.Refused; {
 	case found.own && !addresses:
 		return "it is not known which addresses send"
+	case found.Unsure:
+		return "an address that sends may not have been checked: " + strings.Join(found.Trouble, "; ")
+	case len(found.Unread) > 0:
+		return strings.Join(found.Unread, "; ")
 	case unasked:
 		return "of something no list was asked"
 	case missing > allow:

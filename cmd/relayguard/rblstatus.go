@@ -34,7 +34,9 @@ and not looked at again. A listing that a list gives no answer about any more go
 root reads what it remembered.
 
 Exit status: 0; 1 an address or domain is listed, info aside; 2 usage; 3 cannot tell:
-the daemon does not check, has not yet, or no list says anything of an address.`),
+the daemon does not check, has not yet, or not for twice rbl.every; most lists say
+nothing of an address or domain; a configured key cannot be read; or an address that
+sends may not be known.`),
 		Example: "  relayguard rbl status\n  relayguard rbl status --now --json | jq '.listings[] | {zone, subject, first}'",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -65,6 +67,7 @@ func askRBLStatus(cmd *cobra.Command, now bool) (s *rblStatus, err error) {
 		return s, answerOf(err)
 	}
 	*s, err = peekRBL(cmd, c, func(h *history.Store) (rblStatus, error) { return rblStatusOf(cmd.Context(), h, time.Now()) })
+	s.Every = c.RBL.Every
 	return s, err
 }
 
@@ -98,12 +101,24 @@ func (s *rblStatus) doubt() string {
 	switch {
 	case s.Round.IsZero():
 		return "the daemon has not asked blocklists yet; look now: relayguard rbl check"
+	case s.Every > 0 && s.Now.Sub(s.Round) > 2*s.Every:
+		return fmt.Sprintf("the last round was %s: that is more than twice rbl.every ago", shortTime(s.Now, s.Round))
 	case len(s.Subjects) == 0:
 		return "nothing of ours was checked in the last round"
+	case !slices.ContainsFunc(s.Subjects, func(sub rblSubjectState) bool { return sub.Subject.Addr.IsValid() }):
+		return "no address was checked in the last round: it is not known which ones send"
+	case s.Own.Unsure:
+		return "an address that sends may not be checked: " + strings.Join(s.Own.Trouble, "; ")
+	case len(s.Unread) > 0:
+		return strings.Join(s.Unread, "; ")
 	}
 	for i := range s.Subjects {
-		if sub := &s.Subjects[i]; sub.Clean == 0 && sub.Listed == 0 {
+		sub := &s.Subjects[i] // what harms nobody is no answer to whether it is listed
+		switch said, missing := sub.Clean+sub.Listed, sub.Unknown+sub.Refused; {
+		case said == 0:
 			return fmt.Sprintf("no list says anything of %s", sub.Subject)
+		case said < missing:
+			return fmt.Sprintf("most lists say nothing of %s: %d of %d", sub.Subject, missing, sub.asked())
 		}
 	}
 	return ""
@@ -145,6 +160,10 @@ func (s *rblStatus) pairs(page render.Page) []render.Pair {
 	label = "not known"
 	for _, t := range s.Own.Trouble {
 		add("%s", t)
+	}
+	label = "asked"
+	for _, w := range s.Warnings {
+		add("%s", w)
 	}
 	label = "lists"
 	for _, line := range s.zones() {
@@ -188,13 +207,12 @@ func (s *rblStatus) zones() []string {
 }
 
 // subject is how lists answered about one, and how it is known that it is ours.
-func (s *rblStatus) subject(sub *history.SubjectState) string {
+func (s *rblStatus) subject(sub *rblSubjectState) string {
 	how := ""
-	if _, known := s.Own.subjects(); known[sub.Subject] != "" {
-		how = " (" + known[sub.Subject] + ")"
+	if sub.How != "" {
+		how = " (" + sub.How + ")"
 	}
-	line := rblStanding{Subject: sub.Subject, Listed: sub.Listed, Clean: sub.Clean, Unknown: sub.Unknown, Refused: sub.Refused}
-	return strings.Replace(line.line(), sub.Subject.String(), sub.Subject.String()+how, 1)
+	return strings.Replace(sub.line(), sub.Subject.String(), sub.Subject.String()+how, 1)
 }
 
 // shownFact is what receivers find wrong, or what DNS did not say; "" if all is well.

@@ -21,7 +21,6 @@ import (
 	"relayguard/cmd/internal/wholefile"
 	"relayguard/forward/ledger"
 	"relayguard/journal"
-	"relayguard/rbl"
 	"relayguard/rbl/history"
 )
 
@@ -41,18 +40,23 @@ removed; what could not be known; mail by verdict, top senders and plugins again
 their usual, what is held, suspended, newly forwarded; when something of the guard
 was not well.
 
-The daemon makes the same report each day at report.at, keeps it in
-report.directory, and mails it to report.to. --day shows a kept one.
+The daemon makes the daily one at report.at, of the time since the one before (at
+most 7 days), keeps it in report.directory, and mails it to report.to. --day shows a
+kept one.
 
---mail has the daemon mail it, to report.to or to --to: for a timer of one's own in
-place of report.at. It needs the daemon, whose mail the guard knows as its own.
+--mail has the daemon mail one, to report.to or to --to, each tried once: who did not
+get it is named, and why. It needs the daemon, whose mail the guard knows as its own.
+With report.at = "" and without --day and --to it is the daily one, which is kept, too:
+for a timer of one's own.
 
 With the daemon dead root gets the report from the files as the daemon left them.
 
-Exit status: 0 there is nothing to do now; 1 one of our addresses or domains is
-listed, or something else is to be done now; 2 usage; 3 cannot tell: the report has
-gaps and nothing else to do now, or could not be made.`),
-		Example: "  relayguard report\n  relayguard report --html --out report.html\n  relayguard report --day 2026-03-02 --lang ja\n  relayguard report --mail --to admin@example.jp",
+Exit status: 0 there is nothing to do now; 1 there is: one of our addresses or domains
+is listed, an incident is open, a forwarding rule is due, all mail is stopped, or a
+change says so; 2 usage, also a --day that is no date; 3 cannot tell: too few lists
+answered, the check does not run, the report has other gaps, or there is none, also
+of that --day. With --mail: 0 handed in for all; 3 not for all.`),
+		Example: "  relayguard report\n  relayguard report --format html --out report.html\n  relayguard report --day 2026-03-02 --lang ja\n  relayguard report --mail --to admin@example.jp",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, _, err := loadConfig(cmd)
@@ -168,6 +172,9 @@ func theReport(cmd *cobra.Command, day string) (*report.Report, error) {
 	return reportAlone(cmd.Context(), cmd, c, err)
 }
 
+// startCommand is what helps against a dead daemon.
+const startCommand = "systemctl start relayguard"
+
 // reportAlone makes the report from the files of a dead daemon.
 func reportAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, dead error) (*report.Report, error) {
 	now := time.Now()
@@ -190,7 +197,10 @@ func reportAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, dead
 		s.entries = l.Entries(true)
 		s.off[report.SectionGaps] = "the daemon does not run"
 	}
-	if a := new(asking); a.choose(c) == nil {
+	a := new(asking)
+	if err := a.choose(c); err != nil {
+		s.off[report.SectionBlocklists] = err.Error()
+	} else {
 		s.lists = a
 	}
 	h, err := history.Peek(ctx, c.RBLDirectory())
@@ -201,23 +211,20 @@ func reportAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, dead
 		s.history = h
 	}
 	out := gatherReport(ctx, now, s)
-	out.Steps = append([]report.Step{{Kind: report.StepDegraded, What: "daemon", Text: dead.Error(), Command: startHint}}, out.Steps...)
+	out.Steps = append([]report.Step{{Kind: report.StepDegraded, What: "daemon", Text: dead.Error(), Command: startCommand}}, out.Steps...)
 	return out, nil
 }
 
-// reportExit is 1 if something is to be done now, 3 if that cannot be told.
+// reportExit is 1 if something is to be done now, 3 if that cannot be told: the
+// headline says that nobody knows, or of something else it is not known.
 func reportExit(r *report.Report) error {
-	for _, l := range r.Listings {
-		if l.Confirmed && !l.Scope.Wide() && l.Severity > rbl.Info {
-			return &exitError{code: exitFinding}
-		}
-	}
+	tone := r.Tone()
 	due := r.Stopped != nil || r.Forwards.Due > 0 || slices.ContainsFunc(r.Incidents, func(i report.Incident) bool { return i.Closed.IsZero() })
-	if due || slices.ContainsFunc(r.Changes, func(c report.Change) bool { return c.Level == report.Act }) {
+	if due || tone == report.ToneAct || slices.ContainsFunc(r.Changes, func(c report.Change) bool { return c.Level == report.Act }) {
 		return &exitError{code: exitFinding}
 	}
 	asides := []string{report.SectionLists, report.SectionUsual, report.SectionDeliveries} // for want of these nothing to be done goes unseen
-	if slices.ContainsFunc(r.Missing, func(m report.Missing) bool { return !slices.Contains(asides, m.Section) }) {
+	if tone == report.ToneUnknown || slices.ContainsFunc(r.Missing, func(m report.Missing) bool { return !slices.Contains(asides, m.Section) }) {
 		return &exitError{code: exitCannotTell}
 	}
 	return nil

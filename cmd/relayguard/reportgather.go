@@ -17,6 +17,8 @@ import (
 	"relayguard/journal"
 	"relayguard/policy"
 	"relayguard/rbl"
+	"relayguard/rbl/history"
+	"relayguard/rbl/watch"
 )
 
 // reportJournal is what a report asks of the journal, open or only read.
@@ -33,11 +35,13 @@ type reportJournal interface {
 // why by section.
 type reportSources struct {
 	config   *config.Config
+	since    time.Time // where it begins; zero: 24 hours ago
 	journal  reportJournal
 	foreign  int64 // held by others
 	switches []policy.Switch
 	history  reportHistory
-	lists    *asking // nil: not made ready yet
+	lists    *asking      // nil: not made ready yet
+	watch    watch.Status // of the daemon's check of lists
 	entries  []ledger.Entry
 	watched  bool
 	evidence *evidence.Store
@@ -49,6 +53,9 @@ type reportSources struct {
 func gatherReport(ctx context.Context, now time.Time, s *reportSources) *report.Report {
 	now = now.Round(0)
 	g := &gathering{sources: s, now: now, explained: map[explained]bool{}, out: emptyReport(now)}
+	if !s.since.IsZero() {
+		g.out.Since = s.since.Round(0)
+	}
 	g.out.Phase = s.config.Phase.String()
 	g.out.Host, _ = os.Hostname()
 	for section, why := range s.off {
@@ -106,6 +113,7 @@ type gathering struct {
 	out     *report.Report
 	table   *rbl.Table            // of lists; nil: not read yet
 	actions []journal.AdminAction // the newest first
+	past    []history.Listing     // of the report's time
 
 	explained map[explained]bool // suspects of whom a smaller one did nearly all
 }
@@ -182,8 +190,18 @@ func (g *gathering) mail(ctx context.Context) {
 	m.Days = m.Days[max(0, len(m.Days)-trendDays):]
 	if from := later(g.out.First, usualSince); g.out.Since.Sub(from) >= leastDays*24*time.Hour {
 		n := int64(g.out.Since.Sub(from).Hours()/24 + 0.5)
-		m.Usual = &report.Verdicts{Accepted: usual.Accepted / n, Told: usual.Told / n, Held: usual.Held / n, Deferred: usual.Deferred / n, Rejected: usual.Rejected / n}
+		span := g.days()
+		of := func(all int64) int64 { return int64(float64(all/n)*span + 0.5) }
+		m.Usual = &report.Verdicts{Accepted: of(usual.Accepted), Told: of(usual.Told), Held: of(usual.Held), Deferred: of(usual.Deferred), Rejected: of(usual.Rejected)}
 	}
+}
+
+// days is how long the report's time is: 1, but for one that was made late.
+func (g *gathering) days() float64 {
+	if days := g.out.Until.Sub(g.out.Since).Hours() / 24; days < 0.8 || days > 1.2 { // not for an hour of summer time
+		return days
+	}
+	return 1
 }
 
 func later(a, b time.Time) time.Time {

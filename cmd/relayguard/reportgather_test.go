@@ -15,6 +15,7 @@ import (
 
 func TestReportOfNothingIsNoReportOfZero(t *testing.T) {
 	s := newReportScene(t)
+	s.checked()
 	r := s.report()
 	if len(r.Missing) > 0 || !r.First.IsZero() || r.Mail.Usual != nil || len(r.Changes) > 0 || exitOf(t, r) != exitFine {
 		t.Errorf("an empty journal: missing %q, %+v", missingIn(r), r.Mail)
@@ -40,6 +41,7 @@ func TestReportSaysWhichPartOfTheJournalCannotBeRead(t *testing.T) {
 		"actions":   {brokenJournal{actions: true}, report.SectionChanges},
 	} {
 		s := newReportScene(t)
+		s.checked()
 		c.broken.reportJournal = s.journal
 		s.sources.journal = c.broken
 		r := s.report()
@@ -230,12 +232,18 @@ func TestReportExitsByWhatIsToBeDone(t *testing.T) {
 		"a range": {func(r *report.Report) {
 			r.Listings = []report.Listing{{Confirmed: true, Severity: rbl.Critical, Scope: rbl.ScopeRange}}
 		}, exitFine},
-		"not known":               {func(r *report.Report) { r.Missing = []report.Missing{{Section: report.SectionBlocklists}} }, exitCannotTell},
+		"not known":          {func(r *report.Report) { r.Missing = []report.Missing{{Section: report.SectionBlocklists}} }, exitCannotTell},
+		"nothing is checked": {func(r *report.Report) { r.Addresses = nil }, exitCannotTell},
+		"nobody answered":    {func(r *report.Report) { r.Addresses[0].Clean, r.Addresses[0].Unknown = 0, 30 }, exitCannotTell},
+		"a list that weighs is wild": {func(r *report.Report) {
+			r.Zones = report.ZoneCounts{Asked: 9, Healthy: 8, Trouble: []report.ZoneTrouble{{Zone: "high.example", State: rbl.Wild, Severity: rbl.High}}}
+		}, exitCannotTell},
 		"an address is not known": {func(r *report.Report) { r.Missing = []report.Missing{{Section: report.SectionAddresses}} }, exitCannotTell},
 		"a remark about lists":    {func(r *report.Report) { r.Missing = []report.Missing{{Section: report.SectionLists}} }, exitFine},
 		"deliveries not read":     {func(r *report.Report) { r.Missing = []report.Missing{{Section: report.SectionDeliveries}} }, exitFine},
 	} {
 		r := emptyReport(time.Now())
+		r.Addresses = []report.Checked{{Subject: "203.0.113.5", Clean: 30, At: r.Made.Add(-time.Hour)}}
 		c.change(r)
 		if got := exitOf(t, r); got != c.code {
 			t.Errorf("%s: exit %d, want %d", name, got, c.code)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"relayguard/rbl"
 	"relayguard/rbl/check"
 	"relayguard/rbl/history"
 	looks "relayguard/rbl/sender"
@@ -39,6 +40,20 @@ func (b brokenHistory) Subjects(ctx context.Context) ([]history.SubjectState, er
 		return nil, errBroken
 	}
 	return b.reportHistory.Subjects(ctx)
+}
+
+func (b brokenHistory) Answers(ctx context.Context) ([]rbl.Answer, error) {
+	if b.what == "answers" {
+		return nil, errBroken
+	}
+	return b.reportHistory.Answers(ctx)
+}
+
+func (b brokenHistory) Last(ctx context.Context) (round, neighbours time.Time, err error) {
+	if b.what == "last" {
+		return round, neighbours, errBroken
+	}
+	return b.reportHistory.Last(ctx)
 }
 
 func (b brokenHistory) Days(ctx context.Context, since, until time.Time, loc *time.Location) ([]history.Day, error) {

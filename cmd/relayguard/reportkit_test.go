@@ -28,6 +28,7 @@ type reportScene struct {
 	sources *reportSources
 	now     time.Time
 	n       int
+	seen    map[string]bool // zones with their subjects of which there was a round
 }
 
 const sceneConfirm = 10 * time.Minute
@@ -61,7 +62,7 @@ func reportSceneAt(t *testing.T, now time.Time) *reportScene {
 	must(t, err)
 	t.Cleanup(func() { h.Close() })
 	c := config.Default()
-	return &reportScene{t: t, journal: j, history: h, now: now, sources: &reportSources{config: c, journal: j, history: h, watched: true, off: map[string]string{}}}
+	return &reportScene{t: t, journal: j, history: h, now: now, seen: map[string]bool{}, sources: &reportSources{config: c, journal: j, history: h, watched: true, off: map[string]string{}}}
 }
 
 // ago is so long before the report.
@@ -143,9 +144,25 @@ func (s *reportScene) roundOf(at time.Time, sick map[string]rbl.State, answers .
 	must(s.t, s.history.Take(s.t.Context(), r, subjects, zones))
 }
 
-// listed has subjects listed since that time, and confirmed.
+// checked has our address looked at lately, and clean.
+func (s *reportScene) checked() {
+	s.t.Helper()
+	s.round(s.ago(time.Hour), isClean(ourAddr, "checked.example"))
+}
+
+// listed has subjects listed since that time, and confirmed. They were clean before.
 func (s *reportScene) listed(since time.Time, answers ...rbl.Answer) {
 	s.t.Helper()
+	var before []rbl.Answer
+	for _, a := range answers {
+		if key := a.Zone + " " + a.Subject.String(); !s.seen[key] {
+			s.seen[key] = true
+			before = append(before, isClean(a.Subject, a.Zone))
+		}
+	}
+	if len(before) > 0 {
+		s.round(since.Add(-time.Hour), before...)
+	}
 	s.round(since, answers...)
 	s.round(since.Add(sceneConfirm), answers...)
 }

@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"relayguard/cmd/internal/report"
-	"relayguard/forward/evidence"
-	"relayguard/journal"
-	"relayguard/policy/origin"
 	"relayguard/rbl"
 	"relayguard/rbl/cause"
 	"relayguard/rbl/check"
@@ -26,22 +23,13 @@ type reportHistory interface {
 	Events(ctx context.Context, since, until time.Time) ([]history.Event, error)
 	Zones(ctx context.Context) ([]history.ZoneState, error)
 	Subjects(ctx context.Context) ([]history.SubjectState, error)
+	Answers(ctx context.Context) ([]rbl.Answer, error)
 	Days(ctx context.Context, since, until time.Time, loc *time.Location) ([]history.Day, error)
 	Queries(ctx context.Context, since, until time.Time) (int64, error)
 	Facts(ctx context.Context) ([]history.FactState, error)
 	Neighbours(ctx context.Context) (now []check.Neighbour, before []int, err error)
 	Last(ctx context.Context) (round, neighbours time.Time, err error)
 }
-
-// beforeListing is the time before a listing was first seen in which its cause is
-// looked for: lists take hours to act, and a round may be hours old.
-const beforeListing = 24 * time.Hour
-
-const (
-	maxSuspects  = 5
-	maxCauses    = 8 // listings of one time whose cause is looked for
-	causeForDays = 30
-)
 
 // blocklists fills in what is known of listings, lists, neighbours and of what
 // receivers look at.
@@ -50,7 +38,7 @@ func (g *gathering) blocklists(ctx context.Context) {
 		section string
 		fill    func(context.Context) error
 	}{
-		{report.SectionBlocklists, g.listings}, {report.SectionChanges, g.listEvents}, {report.SectionBlocklists, g.zones}, {report.SectionBlocklists, g.checked},
+		{report.SectionBlocklists, g.runs}, {report.SectionBlocklists, g.listings}, {report.SectionChanges, g.listEvents}, {report.SectionBlocklists, g.zones}, {report.SectionBlocklists, g.checked},
 		{report.SectionHistory, g.checkedDays}, {report.SectionNeighbours, g.neighbours}, {report.SectionSender, g.facts},
 	} {
 		if err := part.fill(ctx); err != nil {
@@ -68,6 +56,30 @@ func (g *gathering) blocklists(ctx context.Context) {
 			g.missing(report.SectionLists, fmt.Errorf("%s are not checked: they are too many", counted(n, "domain")))
 		}
 	}
+}
+
+// lateRounds is after how many rounds that were left out nothing is known any more.
+const lateRounds = 2
+
+// runs says if the check does not run: what it found before is no answer for now.
+func (g *gathering) runs(ctx context.Context) error {
+	trouble := g.sources.watch.Trouble
+	if l := g.sources.lists; l != nil && trouble == strings.Join(l.targets.Trouble, "; ") {
+		trouble = "" // all else is checked
+	}
+	if trouble != "" {
+		g.missing(report.SectionBlocklists, errors.New(trouble))
+	}
+	round, _, err := g.sources.history.Last(ctx)
+	switch late := lateRounds * g.sources.config.RBL.Every; {
+	case err != nil:
+		return err
+	case round.IsZero():
+		return errors.New("nothing was checked yet")
+	case g.now.Sub(round) > late:
+		return fmt.Errorf("nothing was checked since %s", g.at(round).Format("2006-01-02 15:04 MST"))
+	}
+	return nil
 }
 
 // zone is what is known of a list.
@@ -90,7 +102,7 @@ func (g *gathering) listings(ctx context.Context) error {
 	slices.SortStableFunc(open, func(a, b history.Listing) int { // as the report has them; first those whose cause matters
 		return cmp.Or(wideLast(a.Hit.Scope, b.Hit.Scope), cmp.Compare(b.Hit.Severity, a.Hit.Severity), a.First.Compare(b.First))
 	})
-	causes := map[time.Time]*stoodOut{}
+	causes := &causes{g: g, found: map[time.Time][]cause.Suspect{}}
 	for i := range open {
 		l := g.listing(&open[i])
 		for j := range open { // of one address on one list: what has to go first
@@ -98,25 +110,29 @@ func (g *gathering) listings(ctx context.Context) error {
 				l.Waits = other.Hit.Means
 			}
 		}
-		hour := open[i].First.Truncate(time.Hour)
-		if _, known := causes[hour]; !known && len(causes) < maxCauses && !l.Scope.Wide() && l.Severity > rbl.Info && g.now.Sub(open[i].First) < causeForDays*24*time.Hour {
-			causes[hour] = g.suspects(ctx, open[i].First)
-		}
-		if found := causes[hour]; found != nil && !l.Scope.Wide() && l.Severity > rbl.Info {
-			l.Suspects, l.Searched = found.suspects, true
+		if !l.Scope.Wide() && l.Severity > rbl.Info {
+			l.Suspects, l.Searched = causes.of(ctx, &open[i])
 		}
 		g.out.Listings = append(g.out.Listings, l)
 		if open[i].Phase == history.Suspected && g.today(l.Since) {
 			g.change(report.Notice, report.ChangeSuspected, l.Subject, l.Zone, l.Means, 0, l.Since)
 		}
 	}
-	past, err := g.sources.history.Listings(ctx, history.Query{Since: g.out.Since, Until: g.out.Until})
+	g.past, err = g.sources.history.Listings(ctx, history.Query{Since: g.out.Since, Until: g.out.Until})
 	if err != nil {
 		return err
 	}
-	for i := range past {
-		if past[i].Phase == history.Ended && g.today(past[i].Ended) {
-			g.out.Ended = append(g.out.Ended, g.listing(&past[i]))
+	for i := range g.past {
+		l := &g.past[i]
+		if !g.today(l.Closed) {
+			continue
+		}
+		switch l.Phase {
+		case history.Ended:
+			g.out.Ended = append(g.out.Ended, g.listing(l))
+		case history.Dropped: // nobody knows whether it ended
+			g.out.Ended = append(g.out.Ended, g.listing(l))
+			g.change(report.Notice, report.ChangeDropped, l.Subject.String(), l.Zone, l.Hit.Means, 0, l.Ended)
 		}
 	}
 	return nil
@@ -137,7 +153,7 @@ func (g *gathering) listing(l *history.Listing) report.Listing {
 	z := g.zone(l.Zone)
 	return report.Listing{
 		Subject: l.Subject.String(), Zone: l.Zone, Operator: z.Operator, Means: l.Hit.Means, Code: l.Hit.Code.String(), Severity: l.Hit.Severity, Scope: l.Hit.Scope,
-		Since: g.at(l.First), Ended: g.at(l.Ended), Confirmed: !l.Confirmed.IsZero(), Reasons: l.Reasons, Removal: z.RemovalOf(l.Hit), Unasked: g.at(l.Unasked),
+		Since: g.at(l.First), Ended: g.at(l.Ended), Confirmed: !l.Confirmed.IsZero(), Reasons: l.Reasons, Removal: z.RemovalOf(l.Hit), Unasked: g.at(l.Unasked), Dropped: l.Phase == history.Dropped,
 	}
 }
 
@@ -150,14 +166,17 @@ func (g *gathering) listEvents(ctx context.Context) error {
 	for _, e := range events {
 		switch l, h, f := e.Listing, e.Health, e.Fact; {
 		case e.Kind == history.Began && l != nil:
-			level := report.Look
-			switch {
+			level, means := report.Look, l.Hit.Means
+			switch ended := g.endedSince(l.ID); {
+			case !ended.IsZero(): // nothing is to be done about it any more
+				level = report.Notice
+				means = strings.TrimPrefix(fmt.Sprintf("%s; was listed for %s", means, lasted(ended.Sub(l.First))), "; ")
 			case l.Hit.Scope.Wide() || l.Hit.Severity == rbl.Info:
 				level = report.Notice
 			case l.Hit.Severity >= g.sources.config.RBL.Alert:
 				level = report.Act
 			}
-			g.change(level, report.ChangeListed, l.Subject.String(), l.Zone, l.Hit.Means, 0, l.First)
+			g.change(level, report.ChangeListed, l.Subject.String(), l.Zone, means, 0, l.First)
 		case e.Kind == history.Over && l != nil:
 			g.change(report.Good, report.ChangeUnlisted, l.Subject.String(), l.Zone, l.Hit.Means, 0, e.At)
 		case e.Kind == history.ZoneBad && h != nil:
@@ -173,7 +192,29 @@ func (g *gathering) listEvents(ctx context.Context) error {
 	return nil
 }
 
-// zones says how the lists are.
+// endedSince is when a listing of the report's time ended; zero: it goes on, or nobody
+// knows.
+func (g *gathering) endedSince(id int64) time.Time {
+	for i := range g.past {
+		if l := &g.past[i]; l.ID == id && l.Phase == history.Ended {
+			return l.Ended
+		}
+	}
+	return time.Time{}
+}
+
+// lasted is how long something was so: 40 min, 3 h, 2 days.
+func lasted(d time.Duration) string {
+	switch {
+	case d < 90*time.Minute:
+		return fmt.Sprintf("%d min", max(1, int(d.Round(time.Minute).Minutes())))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Round(time.Hour).Hours()))
+	}
+	return counted(int(d.Round(24*time.Hour).Hours())/24, "day")
+}
+
+// zones says how the lists are that are in use.
 func (g *gathering) zones(ctx context.Context) error {
 	all, err := g.sources.history.Zones(ctx)
 	if err != nil {
@@ -181,7 +222,11 @@ func (g *gathering) zones(ctx context.Context) error {
 	}
 	c := &g.out.Zones
 	worst := map[string]history.ZoneState{}
+	l := g.sources.lists
 	for _, z := range all {
+		if l != nil && !l.asks(z.Zone) {
+			continue // it was in use at the last round
+		}
 		if was, seen := worst[z.Zone]; !seen || was.State == rbl.Healthy {
 			worst[z.Zone] = z
 		}
@@ -195,8 +240,12 @@ func (g *gathering) zones(ctx context.Context) error {
 		known := g.zone(name)
 		c.Trouble = append(c.Trouble, report.ZoneTrouble{Zone: name, State: z.State, Why: z.Why, Since: z.Since.In(g.now.Location()), Severity: known.Severity})
 	}
-	if l := g.sources.lists; l != nil {
-		for _, n := range l.not {
+	if l != nil {
+		for i := range l.not {
+			n := &l.not[i]
+			if !g.matters(n) {
+				continue
+			}
 			c.Trouble = append(c.Trouble, report.ZoneTrouble{Zone: n.Zone.Name, State: rbl.NotAsked, Why: n.Why, Severity: n.Zone.Severity})
 		}
 		for i, r := range l.resolvers {
@@ -216,6 +265,20 @@ func (g *gathering) zones(ctx context.Context) error {
 	return err
 }
 
+// matters reports whether it is worth a word that a list is not asked: it weighs, or
+// somebody wanted it. Not if it is switched off, nor if another that has the same data
+// is asked or named.
+func (g *gathering) matters(n *rbl.NotChosen) bool {
+	l, zone := g.sources.lists, n.Zone.Name
+	if l.off[zone] || n.Zone.Severity < rbl.Medium && !slices.Contains(g.sources.config.RBL.Enable, zone) {
+		return false
+	}
+	if slices.ContainsFunc(l.zones, func(z rbl.Zone) bool { return z.Name == n.Zone.Keyed || z.Keyed == zone }) {
+		return false
+	}
+	return !slices.ContainsFunc(l.not, func(public rbl.NotChosen) bool { return public.Zone.Keyed == zone })
+}
+
 // checked says what is checked, and how it stands.
 func (g *gathering) checked(ctx context.Context) error {
 	all, err := g.sources.history.Subjects(ctx)
@@ -228,9 +291,22 @@ func (g *gathering) checked(ctx context.Context) error {
 			how[a.Addr.String()] = a.How
 		}
 	}
+	answers, err := g.sources.history.Answers(ctx)
+	if err != nil {
+		return err
+	}
+	standing := map[rbl.Subject]*rblStanding{}
 	for _, s := range all {
-		name := s.Subject.String()
-		g.out.Addresses = append(g.out.Addresses, report.Checked{Subject: name, How: how[name], Listed: s.Listed, Clean: s.Clean, Unknown: s.Unknown, Refused: s.Refused, At: g.at(s.At)})
+		standing[s.Subject] = &rblStanding{}
+	}
+	for i := range answers {
+		if s := standing[answers[i].Subject]; s != nil {
+			s.count(&answers[i])
+		}
+	}
+	for _, s := range all {
+		name, n := s.Subject.String(), standing[s.Subject]
+		g.out.Addresses = append(g.out.Addresses, report.Checked{Subject: name, How: how[name], Listed: n.Listed - n.Range, Wide: n.Range, Info: n.Info, Clean: n.Clean, Unknown: n.Unknown, Refused: n.Refused, At: g.at(s.At)})
 	}
 	return nil
 }
@@ -305,160 +381,4 @@ func (g *gathering) facts(ctx context.Context) error {
 
 func badness(state string) int {
 	return slices.Index([]string{rblsender.Wrong, rblsender.Unknown, rblsender.OK}, state)
-}
-
-// stoodOut are who stood out before a listing.
-type stoodOut struct{ suspects []report.Suspect }
-
-// suspects finds them; nil: that is not known.
-func (g *gathering) suspects(ctx context.Context, first time.Time) *stoodOut {
-	if g.sources.journal == nil {
-		return nil
-	}
-	since := first.Add(-beforeListing)
-	found, err := suspectsOf(ctx, g.sources.journal, g.sources.evidence, since, first)
-	if err != nil {
-		g.missing(report.SectionCause, fmt.Errorf("who was active before %s: %w", first.Format(time.RFC3339), err))
-		return nil
-	}
-	var all []report.Suspect
-	for i, s := range found {
-		g.explained[explained{first, s.Kind, s.Name}] = explainedBy(&s, found[:i])
-		all = append(all, report.Suspect{
-			Kind: s.Kind, Name: s.Name, Recipients: s.Recipients, Usual: usual(s.Usual), Bounced: s.Bounced, FirstTime: s.FirstTime, Stopped: s.Stopped, Released: s.Released,
-			Share: s.Share, Command: suspendCommand(&s), Tightened: g.tightened(&s, first), From: since, To: first,
-		})
-	}
-	return &stoodOut{all}
-}
-
-func usual(mean float64) int64 {
-	if mean < 0 {
-		return -1
-	}
-	return int64(mean + 0.5)
-}
-
-// suspectsOf ranks who was active, the likeliest first.
-func suspectsOf(ctx context.Context, j reportJournal, e *evidence.Store, since, until time.Time) ([]cause.Suspect, error) {
-	if j == nil {
-		return nil, nil
-	}
-	all, err := j.Activity(ctx, journal.ActivityQuery{Since: since, Until: until})
-	if err != nil {
-		return nil, err
-	}
-	acts := make([]cause.Activity, 0, len(all))
-	for i := range all {
-		a := &all[i]
-		s := senderOf(a)
-		acts = append(acts, cause.Activity{
-			Kind: s.Kind, Name: s.Name, Account: a.Account, Site: a.Site, Messages: a.Messages, Recipients: a.Recipients, Stopped: a.Stopped, Told: a.Told, FirstTime: a.FirstTime,
-			Sent: a.Sent, Bounced: a.Bounced, Held: a.Held, Released: a.Released, Usual: a.Usual, UsualBounced: a.UsualBounced, UsualMost: a.UsualMost,
-		})
-	}
-	if e != nil {
-		forwarded, err := forwardersOf(ctx, e, since, until)
-		if err != nil {
-			return nil, err
-		}
-		acts = append(acts, forwarded...)
-	}
-	found := cause.Rank(acts)
-	return found[:min(len(found), maxSuspects)], nil
-}
-
-// usualForwards is how many days before tell what is usual of a forwarding rule.
-const usualForwards = 14
-
-// forwardersOf are the owners of forwarding rules by which mail went outside.
-func forwardersOf(ctx context.Context, e *evidence.Store, since, until time.Time) ([]cause.Activity, error) {
-	now, err := e.Sent(ctx, since, until)
-	if err != nil {
-		return nil, err
-	}
-	before, err := e.Sent(ctx, since.AddDate(0, 0, -usualForwards), since)
-	if err != nil {
-		return nil, err
-	}
-	share := until.Sub(since).Hours() / 24 / usualForwards
-	known := map[string]evidence.Sent{}
-	for _, s := range before {
-		known[s.ID] = s
-	}
-	var all []cause.Activity
-	for _, s := range now {
-		if s.Owner == "" {
-			continue
-		}
-		a := cause.Activity{Kind: cause.Forward, Name: s.Owner, Messages: int64(s.Mails), Recipients: int64(s.Mails), FirstTime: -1, Sent: int64(s.Taken), Bounced: int64(s.Back), Usual: -1, UsualBounced: -1}
-		if len(before) > 0 {
-			a.Usual, a.UsualBounced = share*float64(known[s.ID].Mails), share*float64(known[s.ID].Back)
-		}
-		all = append(all, a)
-	}
-	return all, nil
-}
-
-// explained names a suspect of the time before a listing.
-type explained struct {
-	first      time.Time
-	kind, name string
-}
-
-// nearlyAll is a part of what somebody sent.
-const nearlyAll = 0.8
-
-// explainedBy reports whether a smaller one among those did nearly all of what a
-// suspect did: a plugin of its site, a site of its account. To stop that is enough,
-// and spares the others.
-func explainedBy(s *cause.Suspect, before []cause.Suspect) bool {
-	return slices.ContainsFunc(before, func(part cause.Suspect) bool {
-		within := s.Kind == cause.Site && part.Kind == cause.Plugin && part.Site == s.Name ||
-			s.Kind == cause.Account && (part.Kind == cause.Plugin || part.Kind == cause.Site) && part.Account == s.Name
-		return within && float64(part.Recipients+part.Released) >= nearlyAll*(float64(s.Recipients+s.Released)-max(0, s.Usual))
-	})
-}
-
-// suspectAccount is a suspect as suspend takes it; "": it cannot be suspended.
-func suspectAccount(s *cause.Suspect) string {
-	switch s.Kind {
-	case cause.Plugin:
-		return "plugin:" + s.Name
-	case cause.Site:
-		return "site:" + s.Name
-	case cause.Account:
-		switch kind, value, _ := strings.Cut(s.Name, ":"); origin.Kind(kind) {
-		case origin.KindLogin, origin.KindLocalUser, origin.KindNetwork: // not "unknown": that is nobody's
-			if value != "" {
-				return s.Name
-			}
-		}
-	}
-	return ""
-}
-
-func suspendCommand(s *cause.Suspect) string {
-	account := suspectAccount(s)
-	if account == "" {
-		return ""
-	}
-	return "relayguard suspend " + shellWord(account, "ACCOUNT") + " --reason 'before a blocklisting'"
-}
-
-// tightenVerb is in the journal's actions.
-const tightenVerb = "tighten"
-
-// tightened says what the guard did about a suspect when the listing was confirmed.
-func (g *gathering) tightened(s *cause.Suspect, first time.Time) string {
-	account := suspectAccount(s)
-	for _, a := range g.actions {
-		if a.Verb == tightenVerb && (a.Target == account || s.Kind == cause.Plugin && a.Target == "site:"+s.Site) && a.Time.After(first) {
-			if strings.HasPrefix(a.Outcome, wouldHalve) {
-				return "would"
-			}
-			return "done"
-		}
-	}
-	return ""
 }

@@ -92,7 +92,7 @@ func (g *gathering) addSteps() {
 		}
 	}
 	harmful := slices.DeleteFunc(slices.Clone(g.out.Listings), func(l report.Listing) bool {
-		return l.Scope.Wide() || l.Severity == rbl.Info || !l.Confirmed
+		return l.Scope.Wide() || l.Severity == rbl.Info || !l.Confirmed || l.Dropped
 	})
 	for _, l := range harmful {
 		named := 0
@@ -116,7 +116,7 @@ func (g *gathering) addSteps() {
 		}
 	}
 	if len(harmful) > 0 {
-		add(report.Step{Kind: report.StepProve, What: harmful[0].Subject, Command: "relayguard origins --since 1h"})
+		add(g.prove(harmful))
 	}
 	for _, l := range harmful {
 		if len(l.Removal.How) > 0 && l.Waits == "" {
@@ -143,6 +143,28 @@ func (g *gathering) addSteps() {
 		}
 	}
 }
+
+// prove is the step to see that it has stopped: of the likeliest cause if there is one
+// that mail can be counted of.
+func (g *gathering) prove(harmful []report.Listing) report.Step {
+	for _, l := range harmful {
+		for _, s := range l.Suspects {
+			if who := s.Kind + ":" + s.Name; !g.explained[explained{s.To, s.Kind, s.Name}] {
+				if s.Kind == cause.Account {
+					who = s.Name
+				}
+				if s.Kind == cause.Forward || s.Command == "" && s.Kind != cause.Template {
+					return report.Step{Kind: report.StepProve, What: s.Name, By: report.BySuspect, Command: proveCommand}
+				}
+				return report.Step{Kind: report.StepProve, What: s.Name, By: report.BySuspect, Command: "relayguard origins show " + shellWord(who, "WHO") + " --since 1h"}
+			}
+		}
+	}
+	return report.Step{Kind: report.StepProve, What: harmful[0].Subject, Command: proveCommand}
+}
+
+// proveCommand shows who sends now.
+const proveCommand = "relayguard origins list --since 1h"
 
 // stoodOutBy says in numbers why somebody is suspected.
 func stoodOutBy(s *report.Suspect) string {

@@ -70,7 +70,7 @@ type daemon struct {
 	log      *slog.Logger // what must not wait: stops, and all but verdicts
 	verdicts *slog.Logger // of mail that goes on
 	level    *slog.LevelVar
-	reported string      // the day of the report that was made last, by this process
+	reports  reportBook
 	failures chan error  // of listeners
 	changes  chan func() // for run, which alone changes the rules in force
 }

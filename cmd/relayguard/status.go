@@ -34,8 +34,8 @@ and whether journal, MTA log and alerts are well.
 Exit status: 0 all is quiet; 1 an incident is open, the red switch is pulled, a
 forwarding rule that alerted is not approved, one of our addresses is on a blocklist
 that alerts, or the journal, the limits' store, the
-hold queue, the MTA's red switch, the watch over forwarding rules or a channel of
-alerts is not well; 3 the daemon does not run.`),
+hold queue, the MTA's red switch, the watch over forwarding rules or over blocklists
+or a channel of alerts is not well; 3 the daemon does not run.`),
 		Example: "  relayguard status\n  relayguard status --json | jq '.incidents[].origin'",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -58,7 +58,7 @@ alerts is not well; 3 the daemon does not run.`),
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
-			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || !s.Store.OK || s.Queue != "" || s.MTAStop != "" || s.NoRoom != "" || s.Forwards != nil && s.Forwards.Due > 0 || s.NoForwards != "" || s.Blocklists.finding() || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
+			if len(s.Incidents) > 0 || s.Stopped != nil || !s.Journal.OK || !s.Store.OK || s.Queue != "" || s.MTAStop != "" || s.NoRoom != "" || s.Forwards != nil && s.Forwards.Due > 0 || s.NoForwards != "" || s.NoBlocklists != "" || s.Blocklists.finding() || slices.ContainsFunc(s.Alerts, func(a alertStatus) bool { return a.Problem != "" }) {
 				return &exitError{code: exitFinding}
 			}
 			return nil
@@ -156,6 +156,9 @@ func (s *status) pairs() []render.Pair {
 	}
 	if s.Blocklists != nil {
 		pairs = append(pairs, render.Pair{Label: "blocklists", Text: s.Blocklists.line(s.Now)})
+	}
+	if s.NoBlocklists != "" {
+		pairs = append(pairs, render.Pair{Label: "blocklists", Text: "not watched: " + s.NoBlocklists})
 	}
 	if s.Queue != "" {
 		pairs = append(pairs, render.Pair{Label: "hold queue", Text: "cannot be looked at, so held mail cannot be listed, released or deleted: " + s.Queue + "; see journalctl -u relayguard-queue"})

@@ -56,6 +56,8 @@ func TestStatusShowsWhatTheMTAStopsAndWhatWasForgotten(t *testing.T) {
 		{func(s *status) { s.Forbidden = []string{"games", "deploy"} }, exitFine, "refuses accounts that are not suspended: games, deploy;"},
 		{func(s *status) { s.Store.Forgotten = 12 }, exitFine, "12 budgets forgotten before their time"},
 		{func(s *status) { s.NoForwards = "not watched: disk on fire" }, exitFinding, "forwards: not watched: disk on fire"},
+		{func(s *status) { s.Blocklists, s.NoBlocklists = nil, "mkdir: not a directory" }, exitFinding, "blocklists: not watched: mkdir: not a directory"},
+		{func(s *status) { s.Blocklists = &blocklistStatus{Unchecked: "no address is known"} }, exitFinding, "blocklists"},
 		{func(s *status) { s.Queue = "root helper not reachable" }, exitFinding, "root helper not reachable; see journalctl -u relayguard-queue"},
 	} {
 		d := newFakeDaemon(t)

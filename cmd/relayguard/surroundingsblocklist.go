@@ -26,13 +26,17 @@ func (s surroundings) blocklists() []postfix.Finding {
 	for _, k := range c.ZoneKeys {
 		all = append(all, s.zoneKey(k.Operator, k.File)...)
 	}
-	switch err := a.resolve(c); {
-	case err != nil:
+	if err := a.resolve(c); err != nil {
 		all = append(all, postfix.Finding{ID: "rbl-resolver", Severity: postfix.Warning, Where: "rbl.resolvers", What: err.Error(),
 			Why: "whether our addresses are listed is not known", Remedy: "apt-get install unbound, and rbl.resolvers = [\"127.0.0.1:53\"]"})
-	case a.forwarded != "":
-		all = append(all, postfix.Finding{ID: "rbl-resolver", Severity: postfix.Info, Where: a.resolvers[0].Name(), What: "this resolver has others ask for it: " + a.forwarded,
-			Why: "blocklists see their address, with the queries of all their customers, and may refuse to answer", Remedy: "apt-get install unbound, and rbl.resolvers = [\"127.0.0.1:53\"]"})
+	}
+	for _, d := range a.doubted {
+		f := postfix.Finding{ID: "rbl-resolver", Severity: postfix.Info, Where: d.resolver, What: "blocklists do not see this resolver's own address: " + d.why,
+			Why: "they see another one, with the queries of all its customers, and may refuse to answer", Remedy: "apt-get install unbound, and rbl.resolvers = [\"127.0.0.1:53\"]"}
+		if d.public {
+			f.Severity, f.What, f.Why = postfix.Warning, "this is no resolver to ask blocklists: "+d.why, "everybody asks it: lists refuse it, or answer it wrongly"
+		}
+		all = append(all, f)
 	}
 	if names, remedies := a.missed(); len(names) > 0 {
 		all = append(all, postfix.Finding{ID: "rbl-not-asked", Severity: postfix.Info, Where: "rbl", What: "lists that many receivers go by are not asked: " + strings.Join(names, ", "),

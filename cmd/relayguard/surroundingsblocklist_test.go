@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"relayguard/cmd/internal/config"
@@ -25,8 +26,14 @@ func TestSurroundingsOfBlocklists(t *testing.T) {
 		want   string // the id; "": none
 		says   string
 	}{
-		"all is well":           {func(*testing.T, *config.Config) {}, "", ""},
-		"nobody checks":         {func(_ *testing.T, c *config.Config) { c.RBL.Watch = false }, "rbl-watch", "rbl check --nagios"},
+		"all is well":       {func(*testing.T, *config.Config) {}, "", ""},
+		"nobody checks":     {func(_ *testing.T, c *config.Config) { c.RBL.Watch = false }, "rbl-watch", "rbl check --nagios"},
+		"a public resolver": {func(_ *testing.T, c *config.Config) { c.RBL.Resolvers = []string{"192.0.2.53:53", "8.8.8.8:53"} }, "rbl-resolver", "8.8.8.8:53 this is no resolver to ask blocklists: it is a public one, of Google"},
+		"a key in a FIFO": {func(t *testing.T, c *config.Config) {
+			path := filepath.Join(t.TempDir(), "key")
+			must(t, syscall.Mkfifo(path, 0o640))
+			c.ZoneKeys = []config.ZoneKey{{Operator: "spamhaus", File: path}}
+		}, "zone-key", "not a regular file"},
 		"a list is not known":   {func(_ *testing.T, c *config.Config) { c.RBL.Enable = []string{"nobody.knows.example"} }, "rbl-zones", "nobody.knows.example"},
 		"a key in a file":       {fill(key+"\n", 0o640), "", ""},
 		"everybody may read it": {fill(key+"\n", 0o644), "zone-key", "chmod o-r"},

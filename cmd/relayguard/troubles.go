@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -85,8 +86,10 @@ func (s *status) bad() map[string]string {
 	}
 	put("forwarding rules", s.NoForwards != "", s.NoForwards)
 	if s.Blocklists != nil {
-		put("blocklists", s.Blocklists.Error != "", s.Blocklists.Error)
+		why := cmp.Or(s.Blocklists.Error, s.Blocklists.Unchecked)
+		put("blocklists", why != "", why)
 	}
+	put("blocklists", s.NoBlocklists != "", s.NoBlocklists)
 	return all
 }
 

@@ -134,6 +134,14 @@ func TestWhatOfTheGuardIsNotWell(t *testing.T) {
 	}
 }
 
+func TestBlocklistsThatNobodyChecksAreNotWell(t *testing.T) {
+	for _, s := range []status{{NoBlocklists: "not a directory"}, {Blocklists: &blocklistStatus{Unchecked: "not a directory"}}} {
+		if got := s.bad()["blocklists"]; got != "not a directory" {
+			t.Errorf("%+v: %q", s, got)
+		}
+	}
+}
+
 // A daemon that was killed left its troubles open; the next one closes them, and the
 // report has both them and the time in which nobody ran.
 func TestTroublesOfAKilledDaemonAreInTheReport(t *testing.T) {

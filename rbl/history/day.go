@@ -81,7 +81,7 @@ func bounds(since, until time.Time) (first, last int64) {
 // before Clean.
 type Day struct {
 	Subject rbl.Subject
-	Day     time.Time // its midnight in loc
+	Day     time.Time // its first instant in loc: midnight, but where that does not exist
 	Worst   rbl.Result
 }
 
@@ -130,7 +130,11 @@ func (s *Store) days(ctx context.Context, since, until time.Time, loc *time.Loca
 	slot, found, err := next()
 	for ; found; slot, found, err = next() { // a day without any round costs nothing
 		y, m, d := time.Unix(slot, 0).In(loc).Date()
-		day, end := time.Date(y, m, d, 0, 0, 0, 0, loc), time.Date(y, m, d+1, 0, 0, 0, 0, loc).Unix()
+		end := dayBegin(y, m, d+1, loc).Unix()
+		for ; slot >= end; end = dayBegin(y, m, d+1, loc).Unix() { // a clock put back over midnight goes on with the day
+			d++
+		}
+		day := dayBegin(y, m, d, loc)
 		err = each(ctx, tx, func(rows *sql.Rows) error {
 			var subject int64
 			var worst int
@@ -144,4 +148,19 @@ func (s *Store) days(ctx context.Context, since, until time.Time, loc *time.Loca
 		first = max(end, slot+1)
 	}
 	return all, err
+}
+
+// dayBegin is the first instant of a day. time.Date would give an hour of the day
+// before where clocks go forward at midnight.
+func dayBegin(y int, m time.Month, d int, loc *time.Location) time.Time {
+	wanted := time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+	for t := wanted.Add(-48 * time.Hour).In(loc); ; { // before it in any time zone
+		_, offset := t.Zone()
+		_, end := t.ZoneBounds()
+		begins := later(t, wanted.Add(-time.Duration(offset)*time.Second))
+		if end.IsZero() || begins.Before(end) {
+			return begins.In(loc)
+		}
+		t = end
+	}
 }

@@ -57,7 +57,7 @@ func (s *Store) Told(ctx context.Context, ids ...int64) error {
 }
 
 // Events are those that were stored in a time, told or not, oldest first; at most
-// 10,000, the newest. A zero time is no bound. Kept 400 days. Their At is earlier, by
+// 10,000, the newest. A zero time is no bound. Kept 400 days once told. Their At is earlier, by
 // up to a round's length: chosen by that, those of a round that is under way would be
 // missed by who asks now, and by who asks next from now on.
 func (s *Store) Events(ctx context.Context, since, until time.Time) (all []Event, err error) {

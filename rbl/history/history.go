@@ -13,7 +13,11 @@
 // since when. So does a round that does not ask at all, for a key cannot be read or
 // an address is not found: the listing goes on where it was once it is asked about
 // again. After 30 days it is dropped (one that is suspected is withdrawn, after
-// one), as is at once what Drop takes out: it is not known then whether it ended.
+// one), as is at once what Drop takes out, and what a list that is dead, emptied or
+// parked for 14 days in a row once said: it is not known then whether it ended.
+//
+// A clock that is wrong for one round forgets, drops and dates back nothing: only a
+// second round with that clock is believed (see taking.odd).
 // Nothing here asks anybody; watch does.
 package history
 

@@ -34,21 +34,24 @@ const (
 )
 
 // step moves a listing by a sight of it, and says what is to be told then: "" is
-// nothing.
-func (l *tracked) step(s sight, at time.Time, confirm time.Duration) EventKind {
+// nothing. No sight before floor dates it back.
+func (l *tracked) step(s sight, at, floor time.Time, confirm time.Duration) EventKind {
 	if s == nothing {
 		l.unanswered(at, confirm)
 		return ""
 	}
 	l.Unasked = time.Time{}
 	if s == there {
-		l.First, l.Last = earlier(l.First, at), later(l.Last, at)
+		if l.Phase == Suspected && !at.Before(floor) {
+			l.begin(earlier(l.First, at))
+		}
+		l.Last = later(l.Last, at)
 	}
 	switch {
 	case l.Phase == Suspected && s == there:
 		if l.sure(at, confirm) {
 			l.settle(Standing)
-			l.Confirmed = at
+			l.Confirmed = later(l.First, at)
 			return Began
 		}
 	case l.Phase == Suspected:
@@ -65,6 +68,15 @@ func (l *tracked) step(s sight, at time.Time, confirm time.Duration) EventKind {
 		}
 	}
 	return ""
+}
+
+// begin says since when it is there. What was clean only after that, by a clock that
+// was set back since, says nothing of before.
+func (l *tracked) begin(first time.Time) {
+	l.First = first
+	if !l.CleanBefore.Before(first) {
+		l.CleanBefore = time.Time{}
+	}
 }
 
 // sure reports whether enough time has gone by since the first look that said so.
@@ -100,14 +112,14 @@ func (l *tracked) drop(at time.Time) {
 	}
 }
 
-// unasked is a round that did not ask.
-func (l *tracked) unasked(at time.Time, confirm time.Duration) {
+// unasked is a round that did not ask; an odd one drops nothing.
+func (l *tracked) unasked(at time.Time, odd bool, confirm time.Duration) {
 	l.unanswered(at, confirm)
 	keep := keepUnasked
 	if l.Phase == Suspected {
 		keep = keepSuspected
 	}
-	if at.Sub(l.Unasked) >= keep {
+	if !odd && at.Sub(l.Unasked) >= keep {
 		l.drop(at)
 	}
 }

@@ -75,10 +75,13 @@ func (s *Store) listings(ctx context.Context, what, where string, args ...any) (
 	return all, err
 }
 
-// SubjectState is how many zones said what of a subject in the last round.
+// SubjectState is how many zones said what of a subject in the last round; each is
+// counted once.
 type SubjectState struct {
 	Subject rbl.Subject `json:"subject"`
-	Listed  int         `json:"listed"`
+	Listed  int         `json:"listed"` // for what harms, and is meant for it
+	Wide    int         `json:"wide"`   // only for what harms a range or a provider's whole network
+	Info    int         `json:"info"`   // only for what harms nobody
 	Clean   int         `json:"clean"`
 	Unknown int         `json:"unknown"`
 	Refused int         `json:"refused"`
@@ -91,14 +94,14 @@ func (s *Store) Subjects(ctx context.Context) (all []SubjectState, err error) {
 		var c SubjectState
 		var name string
 		var at int64
-		if err := rows.Scan(&name, &c.Listed, &c.Clean, &c.Unknown, &c.Refused, &at); err != nil {
+		if err := rows.Scan(&name, &c.Listed, &c.Wide, &c.Info, &c.Clean, &c.Unknown, &c.Refused, &at); err != nil {
 			return err
 		}
 		c.At = timeOf(at)
 		err := c.Subject.UnmarshalText([]byte(name))
 		all = append(all, c)
 		return err
-	}, "SELECT subject, listed, clean, unknown, refused, at FROM subject_state ORDER BY n")
+	}, "SELECT subject, listed, wide, info, clean, unknown, refused, at FROM subject_state ORDER BY n")
 	return all, err
 }
 

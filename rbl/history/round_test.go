@@ -3,6 +3,7 @@ package history_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ func TestSubjectsAndAnswersOfTheLastRound(t *testing.T) {
 	all, err := s.Subjects(t.Context())
 	must(t, err)
 	at := start.Add(time.Hour)
-	if want := []history.SubjectState{{ours, 1, 1, 3, 1, at}, {site, 0, 1, 0, 0, at}}; !slices.Equal(all, want) {
+	if want := []history.SubjectState{{Subject: ours, Listed: 1, Clean: 1, Unknown: 3, Refused: 1, At: at}, {Subject: site, Clean: 1, At: at}}; !slices.Equal(all, want) {
 		t.Errorf("%+v", all)
 	}
 	answers, err := s.Answers(t.Context())
@@ -43,6 +44,34 @@ func TestSubjectsAndAnswersOfTheLastRound(t *testing.T) {
 	round, near, err := s.Last(t.Context())
 	if err != nil || round != at || !near.IsZero() {
 		t.Errorf("last: %v, %v, %v", round, near, err)
+	}
+}
+
+// What harms nobody, and what is meant for a range, is no listing of a subject; one
+// hit that is makes it one.
+func TestSubjectsTellListedFromWideAndInfo(t *testing.T) {
+	wide, asn, info, policy, name := hit(3), hit(4), hit(5), hit(6), hit(7)
+	wide.Scope, asn.Scope, name.Scope = rbl.ScopeRange, rbl.ScopeASN, rbl.ScopeDomain
+	info.Severity, policy.Severity, policy.Scope = rbl.Info, rbl.Info, rbl.ScopeRange
+	for text, c := range map[string]struct {
+		hits []rbl.Hit
+		want history.SubjectState
+	}{
+		"harms":             {[]rbl.Hit{hit(2)}, history.SubjectState{Listed: 1}},
+		"of a domain":       {[]rbl.Hit{name}, history.SubjectState{Listed: 1}},
+		"of a range":        {[]rbl.Hit{wide}, history.SubjectState{Wide: 1}},
+		"of a provider":     {[]rbl.Hit{asn, wide}, history.SubjectState{Wide: 1}},
+		"informs":           {[]rbl.Hit{info}, history.SubjectState{Info: 1}},
+		"informs of ranges": {[]rbl.Hit{info, policy}, history.SubjectState{Info: 1}},
+		"range and info":    {[]rbl.Hit{wide, info}, history.SubjectState{Wide: 1}},
+		"all":               {[]rbl.Hit{wide, info, policy, hit(2)}, history.SubjectState{Listed: 1}},
+	} {
+		s := open(t, t.TempDir())
+		take(t, s, start, nil, listed(zone, ours, c.hits...), clean("b.example", ours))
+		c.want.Subject, c.want.Clean, c.want.At = ours, 1, start
+		if all, err := s.Subjects(t.Context()); err != nil || !slices.Equal(all, []history.SubjectState{c.want}) {
+			t.Errorf("%s: %+v, %v", text, all, err)
+		}
 	}
 }
 
@@ -169,6 +198,43 @@ func TestDaysOfTheTimeZone(t *testing.T) {
 	must(t, s.AddQueries(t.Context(), time.Date(2026, 3, 28, 5, 1, 0, 0, time.UTC), 7))
 	if n, err = s.Queries(t.Context(), time.Time{}, time.Time{}); err != nil || n != 4*24*5+7 {
 		t.Errorf("%d queries in all, %v", n, err)
+	}
+}
+
+// A day comes once, and begins at its first instant, also where the clocks go
+// forward or back at midnight, or a day is left out.
+func TestDayBeginsAtItsFirstInstant(t *testing.T) {
+	for name, c := range map[string]struct {
+		from time.Time
+		want string
+	}{
+		"America/Santiago": {time.Date(2026, 9, 5, 4, 0, 0, 0, time.UTC), "5@00 6@01 7@00 8@00"},
+		"Africa/Cairo":     {time.Date(2026, 4, 22, 22, 0, 0, 0, time.UTC), "23@00 24@01 25@00 26@00"},
+		"Asia/Beirut":      {time.Date(2026, 3, 27, 22, 0, 0, 0, time.UTC), "28@00 29@01 30@00 31@00"},
+		"Africa/Tripoli":   {time.Date(2013, 3, 27, 23, 0, 0, 0, time.UTC), "28@00 29@00 30@00 31@00"},
+		"America/Havana":   {time.Date(2026, 10, 31, 4, 0, 0, 0, time.UTC), "31@00 1@00 2@00 3@00"}, // midnight comes twice
+		"Atlantic/Azores":  {time.Date(2026, 10, 24, 0, 0, 0, 0, time.UTC), "24@00 25@00 26@00 27@00"},
+		"America/St_Johns": {time.Date(2006, 10, 28, 2, 30, 0, 0, time.UTC), "28@00 29@00 30@00 31@00"}, // at one past midnight back to the day before
+		"Pacific/Apia":     {time.Date(2011, 12, 28, 10, 0, 0, 0, time.UTC), "28@00 29@00 31@00 1@00"},
+	} {
+		loc, err := time.LoadLocation(name)
+		must(t, err)
+		s := open(t, t.TempDir())
+		for q := range 4*24*3 + 12 {
+			must(t, s.Take(t.Context(), roundOf(c.from.Add(time.Duration(q)*15*time.Minute), nil, clean(zone, ours)), []rbl.Subject{ours}, zonesNamed(zone)))
+		}
+		days, err := s.Days(t.Context(), time.Time{}, time.Time{}, loc)
+		must(t, err)
+		var got []string
+		for _, d := range days {
+			got = append(got, d.Day.Format("2@15"))
+			if before := d.Day.Add(-time.Second); before.Format(time.DateOnly) >= d.Day.Format(time.DateOnly) {
+				t.Errorf("%s: %v is not the first instant of that day", name, d.Day)
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
 	}
 }
 

@@ -47,6 +47,8 @@ CREATE TABLE subject_state (
 	n       INTEGER PRIMARY KEY,
 	subject TEXT NOT NULL,
 	listed  INTEGER NOT NULL,
+	wide    INTEGER NOT NULL,
+	info    INTEGER NOT NULL,
 	clean   INTEGER NOT NULL,
 	unknown INTEGER NOT NULL,
 	refused INTEGER NOT NULL,
@@ -59,6 +61,7 @@ CREATE TABLE zone_state (
 	why   TEXT NOT NULL,
 	at    INTEGER NOT NULL,
 	since INTEGER NOT NULL,
+	gone  INTEGER NOT NULL, -- since when dead, emptied or parked; 0: it is not
 	PRIMARY KEY (zone, kind)
 ) WITHOUT ROWID;
 
@@ -150,6 +153,9 @@ CREATE TABLE clean (
 ALTER TABLE event ADD COLUMN stored INTEGER NOT NULL DEFAULT 0;
 UPDATE event SET stored = at;
 DROP INDEX event_at;
+ALTER TABLE subject_state ADD COLUMN wide INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE subject_state ADD COLUMN info INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE zone_state ADD COLUMN gone INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX event_stored ON event (stored);
 CREATE TABLE zone_queries (
 	day  INTEGER NOT NULL,
@@ -162,6 +168,7 @@ CREATE TABLE zone_queries (
 // Names in mark.
 const (
 	markRound      = "round"
+	markSure       = "sure" // the last round whose time was not odd
 	markNeighbours = "neighbours"
 	markDropped    = "dropped"
 )

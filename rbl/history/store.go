@@ -21,7 +21,7 @@ import (
 type Options struct {
 	Confirm time.Duration // between a new result and the second look at it [10 min]
 	Keep    time.Duration // of what is over [400 days]
-	Most    int           // listings; of more the oldest that are over are forgotten [100,000]
+	Most    int           // listings; of more the oldest that are over are forgotten; and times a list was clean for a subject [100,000]
 	// Now is by what clock it is that something was stored. Whoever asks for Events of
 	// a time while others store wants it; nil: that of what is stored, a round's end.
 	Now func() time.Time

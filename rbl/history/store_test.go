@@ -188,6 +188,7 @@ func TestOldThingsAreForgotten(t *testing.T) {
 	for d, a := range []says{listed(zone, ours, hit(2)), listed(zone, ours, hit(2)), clean(zone, ours), clean(zone, ours)} {
 		take(t, s, day(d), nil, a, listed(zone, other, hit(2)))
 	}
+	untold(t, s)
 	take(t, s, day(32), nil, clean(zone, ours), listed(zone, other, hit(2)))
 	if got := listings(t, s, history.Query{}); len(got) != 2 {
 		t.Errorf("29 days after its end: %v", got)

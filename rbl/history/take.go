@@ -34,6 +34,9 @@ type taking struct {
 	at      time.Time
 	stored  time.Time
 	confirm time.Duration
+	sure    time.Time // the last round that was not odd; zero: none
+	floor   time.Time // of First; zero: none
+	odd     bool      // at is far from all rounds before: the clock may be wrong
 
 	open   map[pair][]*tracked
 	order  []*tracked           // all of open
@@ -41,6 +44,8 @@ type taking struct {
 	health map[kindOf]rbl.Health
 	room   int // for new listings
 	full   int // that found none
+
+	clean *sql.Stmt // puts; nil: not yet made
 }
 
 // Take takes a round. A listing that it has no answer about, for its subject or zone
@@ -64,6 +69,12 @@ func (s *Store) Take(ctx context.Context, r check.Round, subjects []rbl.Subject,
 			return err
 		}
 		if err := addQueries(ctx, tx, r.Began, r.Queries); err != nil {
+			return err
+		}
+		if t.odd {
+			return nil
+		}
+		if err := setMark(ctx, tx, markSure, micros(r.Began)); err != nil {
 			return err
 		}
 		return s.forget(ctx, tx, r.Began)
@@ -99,7 +110,7 @@ func (s *Store) TakeAgain(ctx context.Context, id int64, a rbl.Answer, h rbl.Hea
 		if err := t.takeHealth([]rbl.Health{h}); err != nil {
 			return err
 		}
-		if err := putHealth(ctx, tx, h, at); err != nil {
+		if err := t.putHealth(h); err != nil {
 			return err
 		}
 		t.believe(&a)
@@ -157,6 +168,9 @@ func (s *Store) begin(ctx context.Context, tx *sql.Tx, at, ended time.Time, zone
 	if err != nil {
 		return nil, err
 	}
+	if err := t.readClock(zone == ""); err != nil {
+		return nil, err
+	}
 	open := len(t.order)
 	if zone != "" {
 		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM listing WHERE ended = 0").Scan(&open); err != nil {
@@ -165,6 +179,45 @@ func (s *Store) begin(ctx context.Context, tx *sql.Tx, at, ended time.Time, zone
 	}
 	t.room = s.o.Most - open // those that are over make room
 	return t, nil
+}
+
+const (
+	// A round within these of another has the same clock as that.
+	mostAhead = 7 * 24 * time.Hour
+	mostBack  = 24 * time.Hour
+)
+
+// readClock says whether at can be believed: it is near the last round that could be
+// or, for a round, near the last one. So a clock that is wrong once is not believed,
+// nor in second looks after that, and is if a second round has it.
+func (t *taking) readClock(round bool) error {
+	var last time.Time
+	err := each(t.ctx, t.tx, func(rows *sql.Rows) error {
+		var name string
+		var at int64
+		err := rows.Scan(&name, &at)
+		switch name {
+		case markRound:
+			last = timeOf(at)
+		case markSure:
+			t.sure = timeOf(at)
+		}
+		return err
+	}, "SELECT name, value FROM mark")
+	if err != nil || t.sure.IsZero() {
+		return err
+	}
+	near := func(other time.Time) bool {
+		apart := t.at.Sub(other) // of centuries it is the greatest there is
+		return -mostBack <= apart && apart <= mostAhead
+	}
+	if !near(t.sure) {
+		if t.odd = !round || !near(last); !t.odd {
+			t.sure = last
+		}
+	}
+	t.floor = t.sure.Add(-mostBack)
+	return nil
 }
 
 func (t *taking) round(r check.Round, subjects []rbl.Subject, zones []rbl.Zone) error {
@@ -200,10 +253,13 @@ func (t *taking) round(r check.Round, subjects []rbl.Subject, zones []rbl.Zone) 
 	}
 	for _, l := range t.order {
 		if l.Ended.IsZero() && !answered[pair{l.Zone, l.Subject.String()}] {
-			l.unasked(t.at, t.confirm)
+			l.unasked(t.at, t.odd, t.confirm)
 		}
 	}
 	t.dropSuspected()
+	if err := t.dropGone(); err != nil {
+		return err
+	}
 	if err := t.save(); err != nil {
 		return err
 	}
@@ -255,7 +311,7 @@ func (t *taking) see(p pair, a *rbl.Answer) error {
 				}
 			}
 		}
-		if kind := l.step(s, a.At, t.confirm); kind != "" {
+		if kind := l.step(s, a.At, t.floor, t.confirm); kind != "" {
 			told := l.Listing
 			if err := t.tell(Event{Kind: kind, At: a.At, Listing: &told}); err != nil {
 				return err
@@ -268,7 +324,7 @@ func (t *taking) see(p pair, a *rbl.Answer) error {
 	if a.Result != rbl.Listed {
 		return nil
 	}
-	clean, err := t.cleanBefore(p, a.At)
+	clean, err := t.lastClean(p)
 	if err != nil {
 		return err
 	}
@@ -281,7 +337,12 @@ func (t *taking) see(p pair, a *rbl.Answer) error {
 			continue
 		}
 		t.room--
-		l := &tracked{Listing: Listing{Zone: a.Zone, Subject: a.Subject, Hit: h, Reasons: a.Reasons, Phase: Suspected, First: a.At, CleanBefore: clean, Last: a.At, Resolver: a.Resolver}}
+		first := a.At
+		if first.Before(t.floor) {
+			first = t.sure
+		}
+		l := &tracked{Listing: Listing{Zone: a.Zone, Subject: a.Subject, Hit: h, Reasons: a.Reasons, Phase: Suspected, CleanBefore: clean, Last: later(first, a.At), Resolver: a.Resolver}}
+		l.begin(first)
 		l.doubted(a.At, t.confirm)
 		t.open[p] = append(t.open[p], l)
 		t.order = append(t.order, l)
@@ -290,20 +351,27 @@ func (t *taking) see(p pair, a *rbl.Answer) error {
 }
 
 // putClean remembers when a list did not have a subject.
-func (t *taking) putClean(p pair, at time.Time) error {
-	_, err := t.tx.ExecContext(t.ctx, "INSERT OR REPLACE INTO clean (zone, subject, at) VALUES (?, ?, ?)", p.zone, p.subject, micros(at))
+func (t *taking) putClean(p pair, at time.Time) (err error) {
+	if t.odd {
+		return nil
+	}
+	if t.clean == nil { // the transaction closes it
+		if t.clean, err = t.tx.PrepareContext(t.ctx, "INSERT OR REPLACE INTO clean (zone, subject, at) VALUES (?, ?, ?)"); err != nil {
+			return err
+		}
+	}
+	_, err = t.clean.ExecContext(t.ctx, p.zone, p.subject, micros(at))
 	return err
 }
 
-// cleanBefore is when that last was; zero: never, or only after at, for the clock was
-// set back.
-func (t *taking) cleanBefore(p pair, at time.Time) (clean time.Time, err error) {
+// lastClean is when that last was; zero: never, as far as is known.
+func (t *taking) lastClean(p pair) (clean time.Time, err error) {
 	err = each(t.ctx, t.tx, func(rows *sql.Rows) error {
 		var n int64
 		err := rows.Scan(&n)
 		clean = timeOf(n)
 		return err
-	}, "SELECT at FROM clean WHERE zone = ? AND subject = ? AND at < ?", p.zone, p.subject, micros(at))
+	}, "SELECT at FROM clean WHERE zone = ? AND subject = ?", p.zone, p.subject)
 	return clean, err
 }
 
@@ -347,7 +415,33 @@ func (t *taking) harmed(subject string) bool {
 }
 
 func (l *tracked) harms() bool {
-	return (l.Phase == Standing || l.Phase == Ending) && l.Hit.Severity > rbl.Info && !l.Hit.Scope.Wide()
+	return (l.Phase == Standing || l.Phase == Ending) && harms(l.Hit) && !l.Hit.Scope.Wide()
+}
+
+func harms(h rbl.Hit) bool { return h.Severity > rbl.Info }
+
+// said is what zones said of a subject: listed are all that list it, wide and info
+// those of them that harm others too, or nobody.
+type said struct{ listed, wide, info, clean, unknown, refused int }
+
+func (n *said) count(a *rbl.Answer) {
+	switch a.Result {
+	case rbl.Clean:
+		n.clean++
+	case rbl.Unknown:
+		n.unknown++
+	case rbl.Refused:
+		n.refused++
+	case rbl.Listed:
+		n.listed++
+		switch {
+		case slices.ContainsFunc(a.Hits, func(h rbl.Hit) bool { return harms(h) && !h.Scope.Wide() }):
+		case slices.ContainsFunc(a.Hits, harms):
+			n.wide++
+		default:
+			n.info++
+		}
+	}
 }
 
 // keepAnswers keeps the round's answers, what they are by subject, and its part of
@@ -361,7 +455,7 @@ func (t *taking) keepAnswers(answers []rbl.Answer, subjects []rbl.Subject) error
 		return err
 	}
 	defer insert.Close()
-	counts := map[string][4]int{}
+	counts := map[string]said{}
 	for i := range answers {
 		body, err := json.Marshal(answers[i])
 		if err != nil {
@@ -372,7 +466,7 @@ func (t *taking) keepAnswers(answers []rbl.Answer, subjects []rbl.Subject) error
 		}
 		name := answers[i].Subject.String()
 		n := counts[name]
-		n[answers[i].Result]++
+		n.count(&answers[i])
 		counts[name] = n
 	}
 	harmed := map[string]bool{}
@@ -384,16 +478,16 @@ func (t *taking) keepAnswers(answers []rbl.Answer, subjects []rbl.Subject) error
 	for _, s := range subjects {
 		name := s.String()
 		n := counts[name]
-		if _, err := t.tx.ExecContext(t.ctx, "INSERT INTO subject_state (subject, listed, clean, unknown, refused, at) VALUES (?, ?, ?, ?, ?, ?)",
-			name, n[rbl.Listed], n[rbl.Clean], n[rbl.Unknown], n[rbl.Refused], micros(t.at)); err != nil {
+		if _, err := t.tx.ExecContext(t.ctx, "INSERT INTO subject_state (subject, listed, wide, info, clean, unknown, refused, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			name, n.listed-n.wide-n.info, n.wide, n.info, n.clean, n.unknown, n.refused, micros(t.at)); err != nil {
 			return err
 		}
 		worst := worstClean
-		said := n[rbl.Listed] + n[rbl.Clean]
-		switch asked := said + n[rbl.Unknown] + n[rbl.Refused]; {
+		told := n.listed + n.clean
+		switch asked := told + n.unknown + n.refused; {
 		case harmed[name]:
 			worst = worstListed
-		case asked == 0 || 2*said < asked:
+		case asked == 0 || 2*told < asked:
 			worst = worstUnknown
 		}
 		delete(harmed, name)

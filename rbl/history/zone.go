@@ -8,6 +8,12 @@ import (
 	"relayguard/rbl"
 )
 
+// keepGone is how long a list may be gone before its listings are dropped.
+const keepGone = 14 * 24 * time.Hour
+
+// noMore reports whether a state says that the list is gone.
+func noMore(s rbl.State) bool { return s == rbl.Dead || s == rbl.Emptied || s == rbl.Parked }
+
 func bad(s rbl.State) bool { return s == rbl.Wild || s == rbl.Parked }
 
 // badKinds are the kinds for which each zone is told of as bad.
@@ -109,7 +115,7 @@ func (t *taking) keepHealth(all []rbl.Health) error {
 		return err
 	}
 	for _, h := range all {
-		if err := putHealth(t.ctx, t.tx, h, t.at); err != nil {
+		if err := t.putHealth(h); err != nil {
 			return err
 		}
 		if _, err := t.tx.ExecContext(t.ctx, "INSERT OR IGNORE INTO present VALUES (?, ?)", h.Zone, h.Kind); err != nil {
@@ -120,14 +126,43 @@ func (t *taking) keepHealth(all []rbl.Health) error {
 	return err
 }
 
-func putHealth(ctx context.Context, tx *sql.Tx, h rbl.Health, at time.Time) error {
+func (t *taking) putHealth(h rbl.Health) error {
+	at, since := t.at, int64(0)
 	if !h.At.IsZero() {
 		at = h.At
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO zone_state (zone, kind, state, why, at, since) VALUES (?1, ?2, ?3, ?4, ?5, ?5)
+	if noMore(h.State) {
+		since = micros(later(at, t.floor)) // a clock set back once makes it no older
+	}
+	_, err := t.tx.ExecContext(t.ctx, `INSERT INTO zone_state (zone, kind, state, why, at, since, gone) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
 		ON CONFLICT (zone, kind) DO UPDATE SET since = CASE WHEN state = excluded.state THEN min(since, excluded.since) ELSE excluded.since END,
-			state = excluded.state, why = excluded.why, at = excluded.at`, h.Zone, h.Kind, h.State, h.Why, micros(at))
+			gone = CASE WHEN gone = 0 OR excluded.gone = 0 THEN excluded.gone ELSE min(gone, excluded.gone) END,
+			state = excluded.state, why = excluded.why, at = excluded.at`, h.Zone, h.Kind, h.State, h.Why, micros(at), since)
 	return err
+}
+
+// dropGone drops what lists said that have been gone for long. In an odd round
+// nothing has been so for long.
+func (t *taking) dropGone() error {
+	if t.odd {
+		return nil
+	}
+	over := map[kindOf]bool{}
+	err := each(t.ctx, t.tx, func(rows *sql.Rows) error {
+		var k kindOf
+		err := rows.Scan(&k.zone, &k.kind)
+		over[k] = true
+		return err
+	}, "SELECT zone, kind FROM zone_state WHERE gone <> 0 AND gone <= ?", micros(t.at.Add(-keepGone)))
+	if err != nil {
+		return err
+	}
+	for _, l := range t.order {
+		if l.Ended.IsZero() && over[kindOf{l.Zone, l.Subject.Kind()}] {
+			l.drop(t.at)
+		}
+	}
+	return nil
 }
 
 // ZoneState is how a zone is for a kind, and since when.

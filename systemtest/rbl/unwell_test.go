@@ -1,6 +1,7 @@
 package rbl_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,59 @@ func TestUnwellLists(t *testing.T) {
 			t.Errorf("asked %s", q)
 		}
 	}
+}
+
+// Lists of everybody that spare what they are tested by: each shows when it lists one of
+// ours, in a round and at a second look.
+func TestWildListsThatSpareTheirTests(t *testing.T) {
+	r := dnstest.StartRBLDNSD(t,
+		dnstest.Dataset{Zone: "wild.example", Type: "ip4set", Lines: ":127.0.0.2:all\n0/1\n128/1\n!127.0.0.1"},
+		dnstest.Dataset{Zone: "wild6.example", Type: "ip6trie", Lines: ":127.0.0.2:all\n2000::/3\n::ffff:7f00:2"},
+		dnstest.Dataset{Zone: "names.example", Type: "dnset", Lines: ":127.0.1.2:all\ntest\n.com\n.jp"},
+		ip4("well.example", "192.0.2.5"),
+		dnstest.Dataset{Zone: "well6.example", Type: "ip6trie", Lines: "2001:db8::/32\n::ffff:7f00:2"},
+		dnstest.Dataset{Zone: "well-names.example", Type: "dnset", Lines: "test\n.ours.co.jp"},
+	)
+	zones := append(lists("wild.example", "well.example"), list("wild6.example", rbl.IP6), list("well6.example", rbl.IP6),
+		list("names.example", rbl.Domain), list("well-names.example", rbl.Domain))
+	var names []string
+	for _, z := range zones {
+		names = append(names, z.Name)
+	}
+	u := unbound(t, r.Addr, dnstest.Unbound{}, names...)
+	round := run(t, subjects("192.0.2.5", "2001:db8::1", "mail.ours.co.jp"), zones, u)
+	wantStates(t, round,
+		"names.example domain wild", "well-names.example domain healthy", "well.example ip4 healthy",
+		"well6.example ip6 healthy", "wild.example ip4 wild", "wild6.example ip6 wild")
+	wantAnswers(t, round,
+		"192.0.2.5 well.example listed 127.0.0.2", "192.0.2.5 wild.example unknown",
+		"2001:db8::1 well6.example listed 127.0.0.2", "2001:db8::1 wild6.example unknown",
+		"mail.ours.co.jp names.example unknown", "mail.ours.co.jp well-names.example listed 127.0.0.2")
+	why(t, round, "names.example", "below co.jp")
+	why(t, round, "wild.example", "root name server")
+	c := check.New(check.Options{Resolvers: []rbl.Resolver{u}})
+	for _, a := range round.Answers {
+		zone := zones[slices.IndexFunc(zones, func(z rbl.Zone) bool { return z.Name == a.Zone })]
+		again, health := c.Again(t.Context(), a.Subject, &zone, u.Name())
+		if again.Result != a.Result || (again.Result == rbl.Listed) != (health.State == rbl.Healthy) {
+			t.Errorf("at a second look: %+v %+v", again, health)
+		}
+	}
+}
+
+// A list that is emptied after its test entry was seen, and before it is asked again,
+// calls nobody clean.
+func TestEmptiedListByMemory(t *testing.T) {
+	r := dnstest.StartRBLDNSD(t, ip4("bl.example", "192.0.2.6"))
+	c := check.New(check.Options{Resolvers: []rbl.Resolver{direct(r.Addr)}}) // no cache
+	about, zones := subjects("192.0.2.5"), lists("bl.example")
+	if a := c.Run(t.Context(), about, zones, nil).Answers[0]; a.Result != rbl.Clean {
+		t.Fatalf("%+v", a)
+	}
+	r.Set(t, "bl.example", "ip4set", "")
+	round := c.Run(t.Context(), about, zones, nil)
+	wantStates(t, round, "bl.example ip4 emptied")
+	wantAnswers(t, round, "192.0.2.5 bl.example unknown")
 }
 
 // Nobody listens, and REFUSED that comes as such: by a server in a resolver's place.

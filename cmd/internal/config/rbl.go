@@ -129,7 +129,7 @@ func sampleZoneKeys() []ZoneKey {
 
 var reportFields = []field[Config]{
 	key("at", optional(clock()), func(c *Config) *string { return &c.Report.At },
-		`When the daemon makes the report of the day before, by the server's clock. Empty: it makes none; "relayguard report" does in any case.`),
+		`When the daemon makes the report of the day before, by the server's clock. Empty: it makes none by itself; "relayguard report" does in any case, and "relayguard report --mail", by a timer, makes the daily one.`),
 	key("language", words("en", "ja"), func(c *Config) *string { return &c.Report.Language },
 		`English or Japanese.`),
 	key("directory", optional(absolutePath("a directory")), func(c *Config) *string { return &c.Report.Directory },

@@ -22,6 +22,7 @@ func cases() map[string]*report.Report {
 		"clean":    clean(),
 		"listed":   listed(),
 		"unknown":  unknown(),
+		"notasked": notAsked(),
 		"firstday": firstDay(),
 		"year":     year(),
 		"hostile":  hostile(),
@@ -62,15 +63,6 @@ func states(n int, odd map[int]string) []report.DayState {
 	return all
 }
 
-func trend(last int64) []int64 {
-	r := rand.New(rand.NewPCG(3, uint64(last)))
-	var all []int64
-	for range 27 {
-		all = append(all, last/2+r.Int64N(last+1)/2)
-	}
-	return append(all, last)
-}
-
 func clean() *report.Report {
 	total := report.Verdicts{Accepted: 5120, Held: 12, Rejected: 41, Deferred: 3}
 	return &report.Report{
@@ -94,11 +86,11 @@ func clean() *report.Report {
 			Sent: 5012, Bounced: 38, Deferred: 70,
 		},
 		Senders: []report.Sender{
-			{Kind: "site", Name: "shop.example.jp", Messages: 1800, Recipients: 1822, Usual: 1700, Bounced: 9, Days: trend(1822)},
-			{Kind: "account", Name: "login:newsletter@example.jp", Messages: 12, Recipients: 1400, Usual: 1390, Bounced: 20, Days: trend(1400)},
-			{Kind: "account", Name: "login:taro@example.jp", Messages: 60, Recipients: 75, Usual: 70, Bounced: 0, Days: trend(75)},
+			{Kind: "site", Name: "shop.example.jp", Messages: 1800, Recipients: 1822, Usual: 1700, Bounced: 9},
+			{Kind: "account", Name: "login:newsletter@example.jp", Messages: 12, Recipients: 1400, Usual: 1390, Bounced: 20},
+			{Kind: "account", Name: "login:taro@example.jp", Messages: 60, Recipients: 75, Usual: 70, Bounced: 0},
 		},
-		Plugins:  []report.Sender{{Kind: "plugin", Name: "woocommerce@shop.example.jp", Messages: 1700, Recipients: 1710, Usual: 1600, Bounced: 8, Days: trend(1710)}},
+		Plugins:  []report.Sender{{Kind: "plugin", Name: "woocommerce@shop.example.jp", Messages: 1700, Recipients: 1710, Usual: 1600, Bounced: 8}},
 		Held:     report.Held{Released: 12},
 		Forwards: report.Forwards{Watched: true, Known: 34},
 	}
@@ -135,8 +127,11 @@ func listed() *report.Report {
 			Since: at(2, 6, 12), Removal: rbl.Removal{URL: "https://psbl.org/listing", How: []string{"form"}},
 		},
 	}
-	r.Ended = []report.Listing{{Subject: "example.jp", Zone: "dbl.spamhaus.org", Since: at(-2, 4, 0), Ended: at(1, 16, 0)}}
-	r.Addresses[0] = report.Checked{Subject: "203.0.113.5", How: "smtp_bind_address of main.cf", Listed: 3, Clean: 41, Unknown: 2, Refused: 1, At: at(2, 6, 12), Days: states(60, map[int]string{0: "listed", 12: "unknown", 13: "unknown", 40: "listed", 41: "listed"})}
+	r.Ended = []report.Listing{
+		{Subject: "example.jp", Zone: "dbl.spamhaus.org", Severity: rbl.High, Since: at(-2, 4, 0), Ended: at(1, 16, 0)},
+		{Subject: "198.51.100.7", Zone: "bl.spamcop.net", Since: at(-2, 4, 0), Ended: at(1, 17, 0), Dropped: true, Severity: rbl.High},
+	}
+	r.Addresses[0] = report.Checked{Subject: "203.0.113.5", How: "smtp_bind_address of main.cf", Listed: 2, Wide: 1, Info: 1, Clean: 40, Unknown: 2, Refused: 1, At: at(2, 6, 12), Days: states(60, map[int]string{0: "listed", 12: "unknown", 13: "unknown", 40: "listed", 41: "listed"})}
 	r.Addresses[1].Unknown, r.Addresses[1].Clean = 1, 17
 	r.Zones = report.ZoneCounts{Asked: 47, Healthy: 43, Queries: 1402, Resolver: "127.0.0.1:53", Trouble: []report.ZoneTrouble{
 		{Zone: "bl.spamcop.net", State: rbl.Silent, Why: "timeout after 5s", Since: at(2, 0, 12), Severity: rbl.High},
@@ -160,20 +155,23 @@ func listed() *report.Report {
 		{Level: report.Notice, Kind: report.ChangeZone, What: "bl.example-list.net", Text: "wild", At: at(1, 12, 0)},
 		{Level: report.Notice, Kind: report.ChangeHeld, Count: 310},
 		{Level: report.Good, Kind: report.ChangeUnlisted, What: "example.jp", By: "dbl.spamhaus.org", At: at(1, 16, 0)},
+		{Level: report.Notice, Kind: report.ChangeDropped, What: "198.51.100.7", By: "bl.spamcop.net", At: at(1, 17, 0)},
 	}
 	r.Steps = []report.Step{
 		{Kind: report.StepSuspend, What: "share-by-mail@shop.example.jp", Text: "9,120 recipients in 6 hours, usually 14; 9,067 never written to before", Command: suspend},
-		{Kind: report.StepProve, What: "share-by-mail@shop.example.jp", Command: "relayguard origins show shop.example.jp --since 6h"},
+		{Kind: report.StepProve, What: "share-by-mail@shop.example.jp", By: report.BySuspect, Command: "relayguard origins show shop.example.jp --since 6h"},
 		{Kind: report.StepRemoval, What: "203.0.113.5", By: "zen.spamhaus.org", Text: "form", URL: "https://check.spamhaus.org/"},
 		{Kind: report.StepRemoval, What: "203.0.113.5", By: "bl.spamcop.net", Text: "expires"},
 		{Kind: report.StepHeld, What: "login:hanako@example.jp", Command: "relayguard held list --account login:hanako@example.jp"},
 		{Kind: report.StepSender, What: "example.jp from 203.0.113.5", By: "spf", Text: "add ip4:203.0.113.5 to the TXT record \"v=spf1 mx ~all\""},
 		{Kind: report.StepForwards, Command: "relayguard forwards list --due"},
-		{Kind: report.StepZone, What: "b.barracudacentral.org", Text: "refusing"},
+		{Kind: report.StepZone, What: "zen.dq.spamhaus.net", By: "not_asked", Text: "it is asked with a key of Spamhaus: get one (https://www.spamhaus.com/free-trial/free-trial-for-data-query-service/) and name its file under [[zone_key]], operator = \"spamhaus\""},
+		{Kind: report.StepZone, What: "b.barracudacentral.org", By: "refusing", Text: "the resolver's address is not registered"},
+		{Kind: report.StepDegraded, What: "daemon", Text: "the daemon does not answer", Command: "systemctl start relayguard"},
 	}
-	r.Senders = append([]report.Sender{{Kind: "site", Name: "shop.example.jp", Messages: 9900, Recipients: 9980, Usual: 1700, Stopped: 30, Bounced: 2200, Days: append(trend(1700)[:27], 9980)}}, r.Senders[1:]...)
-	r.Senders = append(r.Senders, report.Sender{Kind: "account", Name: "login:hanako@example.jp", Messages: 2, Recipients: 140, Usual: -1, Stopped: 310, Bounced: -1, Days: []int64{140}})
-	r.Plugins = append([]report.Sender{{Kind: "plugin", Name: "share-by-mail@shop.example.jp", Messages: 9120, Recipients: 9120, Usual: 14, Bounced: 2190, Days: append(trend(14)[:27], 9120)}}, r.Plugins...)
+	r.Senders = append([]report.Sender{{Kind: "site", Name: "shop.example.jp", Messages: 9900, Recipients: 9980, Usual: 1700, Stopped: 30, Bounced: 2200}}, r.Senders[1:]...)
+	r.Senders = append(r.Senders, report.Sender{Kind: "account", Name: "login:hanako@example.jp", Messages: 2, Recipients: 140, Usual: -1, Stopped: 310, Bounced: -1})
+	r.Plugins = append([]report.Sender{{Kind: "plugin", Name: "share-by-mail@shop.example.jp", Messages: 9120, Recipients: 9120, Usual: 14, Bounced: 2190}}, r.Plugins...)
 	r.Held = report.Held{
 		Messages: 322, Bytes: 4_812_000, Oldest: at(0, 2, 0), Foreign: 4, Released: 12, Deleted: 1,
 		By: []report.HeldBy{
@@ -233,6 +231,21 @@ func unknown() *report.Report {
 	return r
 }
 
+// notAsked is a day as installed: what matters most is not asked for want of a key.
+func notAsked() *report.Report {
+	r := clean()
+	const why = "free for non-commercial use only (https://www.spamhaus.org/): get a key of Spamhaus Project, then zen.dq.spamhaus.net is asked in its place"
+	r.Zones = report.ZoneCounts{Asked: 37, Healthy: 37, Queries: 1016, Resolver: "127.0.0.1:53", Trouble: []report.ZoneTrouble{
+		{Zone: "zen.spamhaus.org", State: rbl.NotAsked, Why: why, Severity: rbl.Critical},
+		{Zone: "b.barracudacentral.org", State: rbl.NotAsked, Why: "the address of the resolver has to be registered there first", Severity: rbl.High},
+		{Zone: "bl.example.net", State: rbl.NotAsked, Why: "it is not wanted", Severity: rbl.Low},
+	}}
+	r.Addresses[0].Clean, r.Addresses[0].Info = 36, 1
+	r.Steps = []report.Step{{Kind: report.StepZone, What: "zen.spamhaus.org", By: "not_asked", Text: why}}
+	r.Since, r.Until = made.AddDate(0, 0, -1), made
+	return r
+}
+
 func firstDay() *report.Report {
 	r := clean()
 	r.First, r.Phase = at(1, 14, 0), "learning"
@@ -242,7 +255,7 @@ func firstDay() *report.Report {
 	}
 	r.Neighbours = nil
 	r.Mail = report.Mail{Total: report.Verdicts{Accepted: 37}, Days: []report.DayMail{{Day: today, Verdicts: report.Verdicts{Accepted: 37}}}}
-	r.Senders = []report.Sender{{Kind: "account", Name: "login:taro@example.jp", Messages: 30, Recipients: 37, Usual: -1, Bounced: -1, Days: []int64{37}}}
+	r.Senders = []report.Sender{{Kind: "account", Name: "login:taro@example.jp", Messages: 30, Recipients: 37, Usual: -1, Bounced: -1}}
 	r.Plugins = nil
 	r.Forwards = report.Forwards{Watched: true, Known: 34, Unreviewed: 34}
 	r.Held = report.Held{}

@@ -12,7 +12,7 @@ import (
 // pictures out, and not everybody sees them.
 type chart struct {
 	ID      string
-	Class   string // "days", "bars", "spark"
+	Class   string // "days", "bars"
 	Title   string // for who does not see it
 	Width   int
 	Height  int
@@ -58,7 +58,7 @@ func (c *composer) strip(a Checked) *chart {
 		if d.State == "" || d.Day.IsZero() {
 			continue
 		}
-		n := c.dayNumber(d.Day)
+		n := dayNumber(d.Day)
 		if len(by) == 0 || n < first {
 			first = n
 		}
@@ -132,13 +132,13 @@ func (c *composer) volumes(days []DayMail) []block {
 		if d.Day.IsZero() {
 			continue
 		}
-		n := c.dayNumber(d.Day)
+		n := dayNumber(d.Day)
 		if len(known) == 0 || n < first {
 			first = n
 		}
 		known[n] = d.Verdicts
 	}
-	last := c.dayNumber(c.r.Since)
+	last := dayNumber(c.in(c.r.Since))
 	if len(known) < 2 || first >= last {
 		return nil
 	}
@@ -237,36 +237,6 @@ func (c *composer) bars(key string, points []point, usual int64) *chart {
 	}
 	if unknown > 0 {
 		ch.Caption = append(ch.Caption, c.w.say("chart_gaps", values{"n": unknown})...)
-	}
-	return ch
-}
-
-// spark is a small chart of what somebody sent by day; nil without two days.
-func (c *composer) spark(days []int64) *chart {
-	if len(days) < 2 {
-		return nil
-	}
-	days = days[max(0, len(days)-dailyBars):]
-	top := int64(1)
-	for _, n := range days {
-		top = max(top, n)
-	}
-	const height = 30
-	var before, now strings.Builder
-	for i, n := range days {
-		b := &before
-		if i == len(days)-1 {
-			b = &now
-		}
-		if n > 0 {
-			b.WriteString(bar((dailyBars-len(days)+i)*pitch+1, barWidth, max(int(float64(n)/float64(top)*height), 2), height))
-		}
-	}
-	ch := c.newChart("spark", c.w.text("spark_title", values{"n": len(days), "most": top}), dailyBars, height)
-	for _, p := range []path{{"before", before.String()}, {"now", now.String()}} {
-		if p.D != "" {
-			ch.Paths = append(ch.Paths, p)
-		}
 	}
 	return ch
 }

@@ -12,7 +12,7 @@ type document struct {
 	Title    string // also the letter's subject
 	Host     string
 	Period   line
-	Tone     tone
+	Tone     Tone
 	Verdict  line
 	Notes    []item // of the verdict
 	Tiles    []tile
@@ -25,13 +25,13 @@ type tile struct {
 	Label string
 	Value line
 	Under line
-	Tone  tone
+	Tone  Tone
 }
 
 // section is a part under a heading.
 type section struct {
 	Title  line
-	Tone   tone
+	Tone   Tone
 	Chips  []span
 	Blocks []block
 	Parts  []section
@@ -48,12 +48,13 @@ type block struct {
 
 // item is a thing of a list.
 type item struct {
-	Tone    tone
+	Tone    Tone
 	Label   string // says the tone, or more; "": none
 	Line    line
 	Under   []line
 	Command string
 	URL     string // fit for a link
+	Page    string // the address of a page that is none
 	Chart   *chart
 }
 
@@ -67,8 +68,7 @@ type table struct {
 type row struct {
 	Cells []line
 	Under []line // of the first cell
-	Spark *chart
-	Tone  tone
+	Tone  Tone
 }
 
 // cuts is how much of a report is shown.
@@ -77,19 +77,18 @@ type cuts struct {
 	Name    int // characters of a name
 	Quote   int // of what somebody said
 	Charts  bool
-	Sparks  bool
 	Strips  int // addresses with a chart of their days
 	Reasons int // of a listing
 }
 
 // page is what a reader of a file or terminal has time for.
-var page = cuts{Rows: 10, Name: 120, Quote: 300, Charts: true, Sparks: true, Strips: 5, Reasons: 2}
+var page = cuts{Rows: 10, Name: 120, Quote: 300, Charts: true, Strips: 5, Reasons: 2}
 
 // smaller are the cuts of letters that would be too large, in order.
 func smaller() []cuts {
 	return []cuts{
 		page,
-		{Rows: 6, Name: 120, Quote: 200, Charts: true, Sparks: true, Strips: 3, Reasons: 1},
+		{Rows: 6, Name: 120, Quote: 200, Charts: true, Strips: 3, Reasons: 1},
 		{Rows: 4, Name: 80, Quote: 150, Charts: true, Strips: 1, Reasons: 1},
 		{Rows: 2, Name: 60, Quote: 100, Charts: true, Reasons: 1},
 		{Rows: 1, Name: 40, Quote: 60},
@@ -132,9 +131,9 @@ func compose(r *Report, lang string, most cuts) (*document, error) {
 	return d, nil
 }
 
-// capital is a line that begins as a sentence does.
+// capital is a line that begins as a sentence does. A name stays as it is.
 func capital(l line) line {
-	if len(l) == 0 {
+	if len(l) == 0 || l[0].Kind != plain {
 		return l
 	}
 	first, n := utf8.DecodeRuneInString(l[0].Text)
@@ -157,18 +156,11 @@ func (c *composer) saying(s string) span {
 }
 
 // lacks reports whether something of a section is not known.
-func (c *composer) lacks(name string) bool {
-	for _, m := range c.r.Missing {
-		if m.Section == name {
-			return true
-		}
-	}
-	return false
-}
+func (c *composer) lacks(name string) bool { return c.r.lacks(name) }
 
 // unknown is a paragraph that says that something is not known.
 func (c *composer) unknown(key string) block {
-	return list([]item{{Tone: toneUnknown, Label: c.w.text("label_unknown", nil), Line: c.w.say(key, nil)}})
+	return list([]item{{Tone: ToneUnknown, Label: c.w.text("label_unknown", nil), Line: c.w.say(key, nil)}})
 }
 
 // more says that n others are not shown, and the command that shows them. Nothing

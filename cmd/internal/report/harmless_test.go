@@ -110,7 +110,7 @@ func inspect(page []byte) (faults []string) {
 }
 
 // longLine are lines that may be longer than the page: they are copied whole.
-var longLine = regexp.MustCompile(`^ *(\$ |https://)`)
+var longLine = regexp.MustCompile(`^ *(\$ |https?://)`)
 
 func inspectText(text string) (faults []string) {
 	for line := range strings.Lines(text) {

@@ -126,7 +126,7 @@ func much() *report.Report {
 		r.Steps = append(r.Steps, report.Step{Kind: report.StepSuspend, What: name(i), Text: name(i), Command: "relayguard suspend '" + strings.Repeat("x&'<", 100) + "'", URL: l.Removal.URL})
 		r.Missing = append(r.Missing, report.Missing{Section: name(i), Why: name(i)})
 		r.Neighbours.Ranges = append(r.Neighbours.Ranges, report.Neighbour{Zone: name(i), Asked: 256, Listed: 3, Before: -1, Unknown: 1})
-		r.Senders = append(r.Senders, report.Sender{Kind: "site", Name: name(i), Recipients: 1 << 60, Usual: -1, Days: trend(1 << 40)})
+		r.Senders = append(r.Senders, report.Sender{Kind: "site", Name: name(i), Recipients: 1 << 60, Usual: -1})
 		r.Plugins = append(r.Plugins, r.Senders[len(r.Senders)-1])
 		r.Held.By = append(r.Held.By, report.HeldBy{Account: name(i), Rule: name(i), Messages: 1, Oldest: at(1, 1, 0)})
 		r.Incidents = append(r.Incidents, report.Incident{ID: name(i), Origin: name(i), Cause: name(i), Opened: at(1, 1, 0)})

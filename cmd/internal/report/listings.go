@@ -10,12 +10,15 @@ import (
 func (c *composer) listing(l Listing) section {
 	s := section{Title: c.w.say("listing", values{"what": c.name(l.Subject), "by": c.name(l.Zone)}), Tone: c.weight(l)}
 	s.Chips = append(s.Chips, span{Kind: chip, Tone: s.Tone, Text: c.w.text("severity_"+l.Severity.String(), nil)})
-	s.Chips = append(s.Chips, span{Kind: chip, Tone: toneNone, Text: c.w.text("scope_"+l.Scope.String(), nil)})
+	s.Chips = append(s.Chips, span{Kind: chip, Tone: ToneNone, Text: c.w.text("scope_"+l.Scope.String(), nil)})
 	if !l.Confirmed {
-		s.Chips = append(s.Chips, span{Kind: chip, Tone: toneUnknown, Text: c.w.text("unconfirmed", nil)})
+		s.Chips = append(s.Chips, span{Kind: chip, Tone: ToneUnknown, Text: c.w.text("unconfirmed", nil)})
 	}
-	if !l.Unasked.IsZero() {
-		s.Chips = append(s.Chips, span{Kind: chip, Tone: toneUnknown, Text: c.w.text("unasked", nil)})
+	switch {
+	case l.Dropped:
+		s.Chips = append(s.Chips, span{Kind: chip, Tone: ToneUnknown, Text: c.w.text("dropped", nil)})
+	case !l.Unasked.IsZero():
+		s.Chips = append(s.Chips, span{Kind: chip, Tone: ToneUnknown, Text: c.w.text("unasked", nil)})
 	}
 	s.Blocks = append(s.Blocks, paragraph(c.since(l.Since)))
 	means := c.w.say("means", values{"means": c.saying(l.Means), "code": c.name(l.Code)})
@@ -29,11 +32,15 @@ func (c *composer) listing(l Listing) section {
 	if l.Scope.Wide() {
 		s.Blocks = append(s.Blocks, paragraph(c.w.say("wide_"+l.Scope.String(), nil)))
 	}
-	if !l.Unasked.IsZero() {
-		s.Blocks = append(s.Blocks, list([]item{{Tone: toneUnknown, Label: c.label(toneUnknown), Line: c.w.say("unasked_since", values{"when": c.moment(l.Unasked)})}}))
+	if !l.Unasked.IsZero() && !l.Dropped {
+		s.Blocks = append(s.Blocks, list([]item{{Tone: ToneUnknown, Label: c.label(ToneUnknown), Line: c.w.say("unasked_since", values{"when": c.moment(l.Unasked)})}}))
 	}
 	if l.Severity == rbl.Info {
 		s.Blocks = append(s.Blocks, paragraph(c.w.say("info_only", nil)))
+		return s
+	}
+	if l.Dropped {
+		s.Blocks = append(s.Blocks, list([]item{{Tone: ToneUnknown, Label: c.label(ToneUnknown), Line: c.w.say("dropped_note", nil)}}))
 		return s
 	}
 	if !l.Confirmed {
@@ -45,14 +52,14 @@ func (c *composer) listing(l Listing) section {
 }
 
 // weight is how much a listing matters.
-func (c *composer) weight(l Listing) tone {
+func (c *composer) weight(l Listing) Tone {
 	switch {
-	case l.Severity == rbl.Info:
-		return toneNotice
+	case l.Severity == rbl.Info, l.Dropped:
+		return ToneNote
 	case !l.Confirmed, l.Scope.Wide():
-		return toneLook
+		return ToneLook
 	}
-	return toneAct
+	return ToneAct
 }
 
 // suspects are who stood out in the hours before.
@@ -143,7 +150,8 @@ func (c *composer) wayOut(s section, l Listing) section {
 	if l.Waits != "" {
 		step("way_first", values{"first": c.saying(l.Waits)})
 	}
-	link := linkTo(l.Removal.URL)
+	page := pageAt(l.Removal.URL)
+	none := webPage{}
 	ways, tried := l.Removal.How, 0
 	for _, how := range ways[:min(len(ways), 6)] {
 		key := "way_" + how
@@ -157,8 +165,8 @@ func (c *composer) wayOut(s section, l Listing) section {
 		if tried++; tried > 1 {
 			i.Line = c.w.say("way_else", values{"way": i.Line})
 		}
-		if link != "" && !slices.Contains([]string{"expires", "none", "fix"}, how) {
-			i.URL, link = link, ""
+		if !slices.Contains([]string{"expires", "none", "fix"}, how) {
+			i.URL, i.Page, page = page.link, page.text, none
 		}
 	}
 	if tried == 0 {
@@ -167,8 +175,9 @@ func (c *composer) wayOut(s section, l Listing) section {
 	if l.Removal.Expires > 0 && !slices.Contains(ways, "expires") {
 		step("way_expires_after", values{"time": c.lasting(l.Removal.Expires)})
 	}
-	if link != "" {
-		step("way_look", nil).URL = link
+	if page != none {
+		i := step("way_look", nil)
+		i.URL, i.Page = page.link, page.text
 	}
 	s.Blocks = append(s.Blocks, paragraph(line{{Kind: strong, Text: c.w.text("way", nil)}}), block{Items: items, Ordered: true})
 	if l.Removal.Paid != "" {
@@ -177,7 +186,7 @@ func (c *composer) wayOut(s section, l Listing) section {
 	return s
 }
 
-// over are listings that ended in the day.
+// over are listings that ended in the day, and those that nobody checks any more.
 func (c *composer) over() *section {
 	if len(c.r.Ended) == 0 {
 		return nil
@@ -186,11 +195,19 @@ func (c *composer) over() *section {
 	var items []item
 	for _, l := range shown {
 		v := values{"what": c.name(l.Subject), "by": c.name(l.Zone), "when": c.moment(l.Ended)}
+		i := item{Tone: ToneGood, Label: c.label(ToneGood)}
 		key := "ended"
 		if length := l.Ended.Sub(l.Since); !l.Since.IsZero() && length > 0 {
 			key, v["time"] = "ended_after", c.lasting(length)
 		}
-		items = append(items, item{Tone: toneGood, Label: c.label(toneGood), Line: c.w.say(key, v)})
+		if l.Dropped {
+			key = "ended_dropped"
+		}
+		if l.Dropped || l.Severity == rbl.Info { // nothing got better by it
+			i.Tone, i.Label = ToneNote, c.label(ToneNote)
+		}
+		i.Line = c.w.say(key, v)
+		items = append(items, i)
 	}
 	return &section{Title: c.w.say("ended_title", nil), Blocks: append([]block{list(items)}, c.more(left, "relayguard rbl history")...)}
 }

@@ -40,7 +40,7 @@ func (c *composer) addresses() *section {
 	charted := 0
 	for _, a := range shown {
 		i := item{Line: line{{Kind: named, Text: clean(a.Subject, c.cuts.Name)}}}
-		i.Tone, _ = c.standing(a)
+		i.Tone, _ = c.r.standing(a)
 		i.Label = c.w.text("standing_"+string(i.Tone), nil)
 		switch {
 		case a.At.IsZero():
@@ -49,6 +49,12 @@ func (c *composer) addresses() *section {
 			i.Under = append(i.Under, c.w.say("not_checked_since", values{"when": c.moment(a.At)}))
 		default:
 			i.Under = append(i.Under, c.w.say("answers", values{"listed": a.Listed, "clean": a.Clean, "unknown": a.Unknown, "refused": a.Refused, "when": c.moment(a.At)}))
+			if a.Wide > 0 {
+				i.Under = append(i.Under, c.w.say("answers_wide", values{"n": a.Wide}))
+			}
+			if a.Info > 0 {
+				i.Under = append(i.Under, c.w.say("answers_info", values{"n": a.Info}))
+			}
 		}
 		if a.How != "" {
 			i.Under = append(i.Under, c.w.say("known_by", values{"how": c.saying(a.How)}))
@@ -84,16 +90,16 @@ func (c *composer) zones() *section {
 	}
 	var items []item
 	if z.Warning != "" {
-		items = append(items, item{Tone: toneLook, Label: c.label(toneLook), Line: line{c.saying(z.Warning)}})
+		items = append(items, item{Tone: ToneLook, Label: c.label(ToneLook), Line: line{c.saying(z.Warning)}})
 	}
 	shown, left := some(c, z.Trouble)
 	for _, t := range shown {
-		i := item{Tone: toneUnknown, Label: c.w.text("state_"+t.State.String(), nil), Line: line{{Kind: named, Text: clean(t.Zone, c.cuts.Name)}}}
+		i := item{Tone: ToneUnknown, Label: c.w.text("state_"+t.State.String(), nil), Line: line{{Kind: named, Text: clean(t.Zone, c.cuts.Name)}}}
 		switch t.State {
 		case rbl.NotAsked:
-			i.Tone = toneNotice
+			i.Tone = ToneNote
 		case rbl.Wild, rbl.Parked:
-			i.Tone = toneLook
+			i.Tone = ToneLook
 		}
 		i.Under = []line{c.w.say("state_means_"+t.State.String(), nil)}
 		var seen line
@@ -145,7 +151,7 @@ func (c *composer) neighbours() *section {
 			r.Under = append(r.Under, c.w.say("neighbours_silent", values{"n": x.Unknown}))
 		}
 		if x.Before >= 0 && x.Listed > x.Before {
-			r.Tone = toneLook
+			r.Tone = ToneLook
 		}
 		t.Rows = append(t.Rows, r)
 	}
@@ -186,9 +192,9 @@ func (c *composer) sender() *section {
 	shown, left := some(c, odd)
 	var items []item
 	for _, f := range shown {
-		i := item{Tone: toneUnknown, Label: c.label(toneUnknown), Line: c.w.say("fact", values{"check": c.translated("check", f.Check), "what": c.name(f.Subject)})}
+		i := item{Tone: ToneUnknown, Label: c.label(ToneUnknown), Line: c.w.say("fact", values{"check": c.translated("check", f.Check), "what": c.name(f.Subject)})}
 		if f.State == "wrong" {
-			i.Tone, i.Label = toneLook, c.w.text("label_wrong", nil)
+			i.Tone, i.Label = ToneLook, c.w.text("label_wrong", nil)
 		}
 		if f.Found != "" {
 			i.Under = append(i.Under, c.w.say("found", values{"found": c.saying(f.Found)}))

@@ -102,8 +102,8 @@ func (c *composer) since(t time.Time) line {
 	return c.w.say("since", values{"when": c.moment(t), "ago": c.ago(t)})
 }
 
-// dayNumber counts days by the calendar, so that one of 23 or 25 hours is one.
-func (c *composer) dayNumber(t time.Time) int {
-	t = c.in(t)
-	return int(time.Date(t.Year(), t.Month(), t.Day(), 12, 0, 0, 0, time.UTC).Unix() / 86400)
+// dayNumber counts days by the calendar that t has, so that one of 23 or 25 hours is
+// one.
+func dayNumber(t time.Time) int {
+	return int(time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC).Unix() / 86400)
 }

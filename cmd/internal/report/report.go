@@ -79,18 +79,18 @@ const (
 	ChangeListed      = "listed"    // What on zone By, Text the code's meaning
 	ChangeSuspected   = "suspected" // not yet confirmed
 	ChangeUnlisted    = "unlisted"
+	ChangeDropped     = "dropped"   // its list or address is no longer checked: it may go on
 	ChangeZone        = "zone"      // zone What is now Text (a rbl.State's name)
 	ChangeZoneWell    = "zone_well" // again
 	ChangeSender      = "sender"    // fact of What (check By) is now wrong: Text
 	ChangeSenderWell  = "sender_well"
-	ChangeAddress     = "address"    // an address that sends is new: What, Text how it is known
 	ChangeIncident    = "incident"   // opened: What origin, By cause
 	ChangeClosed      = "closed"     // an incident
 	ChangeSuspended   = "suspension" // What by admin By: Text
 	ChangeResumed     = "resumed"
 	ChangeForward     = "forward" // new rule: What owner, Text target, By mechanism
 	ChangeForwardGone = "forward_gone"
-	ChangeHeld        = "held"     // Count more messages wait than the day before
+	ChangeHeld        = "held"     // Count messages that were held in these 24 hours still wait
 	ChangeDegraded    = "degraded" // What part, Text why
 	ChangeVolume      = "volume"   // What account sent Count recipients, Text its usual number
 	ChangeStopped     = "stopped"  // the red switch
@@ -104,23 +104,26 @@ type Step struct {
 	What    string `json:"what"`
 	By      string `json:"by,omitempty"`
 	Text    string `json:"text,omitempty"`
-	Command string `json:"command,omitempty"` // words quoted for a shell
-	URL     string `json:"url,omitempty"`     // https only
+	Command string `json:"command,omitempty"` // a command line and nothing else, its words quoted for a shell
+	URL     string `json:"url,omitempty"`     // a link if it is https; one of http is shown as text
 }
 
 // Kinds of steps.
 const (
 	StepSuspend  = "suspend"  // What the suspect; Text why: its numbers
-	StepProve    = "prove"    // see that it has stopped, before removal is asked for
+	StepProve    = "prove"    // see that it has stopped, before removal is asked for: What the suspect with By BySuspect, else what is listed
 	StepRemoval  = "removal"  // address What from zone By at URL; Text one of rbl.Removal.How
 	StepHeld     = "held"     // look at held mail of What
 	StepForwards = "forwards" // review forwarding rules
 	StepSender   = "sender"   // mend the fact What; Text what is wanted
-	StepZone     = "zone"     // zone What cannot be asked: Text what to do (a rbl.State's name)
+	StepZone     = "zone"     // zone What cannot be believed, or is not asked: By a rbl.State's name, Text why, or what it takes
 	StepResolver = "resolver" // a resolver of one's own
 	StepDegraded = "degraded" // What part of the guard is not well; Text why
 	StepIncident = "incident" // look at What
 )
+
+// BySuspect is Step.By of a StepProve whose What is a suspect.
+const BySuspect = "suspect"
 
 // Missing is what could not be known, and why.
 type Missing struct {
@@ -131,7 +134,7 @@ type Missing struct {
 // Sections of which something can be missing. What one is about is shown as not
 // known, whatever the other fields say.
 const (
-	SectionBlocklists  = "blocklists" // whether we are listed at all: the verdict is "cannot tell"
+	SectionBlocklists  = "blocklists" // whether we are listed at all, or the check does not run: the verdict is "cannot tell"
 	SectionAddresses   = "addresses"  // which addresses send: the verdict is not "all clean"
 	SectionLists       = "lists"      // a remark about lists; the verdict stands
 	SectionHistory     = "history"    // Checked.Days
@@ -164,9 +167,10 @@ type Listing struct {
 	Confirmed bool         `json:"confirmed"`
 	Reasons   []string     `json:"reasons"` // the list's own words
 	Removal   rbl.Removal  `json:"removal"`
-	Waits     string       `json:"waits,omitempty"`  // the meaning of another listing that has to end first
-	Unasked   time.Time    `json:"unasked,omitzero"` // since when the zone gives no answer: it may be over
-	Searched  bool         `json:"searched"`         // whether it was looked who stood out: without Suspects, nobody did
+	Waits     string       `json:"waits,omitempty"`   // the meaning of another listing that has to end first
+	Unasked   time.Time    `json:"unasked,omitzero"`  // since when the zone gives no answer: it may be over
+	Dropped   bool         `json:"dropped,omitempty"` // its list or address is no longer checked: nobody knows whether it goes on
+	Searched  bool         `json:"searched"`          // whether it was looked who stood out: without Suspects, nobody did
 	Suspects  []Suspect    `json:"suspects,omitempty"`
 }
 
@@ -187,29 +191,26 @@ type Suspect struct {
 }
 
 // Checked is an address or domain that is checked, and how many zones said what in
-// the last round.
+// the last round. A zone is in one of the counts: in the first that fits of Listed,
+// Wide and Info.
 type Checked struct {
-	Subject string     `json:"subject"`
-	How     string     `json:"how"`    // how it is known: a setting, "rbl.addresses", "Received"
-	Listed  int        `json:"listed"` // what lists it stands in Listings, rbl.Info too
-	Clean   int        `json:"clean"`
-	Unknown int        `json:"unknown"`
-	Refused int        `json:"refused"`
-	At      time.Time  `json:"at"`             // of the last round; zero: none yet
-	Days    []DayState `json:"days,omitempty"` // oldest first, at most 365
-}
-
-// DayState is the worst of a day: "listed", "unknown", "clean", or "" (no round).
-type DayState struct {
-	Day   time.Time `json:"day"`
-	State string    `json:"state"`
+	Subject string    `json:"subject"`
+	How     string    `json:"how"`    // how it is known: a setting, "rbl.addresses", "Received"
+	Listed  int       `json:"listed"` // what lists it stands in Listings
+	Wide    int       `json:"wide"`   // name a range or network that it is in
+	Info    int       `json:"info"`   // only inform, as welcome lists do
+	Clean   int       `json:"clean"`
+	Unknown int       `json:"unknown"`
+	Refused int       `json:"refused"`
+	At      time.Time `json:"at"`             // of the last round; zero: none yet
+	Days    Days      `json:"days,omitempty"` // oldest first, at most 365
 }
 
 // ZoneCounts is how the lists are.
 type ZoneCounts struct {
 	Asked    int           `json:"asked"`
 	Healthy  int           `json:"healthy"`
-	Trouble  []ZoneTrouble `json:"trouble"`
+	Trouble  []ZoneTrouble `json:"trouble"` // not those that the admin switched off
 	Queries  int64         `json:"queries"` // in the day
 	Resolver string        `json:"resolver"`
 	Warning  string        `json:"warning,omitempty"` // about the resolver
@@ -278,14 +279,13 @@ type DayMail struct {
 
 // Sender is who sent how much.
 type Sender struct {
-	Kind       string  `json:"kind"` // "account", "site", "plugin"
-	Name       string  `json:"name"`
-	Messages   int64   `json:"messages"`
-	Recipients int64   `json:"recipients"`
-	Usual      int64   `json:"usual"` // recipients a day; -1: not known
-	Stopped    int64   `json:"stopped"`
-	Bounced    int64   `json:"bounced"`        // -1: not known
-	Days       []int64 `json:"days,omitempty"` // recipients, oldest first, at most 28
+	Kind       string `json:"kind"` // "account", "site", "plugin"
+	Name       string `json:"name"`
+	Messages   int64  `json:"messages"`
+	Recipients int64  `json:"recipients"`
+	Usual      int64  `json:"usual"` // recipients a day; -1: not known
+	Stopped    int64  `json:"stopped"`
+	Bounced    int64  `json:"bounced"` // -1: not known
 }
 
 // Held is what waits.

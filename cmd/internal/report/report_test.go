@@ -45,7 +45,7 @@ func TestTheVerdictNeverTakesUnknownForClean(t *testing.T) {
 		"not confirmed":                  {[]func(*report.Report){listing(func(l *report.Listing) { l.Confirmed = false })}, "perhaps listed: 1 sighting not confirmed", "掲載の疑い"},
 		"not confirmed, all silent":      {[]func(*report.Report){silence, listing(func(l *report.Listing) { l.Confirmed, l.Subject = false, "x" })}, "cannot tell", "判定できません"},
 		"a range":                        {[]func(*report.Report){listing(func(l *report.Listing) { l.Scope = rbl.ScopeRange })}, "not listed ourselves, but our network is on 1 blocklist (", "所属ネットワーク"},
-		"information, counted":           {[]func(*report.Report){listing(func(l *report.Listing) { l.Severity = rbl.Info }), func(r *report.Report) { r.Addresses[0].Listed = 1 }}, "all clean", "すべて掲載なし"},
+		"information, counted":           {[]func(*report.Report){listing(func(l *report.Listing) { l.Severity = rbl.Info }), func(r *report.Report) { r.Addresses[0].Info = 1 }}, "all clean", "すべて掲載なし"},
 		"an answer that nobody explains": {[]func(*report.Report){func(r *report.Report) { r.Addresses[0].Listed = 1 }}, "perhaps listed", "掲載の疑い"},
 		"information":                    {[]func(*report.Report){listing(func(l *report.Listing) { l.Severity = rbl.Info })}, "all clean", "すべて掲載なし"},
 		"an incident":                    {[]func(*report.Report){func(r *report.Report) { r.Incidents = []report.Incident{{ID: "I1", Opened: at(1, 1, 0)}} }}, "all clean; 1 incident open", "インシデント 1 件"},
@@ -107,7 +107,7 @@ func TestWhatIsMissingIsNotShownAsANumber(t *testing.T) {
 
 func TestChangesAndStepsOfAnyKindAreSentences(t *testing.T) {
 	for _, kind := range []string{report.ChangeListed, report.ChangeSuspected, report.ChangeUnlisted, report.ChangeZone, report.ChangeZoneWell, report.ChangeSender, report.ChangeSenderWell,
-		report.ChangeAddress, report.ChangeIncident, report.ChangeClosed, report.ChangeSuspended, report.ChangeResumed, report.ChangeForward, report.ChangeForwardGone, report.ChangeDegraded,
+		report.ChangeDropped, report.ChangeIncident, report.ChangeClosed, report.ChangeSuspended, report.ChangeResumed, report.ChangeForward, report.ChangeForwardGone, report.ChangeDegraded,
 		report.ChangeVolume, report.ChangeStopped, report.ChangeStarted, "of_tomorrow"} {
 		for _, further := range []string{"", "further"} {
 			r := clean()
@@ -185,7 +185,7 @@ func TestTimesAreInTheServersZone(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Since, r.Until, r.Made = time.Date(2026, 3, 29, 0, 0, 0, 0, berlin), time.Date(2026, 3, 30, 0, 0, 0, 0, berlin), time.Date(2026, 3, 30, 6, 0, 0, 0, berlin) // 23 hours
-	if text, _ := both(t, r, "en"); !strings.Contains(text, "Sunday, 29 March 2026. Made 30 Mar 06:00 CEST.") {
-		t.Errorf("a day of 23 hours: %.120s", text)
+	if text, _ := both(t, r, "en"); !strings.Contains(text, "Monday, 30 March 2026: 23 hours until 30 Mar 00:00 CEST. Made 30 Mar 06:00.") {
+		t.Errorf("a day of 23 hours: %.160s", text)
 	}
 }

@@ -22,29 +22,30 @@ const (
 	chip   kind = "chip" // a label
 )
 
-// tone is how much something matters. Every format shows it by a word or a sign,
+// Tone is how much something matters. Every format shows it by a word or a sign,
 // never by colour alone.
-type tone string
+type Tone string
 
+// Tones.
 const (
-	toneNone    tone = "none"
-	toneGood    tone = "good"
-	toneNotice  tone = "notice"
-	toneUnknown tone = "unknown"
-	toneLook    tone = "look"
-	toneAct     tone = "act"
+	ToneNone    Tone = "none" // of a figure that says nothing good or bad
+	ToneGood    Tone = "good"
+	ToneNote    Tone = "note"    // to be known, no alarm
+	ToneUnknown Tone = "unknown" // nobody can tell
+	ToneLook    Tone = "look"    // somebody should look at it today
+	ToneAct     Tone = "act"     // now
 )
 
-func toneOf(l Level) tone {
+func toneOf(l Level) Tone {
 	switch l {
 	case Good:
-		return toneGood
+		return ToneGood
 	case Notice:
-		return toneNotice
+		return ToneNote
 	case Look:
-		return toneLook
+		return ToneLook
 	}
-	return toneAct
+	return ToneAct
 }
 
 // span is a piece of a line. Text is fit to be shown: what is invisible in it has
@@ -52,7 +53,7 @@ func toneOf(l Level) tone {
 type span struct {
 	Kind kind
 	Text string
-	Tone tone // of a chip
+	Tone Tone // of a chip
 }
 
 // line is text of one line or paragraph.
@@ -79,14 +80,19 @@ func (l line) String() string {
 const maxMarks = 3
 
 // clean is a foreign text fit to be shown in one line of at most most characters.
-// What it is made of was bounded by nobody: only its head is read.
+// What it is made of was bounded by nobody: only its head is read. The address of a
+// page is shown whole or not at all: half of one leads elsewhere.
 func clean(s string, most int) string {
 	var b strings.Builder
 	n, marks := 0, 0
+	word, shown := 0, 0 // where the last word begins in s, and in b
 	for i, c := range s {
+		between := strings.ContainsRune(" \"'<>()[]", c)
 		if n++; n > most {
-			b.WriteString("…")
-			break
+			if !between && (strings.HasPrefix(s[word:], "https://") || strings.HasPrefix(s[word:], "http://")) {
+				return b.String()[:shown] + "…"
+			}
+			return b.String() + "…"
 		}
 		size := len(string(c))
 		if c == unicode.ReplacementChar && !strings.HasPrefix(s[i:], "\ufffd") {
@@ -102,6 +108,9 @@ func clean(s string, most int) string {
 			continue
 		}
 		b.WriteString(render.Escape(s[i : i+size]))
+		if between {
+			word, shown = i+size, b.Len()
+		}
 	}
 	return b.String()
 }
@@ -109,10 +118,23 @@ func clean(s string, most int) string {
 // maxLink bounds a link; none is cut.
 const maxLink = 500
 
-// linkTo is where a link may lead: an https address with a host and nothing strange.
-// "": nowhere.
-func linkTo(s string) string {
-	if len(s) > maxLink || !strings.HasPrefix(s, "https://") {
+// webPage is the address of a page: a link if it is https, else only text, for who
+// reads an http page may read what somebody on the way made of it.
+type webPage struct{ link, text string }
+
+// pageAt is the page at an address; none if anything about that is strange.
+func pageAt(s string) webPage {
+	switch s = address(s); {
+	case strings.HasPrefix(s, "https://"):
+		return webPage{link: s}
+	default:
+		return webPage{text: s}
+	}
+}
+
+// address is a http or https address with a host and nothing strange; "": it is none.
+func address(s string) string {
+	if len(s) > maxLink || !strings.HasPrefix(s, "https://") && !strings.HasPrefix(s, "http://") {
 		return ""
 	}
 	u, err := url.Parse(s)

@@ -25,15 +25,15 @@ func Text(w io.Writer, r *Report, lang string) error {
 }
 
 // sign is a tone in two columns.
-func (t tone) sign() string {
+func (t Tone) sign() string {
 	switch t {
-	case toneAct:
+	case ToneAct:
 		return "!!"
-	case toneLook:
+	case ToneLook:
 		return "! "
-	case toneUnknown:
+	case ToneUnknown:
 		return "? "
-	case toneGood:
+	case ToneGood:
 		return "+ "
 	}
 	return "- "
@@ -129,6 +129,9 @@ func (t *textWriter) items(all []item, ordered bool) {
 		if x.URL != "" {
 			t.WriteString(then + x.URL + "\n")
 		}
+		if x.Page != "" {
+			t.WriteString(then + x.Page + "\n")
+		}
 		if x.Chart != nil {
 			if x.Chart.Text != "" {
 				t.WriteString(then + "|" + tail(x.Chart.Text, textWidth-len(then)-2) + "|\n")
@@ -173,8 +176,8 @@ func (t *textWriter) table(x *table) {
 	t.row(head, "   ", room, widths)
 	for _, r := range x.Rows {
 		first := "   "
-		if r.Tone == toneLook {
-			first = toneLook.sign() + " "
+		if r.Tone == ToneLook {
+			first = ToneLook.sign() + " "
 		}
 		t.row(r, first, room, widths)
 	}

@@ -16,6 +16,9 @@ func (c *composer) changes() *section {
 	var items []item
 	for _, change := range shown {
 		t := toneOf(change.Level)
+		if t == ToneGood && change.Kind == ChangeDropped { // nothing got better by it
+			t = ToneNote
+		}
 		i := item{Tone: t, Label: c.label(t), Line: c.change(change)}
 		if !change.At.IsZero() {
 			i.Line = append(i.Line.text(" "), span{Kind: when, Text: "(" + c.moment(change.At) + ")"})
@@ -70,7 +73,7 @@ func (c *composer) steps() *section {
 	s := &section{Title: c.w.say("steps", nil)}
 	if len(c.r.Steps) == 0 {
 		key := "steps_none"
-		if c.verdict().tone == toneUnknown {
+		if c.r.Tone() == ToneUnknown {
 			key = "steps_none_known"
 		}
 		s.Blocks = []block{paragraph(c.w.say(key, nil))}
@@ -87,7 +90,8 @@ func (c *composer) steps() *section {
 
 func (c *composer) step(x Step) item {
 	v := values{"what": c.name(x.What), "by": c.name(x.By), "text": c.saying(x.Text)}
-	i := item{URL: linkTo(x.URL)}
+	page := pageAt(x.URL)
+	i := item{URL: page.link, Page: page.text}
 	i.Command, i.Under = c.command(x.Command)
 	key, explained := "step_"+x.Kind, false
 	switch x.Kind {
@@ -97,10 +101,13 @@ func (c *composer) step(x Step) item {
 			key = "step_removal"
 		}
 	case StepZone:
-		v["text"] = c.translated("state", x.Text)
-		key, explained = "step_zone_"+x.Text, true
-		if !c.w.has(key) {
-			key = "step_zone"
+		v["by"] = c.translated("state", x.By)
+		if c.w.has("step_zone_" + x.By) {
+			key += "_" + x.By
+		}
+	case StepProve:
+		if x.By == BySuspect {
+			key += "_" + x.By
 		}
 	case StepSender:
 		v["by"] = c.translated("check", x.By)
@@ -142,12 +149,12 @@ func (c *composer) missing() *section {
 	var items []item
 	for _, m := range shown {
 		items = append(items, item{
-			Tone: toneUnknown, Label: c.label(toneUnknown),
+			Tone: ToneUnknown, Label: c.label(ToneUnknown),
 			Line: c.w.say("missing_item", values{"section": c.translated("section", m.Section), "why": c.saying(m.Why)}),
 		})
 	}
 	return &section{
-		Title: c.w.say("missing", nil), Tone: toneUnknown,
+		Title: c.w.say("missing", nil), Tone: ToneUnknown,
 		Blocks: append([]block{list(items)}, c.more(left, "relayguard report --json")...),
 	}
 }

@@ -24,7 +24,7 @@ func (c *composer) mail() *section {
 		s.Blocks = append(s.Blocks, paragraph(c.w.say("deliveries", values{"sent": m.Sent, "bounced": m.Bounced, "percent": percent(m.Bounced, m.Sent+m.Bounced), "deferred": m.Deferred})))
 	}
 	if m.Unseen > 0 {
-		s.Blocks = append(s.Blocks, list([]item{{Tone: toneUnknown, Label: c.label(toneUnknown), Line: c.w.say("unseen", values{"n": m.Unseen})}}))
+		s.Blocks = append(s.Blocks, list([]item{{Tone: ToneUnknown, Label: c.label(ToneUnknown), Line: c.w.say("unseen", values{"n": m.Unseen})}}))
 	}
 	if t, left := c.senders("senders", c.r.Senders); t != nil {
 		s.Parts = append(s.Parts, section{Title: c.w.say("senders", nil), Blocks: append([]block{{Table: t}}, c.more(left, "relayguard origins list")...)})
@@ -61,7 +61,7 @@ func (c *composer) verdicts() *table {
 			r.Under = []line{c.w.say("told_means", nil)}
 		}
 		if outstanding(n, usual) && !c.lacks(SectionUsual) {
-			r.Tone = toneLook
+			r.Tone = ToneLook
 		}
 		t.Rows = append(t.Rows, r)
 	}
@@ -78,10 +78,10 @@ func (c *composer) senders(key string, all []Sender) (*table, int) {
 	for _, x := range shown {
 		r := row{Cells: []line{{c.name(x.Name)}, line{}.text(grouped(x.Recipients)), c.usual(x.Usual)}}
 		if outstanding(x.Recipients, x.Usual) && !c.lacks(SectionUsual) {
-			r.Tone = toneLook
+			r.Tone = ToneLook
 		}
 		under := line{c.translated("kind", x.Kind)}
-		if r.Tone == toneLook {
+		if r.Tone == ToneLook {
 			under = append(under, span{Text: c.w.text("joint", nil)}, span{Kind: strong, Text: c.w.text("outstanding", nil)})
 		}
 		if x.Stopped > 0 {
@@ -94,9 +94,6 @@ func (c *composer) senders(key string, all []Sender) (*table, int) {
 			under = append(append(under, span{Text: c.w.text("joint", nil)}), c.w.say("bounced", values{"n": x.Bounced})...)
 		}
 		r.Under = []line{under}
-		if c.cuts.Sparks {
-			r.Spark = c.spark(x.Days)
-		}
 		t.Rows = append(t.Rows, r)
 	}
 	return t, left

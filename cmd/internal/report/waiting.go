@@ -56,12 +56,12 @@ func (c *composer) incidents() *section {
 	shown, left := some(c, c.r.Incidents)
 	var items []item
 	for _, x := range shown {
-		i := item{Tone: toneLook, Label: c.w.text("incident_open", nil), Line: c.w.say("incident", values{"id": c.name(x.ID), "origin": c.name(x.Origin), "cause": c.name(x.Cause)})}
+		i := item{Tone: ToneLook, Label: c.w.text("incident_open", nil), Line: c.w.say("incident", values{"id": c.name(x.ID), "origin": c.name(x.Origin), "cause": c.name(x.Cause)})}
 		i.Under = []line{c.w.say("incident_stops", values{"stops": x.Stops, "recipients": x.Recipients})}
 		if x.Closed.IsZero() {
 			i.Under = append(i.Under, c.since(x.Opened))
 		} else {
-			i.Tone, i.Label = toneGood, c.w.text("incident_closed", nil)
+			i.Tone, i.Label = ToneGood, c.w.text("incident_closed", nil)
 			i.Under = append(i.Under, c.w.say("from_to", values{"from": c.moment(x.Opened), "to": c.moment(x.Closed)}))
 		}
 		items = append(items, i)
@@ -120,13 +120,13 @@ func (c *composer) forwards() *section {
 	s.Blocks = append(s.Blocks, paragraph(c.w.say("forwards_known", values{"n": f.Known})))
 	var notes []item
 	if !f.Watched {
-		notes = append(notes, item{Tone: toneUnknown, Label: c.label(toneUnknown), Line: c.w.say("forwards_not_watched_now", nil)})
+		notes = append(notes, item{Tone: ToneUnknown, Label: c.label(ToneUnknown), Line: c.w.say("forwards_not_watched_now", nil)})
 	}
 	if f.Due > 0 {
-		notes = append(notes, item{Tone: toneLook, Label: c.label(toneLook), Line: c.w.say("forwards_due", values{"n": f.Due}), Command: "relayguard forwards list --due"})
+		notes = append(notes, item{Tone: ToneLook, Label: c.label(ToneLook), Line: c.w.say("forwards_due", values{"n": f.Due}), Command: "relayguard forwards list --due"})
 	}
 	if f.Unreviewed > 0 {
-		notes = append(notes, item{Tone: toneNotice, Label: c.label(toneNotice), Line: c.w.say("forwards_unreviewed", values{"n": f.Unreviewed})})
+		notes = append(notes, item{Tone: ToneNote, Label: c.label(ToneNote), Line: c.w.say("forwards_unreviewed", values{"n": f.Unreviewed})})
 	}
 	if len(notes) > 0 {
 		s.Blocks = append(s.Blocks, list(notes))
@@ -134,9 +134,9 @@ func (c *composer) forwards() *section {
 	shown, left := some(c, f.New)
 	var items []item
 	for _, x := range shown {
-		i := item{Tone: toneNotice, Label: c.w.text("forward_new", nil), Line: c.w.say("forward", values{"owner": c.name(x.Owner), "target": c.name(x.Target)})}
+		i := item{Tone: ToneNote, Label: c.w.text("forward_new", nil), Line: c.w.say("forward", values{"owner": c.name(x.Owner), "target": c.name(x.Target)})}
 		if x.Due {
-			i.Tone, i.Label = toneLook, c.w.text("forward_due", nil)
+			i.Tone, i.Label = ToneLook, c.w.text("forward_due", nil)
 		}
 		i.Under = []line{c.w.say("forward_how", values{"id": c.name(x.ID), "mechanism": c.name(x.Mechanism), "when": c.moment(x.Since)})}
 		items = append(items, i)
@@ -155,9 +155,9 @@ func (c *composer) guard() *section {
 		shown, left := some(c, all)
 		var items []item
 		for _, x := range shown {
-			i := item{Tone: toneLook, Label: c.w.text("span_"+key, nil), Line: line{c.name(x.What)}}
+			i := item{Tone: ToneLook, Label: c.w.text("span_"+key, nil), Line: line{c.name(x.What)}}
 			if key == "gap" {
-				i.Tone = toneUnknown
+				i.Tone = ToneUnknown
 			}
 			if x.Why != "" {
 				i.Under = append(i.Under, line{c.saying(x.Why)})

@@ -64,7 +64,7 @@ func TestEveryWordOfAClosedSetHasAPhrase(t *testing.T) {
 	for s := rbl.ScopeAddress; s <= rbl.ScopeDomain; s++ {
 		add("scope", s.String())
 	}
-	add("change", ChangeListed, ChangeSuspected, ChangeUnlisted, ChangeZone, ChangeZoneWell, ChangeSender, ChangeSenderWell, ChangeAddress, ChangeIncident, ChangeClosed,
+	add("change", ChangeListed, ChangeSuspected, ChangeUnlisted, ChangeDropped, ChangeZone, ChangeZoneWell, ChangeSender, ChangeSenderWell, ChangeIncident, ChangeClosed,
 		ChangeSuspended, ChangeResumed, ChangeForward, ChangeForwardGone, ChangeHeld, ChangeDegraded, ChangeVolume, ChangeStopped, ChangeStarted)
 	add("step", StepSuspend, StepProve, StepRemoval, StepHeld, StepForwards, StepSender, StepZone, StepResolver, StepDegraded, StepIncident)
 	add("section", SectionBlocklists, SectionAddresses, SectionLists, SectionHistory, SectionNeighbours, SectionSender, SectionMail, SectionDeliveries, SectionUsual, SectionCause, SectionHeld,
@@ -73,7 +73,13 @@ func TestEveryWordOfAClosedSetHasAPhrase(t *testing.T) {
 		add("way", how)
 		add("step_removal", how)
 	}
-	add("label", "act", "look", "notice", "good", "unknown")
+	for _, t := range []Tone{ToneAct, ToneLook, ToneNote, ToneGood, ToneUnknown} {
+		add("label", string(t))
+		add("tile", string(t))
+		if t != ToneNote {
+			add("standing", string(t))
+		}
+	}
 	for _, lang := range Languages {
 		w, err := wordsOf(lang)
 		if err != nil {

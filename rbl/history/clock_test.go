@@ -124,3 +124,16 @@ func TestFirstSeenWithAClockAhead(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 }
+
+// When a subject was clean is not what one wrong clock says.
+func TestCleanByAWrongClock(t *testing.T) {
+	for _, wrong := range []time.Time{time.Unix(3600, 0), start.Add(2 * 365 * day)} {
+		s := open(t, t.TempDir())
+		take(t, s, start, nil, clean(zone, ours))
+		take(t, s, wrong, nil, clean(zone, ours))
+		take(t, s, start.Add(12*time.Hour), nil, listed(zone, ours, hit(2)))
+		if l := listings(t, s, history.Query{})[0]; l.CleanBefore != start {
+			t.Errorf("clock at %v: clean before %v", wrong, l.CleanBefore)
+		}
+	}
+}

@@ -238,6 +238,21 @@ func TestDayBeginsAtItsFirstInstant(t *testing.T) {
 	}
 }
 
+// What is said in an hour that comes again after midnight is not lost.
+func TestHourThatComesAgainAfterMidnight(t *testing.T) {
+	loc, err := time.LoadLocation("America/St_Johns")
+	must(t, err)
+	s := open(t, t.TempDir())
+	again := time.Date(2006, 10, 29, 3, 0, 0, 0, time.UTC) // 23:30, for the second time
+	take(t, s, again.Add(-time.Hour), nil, clean(zone, ours))
+	take(t, s, again, nil, unknown(zone, ours))
+	take(t, s, again.Add(2*time.Hour), nil, clean(zone, ours))
+	days, err := s.Days(t.Context(), time.Time{}, time.Time{}, loc)
+	if err != nil || len(days) != 2 || days[0].Worst != rbl.Clean || days[1].Worst != rbl.Unknown {
+		t.Errorf("%+v, %v", days, err)
+	}
+}
+
 // A round without a time, or with nothing in it, is no clean day.
 func TestEmptyRoundIsNotClean(t *testing.T) {
 	s := open(t, t.TempDir())

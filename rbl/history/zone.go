@@ -136,7 +136,7 @@ func (t *taking) putHealth(h rbl.Health) error {
 	}
 	_, err := t.tx.ExecContext(t.ctx, `INSERT INTO zone_state (zone, kind, state, why, at, since, gone) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
 		ON CONFLICT (zone, kind) DO UPDATE SET since = CASE WHEN state = excluded.state THEN min(since, excluded.since) ELSE excluded.since END,
-			gone = CASE WHEN gone = 0 OR excluded.gone = 0 THEN excluded.gone ELSE min(gone, excluded.gone) END,
+			gone = CASE WHEN gone = 0 THEN excluded.gone ELSE min(gone, excluded.gone) END,
 			state = excluded.state, why = excluded.why, at = excluded.at`, h.Zone, h.Kind, h.State, h.Why, micros(at), since)
 	return err
 }

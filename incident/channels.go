@@ -73,17 +73,39 @@ func NewChannels(o ChannelsOptions, channels ...Channel) *Channels {
 func (c *Channels) Send(a Alert) {
 	a.Incident.Notes = nil
 	w := waiting{alert: a}
-	if a.Done != nil {
-		w.receipts = []*receipt{{done: a.Done, lanes: len(c.lanes)}}
-		w.alert.Done = nil
+	w.alert.Done = nil
+	if a.Done == nil {
+		for _, l := range c.lanes {
+			l.put(w)
+		}
+		return
 	}
+	all := c.receiving()
+	if len(all) == 0 {
+		a.Done(false)
+		return
+	}
+	r := &receipt{done: a.Done, lanes: len(all)}
 	for _, l := range c.lanes {
-		w.receipts = slices.Clone(w.receipts)
+		w.receipts = nil
+		if slices.Contains(all, l) {
+			w.receipts = []*receipt{r}
+		}
 		l.put(w)
 	}
-	if len(c.lanes) == 0 {
-		w.gaveUp()
+}
+
+// receiving are the channels whose delivery counts: this machine's own log only if
+// there is no other, for it takes everything and wakes nobody.
+func (c *Channels) receiving() []*lane {
+	others := slices.DeleteFunc(slices.Clone(c.lanes), func(l *lane) bool {
+		_, own := l.channel.(*Syslog)
+		return own
+	})
+	if len(others) == 0 {
+		return c.lanes
 	}
+	return others
 }
 
 // Close delivers what is queued, but waits for it no longer than

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -285,6 +287,39 @@ func TestChannelsTellWhatBecameOfAnAlert(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The log of this machine takes everything: with others beside it, their deliveries
+// count.
+func TestChannelsTellOfTheOwnLogOnlyIfItIsAlone(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "log")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, alone := range []bool{true, false} {
+		channels := []incident.Channel{&incident.Syslog{Path: socket}}
+		if !alone {
+			channels = append(channels, &fake{do: func(ctx context.Context, _ incident.Alert) error { <-ctx.Done(); return ctx.Err() }})
+		}
+		c := incident.NewChannels(incident.ChannelsOptions{Close: time.Millisecond}, channels...)
+		told := make(chan bool, 1)
+		a := alert("asked", incident.Opened)
+		a.Done = func(delivered bool) { told <- delivered }
+		c.Send(a)
+		if _, err := l.Read(make([]byte, 4096)); err != nil { // it gets it in any case
+			t.Fatal(err)
+		}
+		if !alone {
+			c.Close()
+			c = incident.NewChannels(incident.ChannelsOptions{})
+		}
+		if got := <-told; got != alone {
+			t.Errorf("alone %v: told %v", alone, got)
+		}
+		c.Close()
 	}
 }
 

@@ -245,7 +245,7 @@ func (s *state) openBlocklists(ctx context.Context, c *config.Config) *blocklist
 	if aside := store.Reset(); aside != "" {
 		s.log.Error("the history of blocklists was broken and begins anew", "kept", aside)
 	}
-	b := &blocklistWatch{state: s, store: store, hurry: make(chan struct{}, 1), applied: c, told: listingsTold{sent: map[int64]*telling{}, acted: map[int64]bool{}}}
+	b := &blocklistWatch{state: s, store: store, hurry: make(chan struct{}, 1), applied: c, told: listingsTold{sent: map[int64]*telling{}, lost: map[int64]int{}, acted: map[int64]bool{}}}
 	b.watch = watch.New(watch.Options{
 		Store: store, Plan: b.plan, Every: c.RBL.Every, Confirm: c.RBL.Confirm, Tell: b.tell, Log: s.log,
 	})

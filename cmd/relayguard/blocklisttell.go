@@ -26,6 +26,7 @@ var (
 // listingsTold is what became of events between calls of tell.
 type listingsTold struct {
 	sent  map[int64]*telling // by event
+	lost  map[int64]int      // how often all channels gave up
 	acted map[int64]bool     // limits were tightened, or need not be
 }
 
@@ -52,8 +53,18 @@ func (b *blocklistWatch) tell(ctx context.Context, events []history.Event) error
 	c := b.state.config.Load()
 	var fresh, unacted []history.Event
 	for _, e := range events {
-		if t := b.told.sent[e.ID]; t == nil || t.lost() {
+		switch t := b.told.sent[e.ID]; {
+		case b.told.lost[e.ID] >= mostLost: // given up
+		case t == nil:
 			fresh = append(fresh, e)
+		case t.lost():
+			b.told.lost[e.ID]++
+			if b.told.lost[e.ID] < mostLost {
+				fresh = append(fresh, e)
+				break
+			}
+			b.state.log.Error("nobody could be told of a change on blocklists: it is in the report, and in relayguard rbl status", "event", string(e.Kind), "tries", mostLost)
+			delete(b.told.sent, e.ID)
 		}
 		if !b.told.acted[e.ID] {
 			unacted = append(unacted, e)
@@ -73,9 +84,14 @@ func (b *blocklistWatch) tell(ctx context.Context, events []history.Event) error
 	for _, e := range events {
 		delete(b.told.sent, e.ID)
 		delete(b.told.acted, e.ID)
+		delete(b.told.lost, e.ID)
 	}
 	return nil
 }
+
+// mostLost is how often an event is handed to channels that all give up: one that
+// delivers and then says that it did not would be told for ever.
+const mostLost = 5
 
 // send hands an alert to the channels.
 func (b *blocklistWatch) send(a *listingAlert) {

@@ -169,6 +169,32 @@ func TestListingThatNoChannelCouldDeliverIsSentAgain(t *testing.T) {
 	})
 }
 
+// Review: a channel that delivers and then says that it did not was told for ever.
+func TestListingThatNobodyTakesIsGivenUp(t *testing.T) {
+	s := watchingState(t, "tighten = \"off\"\n", nil)
+	b, events := s.blocklists, manyBegan(1)
+	first := s.channels
+	t.Cleanup(func() { s.channels = first })
+	synctest.Test(t, func(t *testing.T) {
+		deaf := &deafChannel{}
+		s.channels = incident.NewChannels(incident.ChannelsOptions{}, deaf)
+		defer s.channels.Close()
+		begun := time.Now()
+		for b.tell(t.Context(), events) != nil {
+			if time.Since(begun) > 7*24*time.Hour {
+				t.Fatal("it is told again and again")
+			}
+			time.Sleep(time.Hour)
+		}
+		if n := deaf.tries.Load(); n < mostLost || n > 20*mostLost { // with the alerts about what was kept back
+			t.Errorf("%d tries", n)
+		}
+		if len(b.told.sent)+len(b.told.lost)+len(b.told.acted) > 0 {
+			t.Error("it is remembered")
+		}
+	})
+}
+
 func TestListingIsToldByTheLogWhereThereIsNoChannel(t *testing.T) {
 	s := watchingState(t, "", nil)
 	must(t, s.blocklists.tell(t.Context(), manyBegan(2)))

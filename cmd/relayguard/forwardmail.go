@@ -95,7 +95,11 @@ func submit(ctx context.Context, address, host, to string, text []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, submitWait)
 	defer cancel()
 	err := submitBy(ctx, address, host, to, text)
-	if err != nil && ctx.Err() != nil { // it is why the connection was closed
+	switch {
+	case err == nil || ctx.Err() == nil:
+	case errors.Is(err, errUnanswered):
+		err = fmt.Errorf("%w: %w", errUnanswered, ctx.Err())
+	default: // it is why the connection was closed
 		err = ctx.Err()
 	}
 	if err != nil {
@@ -144,6 +148,17 @@ func sendText(conn *smtp.Client, text []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(text)
-	return errors.Join(err, w.Close())
+	if _, err = w.Write(text); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	err = w.Close()
+	var answer *textproto.Error
+	if err != nil && !errors.As(err, &answer) {
+		return fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	return err
 }
+
+// errUnanswered: the whole message was sent, and nobody said whether it was taken (RFC
+// 5321 §4.5.3.2.6): perhaps it was.
+var errUnanswered = errors.New("no answer to the end of the message, which may have been taken")

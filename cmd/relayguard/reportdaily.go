@@ -27,6 +27,8 @@ type lastReport struct {
 	Process time.Time `json:"process,omitzero"`  // when that began
 	To      []string  `json:"to,omitempty"`      // who gets it
 	Has     []string  `json:"has,omitempty"`     // of those: who has it
+
+	Unanswered map[string]int `json:"unanswered,omitempty"` // how often who may have it was written to
 }
 
 // waits are who does not have it yet and is still to get it.
@@ -159,7 +161,7 @@ func (d *daemon) reportDone(ctx context.Context, at time.Time) bool {
 		return true
 	}
 	last, _, err := d.state.journal.Value(ctx, reportMade)
-	return err == nil && last >= day
+	return err == nil && last >= day && last <= at.AddDate(0, 0, 1).Format(reportDay) // else a clock was wrong
 }
 
 const (
@@ -190,6 +192,9 @@ func (d *daemon) dailyReport(ctx context.Context, c *config.Config, now, at time
 func (d *daemon) makeDaily(ctx context.Context, c *config.Config, now, at time.Time) {
 	last := d.lastReport(ctx)
 	r := d.reportFrom(ctx, now, reportSince(last.Until, now))
+	if ctx.Err() != nil { // what is in it was cut off
+		return
+	}
 	if err := keepReport(c, at, r); err != nil {
 		d.log.Error("keep the daily report", "error", err)
 	}

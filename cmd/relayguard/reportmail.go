@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/textproto"
 	"os"
 	"slices"
@@ -63,7 +66,7 @@ func (s *state) mailReport(ctx context.Context, r *report.Report, lang string, t
 	var work sync.WaitGroup
 	for i, one := range to {
 		work.Go(func() {
-			text, err := report.Letter(r, lang, from, []string{one}, messageID(host))
+			text, err := report.Letter(r, lang, from, []string{one}, messageID(host, r, one))
 			if err == nil {
 				err = s.handIn(ctx, host, one, text)
 			}
@@ -105,11 +108,14 @@ func (d *daemon) mailLast(ctx context.Context, now time.Time) (has []string, not
 	if len(to) == 0 || now.Sub(last.Until) > giveUpAfter {
 		return nil, nil
 	}
-	r, err := reportOfDay(c, last.Day)
-	if err != nil {
-		b.mu.Lock()
-		r = b.kept
-		b.mu.Unlock()
+	b.mu.Lock()
+	r := b.kept
+	b.mu.Unlock()
+	var err error
+	if r == nil || !r.Until.Equal(last.Until) {
+		if r, err = reportOfDay(c, last.Day); err != nil {
+			r = nil
+		}
 	}
 	if r == nil { // nobody can mail it
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -119,8 +125,20 @@ func (d *daemon) mailLast(ctx context.Context, now time.Time) (has []string, not
 		return nil, nil
 	}
 	has, not = d.state.mailReport(ctx, r, c.Report.Language, to)
-	if len(has) > 0 {
-		d.noteReport(ctx, func(l *lastReport) { l.Has = append(l.Has, has...) })
+	tried := maps.Clone(last.Unanswered)
+	if tried == nil {
+		tried = map[string]int{}
+	}
+	for _, one := range not.unanswered() {
+		if tried[one]++; tried[one] < mostUnanswered {
+			continue
+		}
+		d.log.Error("mail the daily report: not tried again, for it may have been taken", "to", one, "error", not[one])
+		has = append(has, one)
+		delete(not, one)
+	}
+	if len(has) > 0 || len(tried) > 0 {
+		d.noteReport(ctx, func(l *lastReport) { l.Has, l.Unanswered = append(l.Has, has...), tried })
 	}
 	if len(not) == 0 || ctx.Err() != nil {
 		return has, not
@@ -138,6 +156,21 @@ func (d *daemon) mailLast(ctx context.Context, now time.Time) (has []string, not
 			not, c.ReportDirectory(), last.Day, last.Day)))
 	}
 	return has, not
+}
+
+// mostUnanswered is how often a report is handed in to who may have it: the answer to
+// the end of a message can be late although the message was taken.
+const mostUnanswered = 2
+
+// unanswered are those of whom nobody knows whether they have it.
+func (u unmailed) unanswered() (all []string) {
+	for one, err := range u {
+		if errors.Is(err, errUnanswered) {
+			all = append(all, one)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // hasReport notes who got the report of a day by another way.
@@ -163,10 +196,12 @@ func (s *state) ownDomain(host string) string {
 	return host
 }
 
-// messageID makes one that is nobody else's (RFC 5322 §3.6.4).
-func messageID(host string) string {
+// messageID is one report's for one recipient, however often it is tried: who gets two
+// can tell that they are one (RFC 5322 §3.6.4).
+func messageID(host string, r *report.Report, to string) string {
 	if host == "" {
 		host = "localhost"
 	}
-	return randomText() + "@" + host
+	sum := sha256.Sum256([]byte(r.Host + "\x00" + r.Made.UTC().Format(time.RFC3339Nano) + "\x00" + to))
+	return hex.EncodeToString(sum[:16]) + "@" + host
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -26,7 +29,8 @@ type postOffice struct {
 	mu      sync.Mutex
 	refuses map[string]string // reply by address
 	tried   map[string]int
-	got     []string // who got a letter
+	mute    map[string]bool // hang up instead of saying that a letter was taken
+	got     []string        // who got a letter
 }
 
 func newPostOffice(t *testing.T) *postOffice {
@@ -57,7 +61,11 @@ func (p *postOffice) serve(conn net.Conn) {
 			data = false
 			p.mu.Lock()
 			p.got = append(p.got, to)
+			mute := p.mute[to]
 			p.mu.Unlock()
+			if mute {
+				return
+			}
 			io.WriteString(conn, "250 ok\r\n")
 		case data:
 		case strings.HasPrefix(line, "RCPT TO:"):
@@ -83,6 +91,12 @@ func (p *postOffice) refuse(to, reply string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refuses[to] = reply
+}
+
+func (p *postOffice) silence(to string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = map[string]bool{to: true}
 }
 
 // letters are who got one, in order of names, since it was asked last.
@@ -140,6 +154,42 @@ func TestDailyReportIsTriedAgainForWhoDoesNotHaveItAlone(t *testing.T) {
 		if next := d.mailAgain(t.Context(), now.Add(2*time.Hour)); !next.IsZero() || len(p.letters()) != 0 {
 			t.Errorf("mailed again, next %s", next)
 		}
+	}
+}
+
+// Review: who takes a letter and whose answer is lost got a hundred copies a day.
+func TestDailyReportThatMayHaveBeenTakenIsTriedTwiceAtMost(t *testing.T) {
+	p := newPostOffice(t)
+	d, s := mailedState(t, p, nil)
+	p.silence("outside@example.net")
+	now := morning(2)
+	d.dailyReport(t.Context(), s.config.Load(), now, now)
+	next := d.mailAgain(t.Context(), now.Add(time.Second))
+	for range 20 {
+		if next.IsZero() {
+			break
+		}
+		d = daemonOf(s) // how often it was tried outlives a restart
+		next = d.mailAgain(t.Context(), next)
+	}
+	if got := len(p.letters()); !next.IsZero() || got != 1+mostUnanswered {
+		t.Errorf("%d letters, tried next at %s", got, next)
+	}
+}
+
+// Review: a report that was cut off by the daemon's end was kept, and mailed to all.
+func TestDailyReportThatIsCutOffIsNone(t *testing.T) {
+	p := newPostOffice(t)
+	d, s := mailedState(t, p, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	now := morning(2)
+	d.dailyReport(ctx, s.config.Load(), now, now)
+	if daemonOf(s).reportDone(t.Context(), now) || len(p.letters()) != 0 {
+		t.Error("it counts as made")
+	}
+	if _, err := reportOfDay(s.config.Load(), now.Format(reportDay)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is kept: %v", err)
 	}
 }
 

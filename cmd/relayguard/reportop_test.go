@@ -173,6 +173,7 @@ func TestFirstReportIsNotMadeAtTheInstallButAtItsTime(t *testing.T) {
 		"started again after it":     {"06:30", morning(2).Add(time.Hour), "2026-03-01", false}, // it was missed
 		"started again, it was made": {"06:30", morning(2).Add(time.Hour), "2026-03-02", true},
 		"none is wanted":             {"", morning(2).Add(time.Hour), "", true},
+		"its clock was years ahead":  {"06:30", morning(2).Add(time.Hour), "2036-03-01", false},
 	} {
 		d, s := quietState(t, func(conf *config.Config) { conf.Report.At = c.at })
 		if c.known != "" {

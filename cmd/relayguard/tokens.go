@@ -46,6 +46,3 @@ func (t *tokens) take(now time.Time, token string) bool {
 	delete(t.given, token)
 	return given && now.Before(until)
 }
-
-// randomText is 26 letters and digits that nobody guesses.
-func randomText() string { return rand.Text() }

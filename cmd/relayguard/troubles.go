@@ -110,6 +110,9 @@ func (d *daemon) watchTroubles(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		s := d.status(ctx, time.Now())
+		if ctx.Err() != nil { // what was asked last was cut off
+			return
+		}
 		t.look(s.Now, s.bad())
 		select {
 		case <-ctx.Done():

@@ -57,6 +57,7 @@ func (w *Watch) start(ctx context.Context) {
 	if last.After(now) || next.Before(soon) { // after now: the clock was set back
 		next = soon
 	}
+	next = now.Add(next.Sub(now)) // by the clock that nobody sets
 	w.mu.Lock()
 	w.status.Last, w.status.Next = last, next
 	w.near = around{last: near, week: jittered(w.o.Week)}

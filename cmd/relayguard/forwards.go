@@ -1,15 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -99,7 +96,7 @@ func scanForwards(cmd *cobra.Command, c *config.Config, root string, all bool) (
 	if err != nil {
 		return nil, &exitError{exitCannotTell, err}
 	}
-	stop, progress := showProgress(cmd.ErrOrStderr())
+	stop, progress := progressLine(cmd.ErrOrStderr(), placesRead)
 	scanner := scan.New(forwards.Planner(c, host), scan.Options{Progress: progress})
 	_, err = scanner.All(ctx)
 	stop()
@@ -291,39 +288,8 @@ func sourceLine(f *forward.Finding) string {
 	return f.Source
 }
 
-// showProgress writes a line about how far a scan is, on a terminal and only if it
-// takes a while. Call stop before writing anything else.
-func showProgress(w io.Writer) (stop func(), progress func(done, total int)) {
-	if !render.PageOf(w).Cut { // no terminal
-		return func() {}, nil
-	}
-	var done, total atomic.Int64
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		for shown := false; ; {
-			select {
-			case <-ctx.Done():
-				if shown {
-					fmt.Fprint(w, "\r\x1b[K")
-				}
-				return
-			case <-tick.C:
-				if n := total.Load(); n > 0 {
-					shown = true
-					fmt.Fprintf(w, "\rreading forwarding rules: %d of %d places\x1b[K", done.Load(), n)
-				}
-			}
-		}
-	}()
-	return func() { cancel(); <-ended }, func(d, n int) {
-		done.Store(int64(d))
-		total.Store(int64(n))
-	}
-}
+// placesRead says on a terminal how far a scan is.
+const placesRead = "reading forwarding rules: %d of %d places"
 
 // forwardQuery chooses rules of the ledger.
 type forwardQuery struct {

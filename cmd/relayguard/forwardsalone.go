@@ -29,7 +29,7 @@ func watchAlone(ctx context.Context, cmd *cobra.Command, c *config.Config, chang
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop, progress := showProgress(cmd.ErrOrStderr())
+	stop, progress := progressLine(cmd.ErrOrStderr(), placesRead)
 	defer stop()
 	scanner := scan.New(forwards.Planner(c, host), scan.Options{Progress: progress})
 	var watcher forwards.Watcher

@@ -111,7 +111,7 @@ func (l *forwardLook) fromLog(cmd *cobra.Command, id, logFile string, asJSON boo
 	if err != nil {
 		return &exitError{exitCannotTell, err}
 	}
-	stop, progress := showProgress(cmd.ErrOrStderr())
+	stop, progress := progressLine(cmd.ErrOrStderr(), placesRead)
 	scanner := scan.New(forwards.Planner(c, host), scan.Options{Progress: progress})
 	_, err = scanner.All(ctx)
 	stop()

@@ -16,6 +16,7 @@ import (
 
 	"relayguard/cmd/internal/blocklists"
 	"relayguard/cmd/internal/config"
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 	"relayguard/rbl"
 	"relayguard/rbl/check"
@@ -58,7 +59,7 @@ func newAsking(ctx context.Context, c *config.Config, inside []string, learnt []
 	if err := a.resolve(c); err != nil {
 		a.warnings = append(a.warnings, err.Error())
 	}
-	var sending *postfix.Sending
+	var sending *mta.Sending
 	trouble := ""
 	if c.RBL.FromMTA {
 		s, err := sendingOf(ctx, c)
@@ -82,12 +83,12 @@ func unsure(trouble []string) bool {
 	return slices.ContainsFunc(trouble, func(t string) bool { return !strings.HasPrefix(t, "rbl.domains: ") })
 }
 
-func sendingOf(ctx context.Context, c *config.Config) (postfix.Sending, error) {
-	mta, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
+func sendingOf(ctx context.Context, c *config.Config) (mta.Sending, error) {
+	i, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
 	if err != nil {
-		return postfix.Sending{}, err
+		return mta.Sending{}, err
 	}
-	return mta.Sending(ctx)
+	return i.Sending(ctx)
 }
 
 // choose reads the table of lists and the keys, and says which lists are asked.

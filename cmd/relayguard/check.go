@@ -15,6 +15,7 @@ import (
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/queue"
 	"relayguard/milter"
+	"relayguard/mta"
 	"relayguard/mta/local"
 	"relayguard/mta/postfix"
 	"relayguard/policy/origin/stamp"
@@ -52,12 +53,12 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 			if err != nil {
 				return err
 			}
-			mta, err := postfix.Load(cmd.Context(), postfix.Tools{}, c.MTA.ConfigDirectory)
+			i, err := postfix.Load(cmd.Context(), postfix.Tools{}, c.MTA.ConfigDirectory)
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
 			inspection := postfix.Inspection{
-				Instance:  mta,
+				Instance:  i,
 				Listeners: postfixListeners(c),
 				LocalMail: localMail(c),
 				Deadline:  c.Milter.DecisionTimeout,
@@ -69,22 +70,22 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 			if !noProbe {
 				inspection.Probe = postfix.SMTPProbe{}
 			}
-			around := surroundings{config: c, account: accountNamed(guardUser()), queueDir: mta.Setting("queue_directory"), setting: mta.Setting}
+			around := surroundings{config: c, account: accountNamed(guardUser()), queueDir: i.Setting("queue_directory"), setting: i.Setting}
 			if isRoot() {
 				around.hand = &queue.Client{Path: c.MTA.QueueHelper}
 			}
 			findings := slices.Concat(unread, postfix.Inspect(cmd.Context(), inspection), around.inspect(cmd.Context()))
-			slices.SortStableFunc(findings, func(a, b postfix.Finding) int { return int(b.Severity) - int(a.Severity) })
+			slices.SortStableFunc(findings, func(a, b mta.Finding) int { return int(b.Severity) - int(a.Severity) })
 			if asJSON {
 				err = writeFindingsJSON(cmd.OutOrStdout(), path, findings)
 			} else {
 				err = writeFindings(cmd.OutOrStdout(), findings)
-				fmt.Fprintf(cmd.ErrOrStderr(), "configuration %s: fine; Postfix %s in %s: %s\n", path, mta.Version, mta.ConfigDir, summary(findings))
+				fmt.Fprintf(cmd.ErrOrStderr(), "configuration %s: fine; Postfix %s in %s: %s\n", path, i.Version, i.ConfigDir, summary(findings))
 			}
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
-			if slices.ContainsFunc(findings, func(f postfix.Finding) bool { return f.Severity > postfix.Info }) {
+			if slices.ContainsFunc(findings, func(f mta.Finding) bool { return f.Severity > mta.Info }) {
 				return &exitError{code: exitFinding}
 			}
 			return nil
@@ -97,18 +98,18 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 
 // checkNamed opens what the configuration names: address files, maps, accounts.
 // What the daemon would live without is a finding.
-func checkNamed(cmd *cobra.Command, c *config.Config, path string) ([]postfix.Finding, error) {
+func checkNamed(cmd *cobra.Command, c *config.Config, path string) ([]mta.Finding, error) {
 	users, err := local.NewUsers(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, &exitError{exitCannotTell, err}
 	}
 	defer users.Close()
-	var findings []postfix.Finding
+	var findings []mta.Finding
 	r, err := newRules(cmd.Context(), c, nothingCounted(), users, slog.New(slog.DiscardHandler))
 	errs, code := []error{err}, exitUsage
 	if err == nil {
 		for _, unread := range r.unread {
-			findings = append(findings, postfix.Finding{ID: "unread", Severity: postfix.Critical, Where: path, What: unread.Error(),
+			findings = append(findings, mta.Finding{ID: "unread", Severity: mta.Critical, Where: path, What: unread.Error(),
 				Why: "the guard does not know what stands there; addresses that a map owns get address.map_slow", Remedy: "mend what it names, or take it out of the configuration"})
 		}
 		r.close()
@@ -146,10 +147,10 @@ func guardUser() string {
 	return name
 }
 
-func postfixListeners(c *config.Config) []postfix.Listener {
-	all := make([]postfix.Listener, len(c.Listeners))
+func postfixListeners(c *config.Config) []mta.Listener {
+	all := make([]mta.Listener, len(c.Listeners))
 	for i, l := range c.Listeners {
-		all[i] = postfix.Listener{Role: l.Role, Network: l.Endpoint.Network(), Address: l.Endpoint.Address()}
+		all[i] = mta.Listener{Role: l.Role, Network: l.Endpoint.Network(), Address: l.Endpoint.Address()}
 	}
 	return all
 }
@@ -162,7 +163,7 @@ func localMail(c *config.Config) postfix.LocalMail {
 	return m
 }
 
-func writeFindingsJSON(w io.Writer, path string, findings []postfix.Finding) error {
+func writeFindingsJSON(w io.Writer, path string, findings []mta.Finding) error {
 	type finding struct {
 		ID       string `json:"id"`
 		Severity string `json:"severity"`
@@ -184,7 +185,7 @@ func writeFindingsJSON(w io.Writer, path string, findings []postfix.Finding) err
 }
 
 // writeFindings prints for people, in 80 columns.
-func writeFindings(w io.Writer, findings []postfix.Finding) error {
+func writeFindings(w io.Writer, findings []mta.Finding) error {
 	var b strings.Builder
 	for _, f := range findings {
 		fmt.Fprintf(&b, "%-8s  %s  %s\n", f.Severity, f.Where, f.ID)
@@ -199,15 +200,15 @@ func writeFindings(w io.Writer, findings []postfix.Finding) error {
 	return err
 }
 
-func summary(findings []postfix.Finding) string {
-	count := map[postfix.Severity]int{}
+func summary(findings []mta.Finding) string {
+	count := map[mta.Severity]int{}
 	for _, f := range findings {
 		count[f.Severity]++
 	}
 	if len(findings) == 0 {
 		return "nothing found"
 	}
-	return fmt.Sprintf("%d critical, %d warnings, %d remarks", count[postfix.Critical], count[postfix.Warning], count[postfix.Info])
+	return fmt.Sprintf("%d critical, %d warnings, %d remarks", count[mta.Critical], count[mta.Warning], count[mta.Info])
 }
 
 // wrap breaks a text into lines of at most width columns behind an indent.

@@ -17,19 +17,19 @@ import (
 	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
 // fakeQueue is a hold queue.
 type fakeQueue struct {
 	queue.Operator // what a test does not need
-	held           map[string]postfix.QueueFile
+	held           map[string]mta.QueueFile
 	stopped        bool
 	forbidden      []string // whom sendmail(1) refuses
 }
 
-func (q *fakeQueue) List(_ context.Context, fn func(postfix.QueueFile) error) error {
+func (q *fakeQueue) List(_ context.Context, fn func(mta.QueueFile) error) error {
 	for _, f := range q.held {
 		if err := fn(f); err != nil {
 			return err
@@ -38,21 +38,21 @@ func (q *fakeQueue) List(_ context.Context, fn func(postfix.QueueFile) error) er
 	return nil
 }
 
-func (q *fakeQueue) Release(_ context.Context, targets []postfix.Target) (all []postfix.Result, err error) {
+func (q *fakeQueue) Release(_ context.Context, targets []mta.Target) (all []mta.Result, err error) {
 	for _, t := range targets {
 		delete(q.held, t.ID)
-		all = append(all, postfix.Result{ID: t.ID, Fate: postfix.Done})
+		all = append(all, mta.Result{ID: t.ID, Fate: mta.Done})
 	}
 	return all, nil
 }
 
 func (q *fakeQueue) Status(context.Context) (queue.Status, error) {
-	return queue.Status{Stop: postfix.StopStatus{Stopped: q.stopped}, Forbidden: q.forbidden}, nil
+	return queue.Status{Stop: mta.StopStatus{Stopped: q.stopped}, Forbidden: q.forbidden}, nil
 }
 
-func (q *fakeQueue) Stop(context.Context) (postfix.Stopped, error) {
+func (q *fakeQueue) Stop(context.Context) (mta.Stopped, error) {
 	q.stopped = true
-	return postfix.Stopped{}, nil
+	return mta.Stopped{}, nil
 }
 
 // deadDaemon is the journal of a daemon that died with one message held.
@@ -79,7 +79,7 @@ func deadDaemon(t *testing.T) (path string, c *config.Config, q *fakeQueue) {
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return path, c, &fakeQueue{held: map[string]postfix.QueueFile{id: {Queue: "hold", ID: id, Arrival: noon.Truncate(time.Second), Size: 2310, Sender: "taro@example.jp"}}}
+	return path, c, &fakeQueue{held: map[string]mta.QueueFile{id: {Queue: "hold", ID: id, Arrival: noon.Truncate(time.Second), Size: 2310, Sender: "taro@example.jp"}}}
 }
 
 func TestRootReleasesWithoutADaemonWhichLearnsOfIt(t *testing.T) {

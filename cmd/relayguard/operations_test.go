@@ -65,8 +65,8 @@ func TestLimitsShowWhatOnlyTells(t *testing.T) {
 // Review 2, findings 5 and 17.
 func TestStatusTellsWhatTheMTAStopsAndWhatWasForgotten(t *testing.T) {
 	s := limitedState(t, policy.Enforce)
-	mta := &fakeQueue{stopped: true, forbidden: []string{"games"}}
-	s.desk.Queue = mta
+	queued := &fakeQueue{stopped: true, forbidden: []string{"games"}}
+	s.desk.Queue = queued
 	s.budgets = memoryBudgets(limit.NewMemoryOf(limit.MemoryOptions{Buckets: 1}))
 	spend(t, s, 1000, 1)
 	d := &daemon{state: s, guard: aGuard(s), server: &milter.Server{}}
@@ -79,7 +79,7 @@ func TestStatusTellsWhatTheMTAStopsAndWhatWasForgotten(t *testing.T) {
 	if got := d.status(t.Context(), time.Now()); got.Store.Forgotten == 0 || got.Store.Forgotten != 1000-uint64(got.Store.Buckets) {
 		t.Errorf("%d buckets, %d forgotten of 1000", got.Store.Buckets, got.Store.Forgotten)
 	}
-	mta.stopped, mta.forbidden = false, nil
+	queued.stopped, queued.forbidden = false, nil
 	if got := d.status(t.Context(), time.Now()); got.MTAStop != "" || len(got.Forbidden) > 0 {
 		t.Errorf("after it was mended: %q, %q", got.MTAStop, got.Forbidden)
 	}

@@ -13,6 +13,7 @@ import (
 	"relayguard/cmd/internal/blocklists"
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/control"
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 	"relayguard/policy/address"
 	"relayguard/rbl"
@@ -75,7 +76,7 @@ func ownTargets(ctx context.Context, c *config.Config) rblTargets {
 	if err != nil {
 		trouble = append(trouble, fmt.Sprintf("inside.from_mta: only inside.domains are known: %v", err))
 	}
-	var sending *postfix.Sending
+	var sending *mta.Sending
 	if c.RBL.FromMTA {
 		s, err := sendingOf(ctx, c)
 		if err != nil {
@@ -106,10 +107,10 @@ func insideOf(ctx context.Context, c *config.Config) ([]string, error) {
 	}
 	var err error
 	if c.Inside.FromMTA {
-		var mta *postfix.Instance
+		var i *postfix.Instance
 		var domains []string
-		if mta, err = postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory); err == nil {
-			domains, _, err = mta.InsideDomains(ctx)
+		if i, err = postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory); err == nil {
+			domains, _, err = i.InsideDomains(ctx)
 		}
 		for _, d := range domains {
 			if d = address.Domain(d); d != "" {

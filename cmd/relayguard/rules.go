@@ -131,7 +131,7 @@ func ownUID() int {
 // address maps. A Postfix that cannot be asked is told and lived with, unless
 // the configuration cannot be followed without it.
 func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	mta, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
+	i, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
 	if err != nil && !c.Inside.FromMTA && len(c.Address.PostfixMaps) == 0 {
 		log.Warn("Postfix cannot be asked where its queue is; hold.min_free is not watched", "error", err)
 		return nil
@@ -144,11 +144,11 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 		log.Error("inside.from_mta: Postfix cannot be asked, only inside.domains count; set mta.config_directory, or from_mta = false", "error", err)
 		return nil
 	}
-	r.queueDir, r.copies = mta.QueueDir, mta.Copies()
+	r.queueDir, r.copies = i.QueueDir, i.Copies()
 	if c.Inside.FromMTA {
-		r.addInside(ctx, mta, log)
+		r.addInside(ctx, i, log)
 		if r.policy.Addresses.DefaultDomain == "" {
-			origin, err := mta.Origin()
+			origin, err := i.Origin()
 			if err != nil {
 				log.Error("address.default_domain: logins without @ own no address of their own", "error", err)
 			}
@@ -158,7 +158,7 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 	if len(c.Address.PostfixMaps) == 0 {
 		return nil
 	}
-	r.maps, err = mta.OpenMaps(ctx, strings.Join(c.Address.PostfixMaps, ", "), postfix.MapsConfig{Log: log})
+	r.maps, err = i.OpenMaps(ctx, strings.Join(c.Address.PostfixMaps, ", "), postfix.MapsConfig{Log: log})
 	if err != nil {
 		return fmt.Errorf("address.postfix_maps: %w", err)
 	}
@@ -186,8 +186,8 @@ func (r *rules) tryMaps(ctx context.Context) {
 	}
 }
 
-func (r *rules) addInside(ctx context.Context, mta *postfix.Instance, log *slog.Logger) {
-	domains, unread, err := mta.InsideDomains(ctx)
+func (r *rules) addInside(ctx context.Context, i *postfix.Instance, log *slog.Logger) {
+	domains, unread, err := i.InsideDomains(ctx)
 	if err != nil {
 		r.unread = append(r.unread, fmt.Errorf("inside.from_mta: %w", err))
 		log.Error("inside.from_mta: only inside.domains count", "error", err)

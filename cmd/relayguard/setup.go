@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/config"
+	"relayguard/mta/backup"
 	"relayguard/mta/postfix"
 	"relayguard/policy"
 )
@@ -251,7 +252,7 @@ func (f *setupFlags) change(cmd *cobra.Command, setup postfix.Setup) error {
 func (f *setupFlags) takeBack(cmd *cobra.Command, setup postfix.Setup) error {
 	out, err := setup.Undo(cmd.Context(), f.force)
 	switch {
-	case errors.Is(err, postfix.ErrNoBackup):
+	case errors.Is(err, backup.ErrNone):
 		return &exitError{exitUsage, err}
 	case err != nil:
 		return &exitError{exitCannotTell, err}

@@ -16,8 +16,8 @@ import (
 	"relayguard/cmd/internal/guard"
 	"relayguard/cmd/internal/queue"
 	"relayguard/journal"
+	"relayguard/mta"
 	"relayguard/mta/local"
-	"relayguard/mta/postfix"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/limit/limittest"
@@ -124,7 +124,7 @@ type hung struct {
 	once  sync.Once
 }
 
-func (h *hung) List(context.Context, func(postfix.QueueFile) error) error { return nil }
+func (h *hung) List(context.Context, func(mta.QueueFile) error) error { return nil }
 
 func (h *hung) Status(context.Context) (queue.Status, error) { return queue.Status{}, nil }
 

@@ -11,7 +11,7 @@ import (
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/nodes"
 	"relayguard/cmd/internal/render"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/origin"
@@ -134,14 +134,14 @@ func heardLine(now time.Time, n *nodes.Node) string {
 }
 
 // nodes is what keeps a web node and the relay of web nodes apart.
-func (s surroundings) nodes() (all []postfix.Finding) {
+func (s surroundings) nodes() (all []mta.Finding) {
 	c := s.config
 	if (c.Sign.Node != "" || len(c.Nodes) > 0) && c.Store.Kind != config.StoreRedis {
-		all = append(all, postfix.Finding{ID: "node-orders", Severity: postfix.Info, Where: "store.kind", What: "store.kind is not \"redis\": orders of the relay do not reach web nodes",
+		all = append(all, mta.Finding{ID: "node-orders", Severity: mta.Info, Where: "store.kind", What: "store.kind is not \"redis\": orders of the relay do not reach web nodes",
 			Why: "mail of what is shut or suspended comes to the relay, which stops it; sendmail(1) on the node goes on to take it", Remedy: "a Redis that the relay may write to and nodes may read"})
 	}
 	if len(c.Nodes) > 0 && !slices.ContainsFunc(c.Listeners, func(l config.Listener) bool { return l.Role == policy.Relay }) {
-		all = append(all, postfix.Finding{ID: "node-listener", Severity: postfix.Critical, Where: "listener", What: "there are sections [[node]], and no listener of the role relay",
+		all = append(all, mta.Finding{ID: "node-listener", Severity: mta.Critical, Where: "listener", What: "there are sections [[node]], and no listener of the role relay",
 			Why: "where web nodes deliver, they are refused for want of AUTH, or are not judged", Remedy: "add a section [[listener]] with role = \"relay\"; then relayguard setup postfix --apply --smtp relay"})
 	}
 	return all

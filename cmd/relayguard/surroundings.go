@@ -22,7 +22,7 @@ import (
 	"relayguard/cmd/internal/holds"
 	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 )
 
 // surroundings are what the daemon needs beside the MTA's settings: its own
@@ -36,9 +36,9 @@ type surroundings struct {
 }
 
 // inspect names what is missing. It opens and connects, and changes nothing.
-func (s surroundings) inspect(ctx context.Context) []postfix.Finding {
-	var all []postfix.Finding
-	for _, look := range []func(context.Context) *postfix.Finding{
+func (s surroundings) inspect(ctx context.Context) []mta.Finding {
+	var all []mta.Finding
+	for _, look := range []func(context.Context) *mta.Finding{
 		s.daemon, s.helper, s.mtaLog, s.otherLog, s.addressForm, s.journal, s.room, s.alertCommand, s.syslog,
 	} {
 		if f := look(ctx); f != nil {
@@ -48,10 +48,10 @@ func (s surroundings) inspect(ctx context.Context) []postfix.Finding {
 	return slices.Concat(all, s.groups(), s.nodes(), s.redis(ctx), s.forwards(ctx), s.blocklists())
 }
 
-func (s surroundings) daemon(ctx context.Context) *postfix.Finding {
+func (s surroundings) daemon(ctx context.Context) *mta.Finding {
 	socket := s.config.Control.Socket
 	err := alive(ctx, control.NewClient(socket), aliveTimeout)
-	f := postfix.Finding{Severity: postfix.Critical, Where: socket}
+	f := mta.Finding{Severity: mta.Critical, Where: socket}
 	switch {
 	case err == nil:
 		return nil
@@ -64,7 +64,7 @@ func (s surroundings) daemon(ctx context.Context) *postfix.Finding {
 		f.Why = "commands do not reach it; whether it decides on mail is to be seen in its log"
 		f.Remedy = "journalctl -u relayguard; then systemctl restart relayguard"
 	default:
-		f.ID, f.What, f.Severity = "control-socket", err.Error(), postfix.Warning
+		f.ID, f.What, f.Severity = "control-socket", err.Error(), mta.Warning
 		f.Why, f.Remedy = "commands do not reach the daemon", "mend control.socket; restart the daemon"
 	}
 	return &f
@@ -74,9 +74,9 @@ func (s surroundings) daemon(ctx context.Context) *postfix.Finding {
 // the one at once, and starts it for the other.
 const helperWait = 5 * time.Second
 
-func (s surroundings) helper(ctx context.Context) *postfix.Finding {
+func (s surroundings) helper(ctx context.Context) *mta.Finding {
 	path := s.config.MTA.QueueHelper
-	f := postfix.Finding{ID: "queue-helper", Severity: postfix.Warning, Where: path,
+	f := mta.Finding{ID: "queue-helper", Severity: mta.Warning, Where: path,
 		Why:    "held mail is neither listed nor released nor deleted; suspend and stop do not reach what is in the queue",
 		Remedy: "systemctl enable --now relayguard-queue.socket"}
 	ctx, cancel := context.WithTimeout(ctx, helperWait)
@@ -111,21 +111,21 @@ func (s surroundings) helper(ctx context.Context) *postfix.Finding {
 }
 
 // standing is a finding if what the MTA stops does not go with the switches.
-func (s surroundings) standing(mta *queue.Status) *postfix.Finding {
-	f := postfix.Finding{ID: "mta-stop", Severity: postfix.Critical, Where: "main.cf", Why: "mail to the outside waits that nobody means to stop, or goes out while it is to be stopped",
+func (s surroundings) standing(now *queue.Status) *mta.Finding {
+	f := mta.Finding{ID: "mta-stop", Severity: mta.Critical, Where: "main.cf", Why: "mail to the outside waits that nobody means to stop, or goes out while it is to be stopped",
 		Remedy: "relayguard start, or relayguard stop, as it is meant to be"}
 	all, err := switches.Read(switchesFile(s.config), time.Now())
 	if err != nil {
-		f.ID, f.Severity, f.Where, f.What = "switches", postfix.Warning, switchesFile(s.config), err.Error()
+		f.ID, f.Severity, f.Where, f.What = "switches", mta.Warning, switchesFile(s.config), err.Error()
 		f.Why, f.Remedy = "it cannot be told whether the MTA stops what it should", "the daemon's log says what it goes by: journalctl -u relayguard"
 		return &f
 	}
-	found := desk.Compare(mta, all, s.config.Sign.Node, userName)
+	found := desk.Compare(now, all, s.config.Sign.Node, userName)
 	switch {
 	case found.Stop != "":
 		f.What = found.Stop
 	case len(found.Forbidden) > 0:
-		f.ID, f.Severity, f.Where = "submit-forbidden", postfix.Warning, "authorized_submit_users"
+		f.ID, f.Severity, f.Where = "submit-forbidden", mta.Warning, "authorized_submit_users"
 		f.What = "sendmail(1) refuses accounts that are not suspended: " + strings.Join(found.Forbidden, ", ")
 		f.Why, f.Remedy = "their local mail is not taken, and nothing says that it should not be", "relayguard resume local_user:NAME --cause TEXT"
 	default:
@@ -139,12 +139,12 @@ const logChoices = `mta.log may be the file that the MTA's log goes to, "journal
 
 const withoutLog = "what becomes of mail is not known: no deliveries and bounces in explain, aliases and lists are not charged, a lost reason of a hold is not found again"
 
-func (s surroundings) mtaLog(context.Context) *postfix.Finding {
+func (s surroundings) mtaLog(context.Context) *mta.Finding {
 	log := s.config.MTA.Log
-	f := postfix.Finding{ID: "mta-log", Severity: postfix.Warning, Where: log, Why: withoutLog, Remedy: logChoices}
+	f := mta.Finding{ID: "mta-log", Severity: mta.Warning, Where: log, Why: withoutLog, Remedy: logChoices}
 	switch log {
 	case config.LogNone:
-		f.ID, f.Severity, f.Where, f.What = "mta-log-none", postfix.Info, "mta.log", "the MTA's log is not read"
+		f.ID, f.Severity, f.Where, f.What = "mta-log-none", mta.Info, "mta.log", "the MTA's log is not read"
 		return &f
 	case config.LogJournal:
 		if _, err := exec.LookPath("journalctl"); err != nil {
@@ -173,12 +173,12 @@ func (s surroundings) mtaLog(context.Context) *postfix.Finding {
 }
 
 // otherLog is Postfix writing elsewhere than where the guard reads.
-func (s surroundings) otherLog(context.Context) *postfix.Finding {
+func (s surroundings) otherLog(context.Context) *mta.Finding {
 	file, log := s.setting("maillog_file"), s.config.MTA.Log
 	if file == "" || log == config.LogNone || log == file || samePath(log, file) {
 		return nil
 	}
-	return &postfix.Finding{ID: "mta-log-elsewhere", Severity: postfix.Warning, Where: "maillog_file",
+	return &mta.Finding{ID: "mta-log-elsewhere", Severity: mta.Warning, Where: "maillog_file",
 		What: fmt.Sprintf("Postfix logs to %s, the guard reads mta.log = %q", file, log), Why: withoutLog,
 		Remedy: fmt.Sprintf("set mta.log = %q and restart the daemon", file)}
 }
@@ -190,12 +190,12 @@ func samePath(a, b string) bool {
 }
 
 // addressForm is how Postfix writes addresses into its log.
-func (s surroundings) addressForm(context.Context) *postfix.Finding {
+func (s surroundings) addressForm(context.Context) *mta.Finding {
 	form := s.setting("info_log_addr_form")
 	if form == "" || form == "external" || s.config.MTA.Log == config.LogNone {
 		return nil
 	}
-	return &postfix.Finding{ID: "log-addresses", Severity: postfix.Warning, Where: "info_log_addr_form",
+	return &mta.Finding{ID: "log-addresses", Severity: mta.Warning, Where: "info_log_addr_form",
 		What:   fmt.Sprintf("Postfix logs addresses in the form %q", form),
 		Why:    "an address with spaces or angle brackets in it can look like other parts of a line: a sender may forge events of the log",
 		Remedy: "postconf -e info_log_addr_form=external; postfix reload"}
@@ -203,9 +203,9 @@ func (s surroundings) addressForm(context.Context) *postfix.Finding {
 
 // journal looks at the journal's directory. One that is not there yet the daemon
 // makes, if it may.
-func (s surroundings) journal(context.Context) *postfix.Finding {
+func (s surroundings) journal(context.Context) *mta.Finding {
 	dir := s.config.Journal.Directory
-	f := postfix.Finding{ID: "journal-directory", Severity: postfix.Critical, Where: dir,
+	f := mta.Finding{ID: "journal-directory", Severity: mta.Critical, Where: dir,
 		Why: "stops and holds are not written down: what was held, and why, may not outlive a crash"}
 	owner := "relayguard"
 	if s.account != nil {
@@ -231,7 +231,7 @@ func (s surroundings) journal(context.Context) *postfix.Finding {
 		f.What = "the journal's file system is read-only"
 		f.Remedy = "mount it for writing; the daemon goes on by itself"
 	case info.Mode().Perm()&0o007 != 0:
-		f.ID, f.Severity, f.What = "journal-open", postfix.Warning, fmt.Sprintf("the journal's directory is open to others: mode %04o", info.Mode().Perm())
+		f.ID, f.Severity, f.What = "journal-open", mta.Warning, fmt.Sprintf("the journal's directory is open to others: mode %04o", info.Mode().Perm())
 		f.Why, f.Remedy = "who wrote to whom is nobody else's business", "chmod 0700 "+dir
 	case s.account != nil && sys != nil && strconv.Itoa(int(sys.Uid)) != s.account.Uid:
 		f.What = fmt.Sprintf("the journal's directory belongs to uid %d, not to the daemon's account %s", sys.Uid, s.account.Username)
@@ -246,7 +246,7 @@ func (s surroundings) journal(context.Context) *postfix.Finding {
 
 // journalToBe judges a journal's directory that is not there: whether the daemon
 // can make it. /var/lib/relayguard itself the unit makes.
-func (s surroundings) journalToBe(f *postfix.Finding) *postfix.Finding {
+func (s surroundings) journalToBe(f *mta.Finding) *mta.Finding {
 	parent := filepath.Dir(f.Where)
 	if parent == filepath.Dir(config.Default().Journal.Directory) {
 		return nil
@@ -271,12 +271,12 @@ func readOnlyDisk(dir string) bool {
 }
 
 // room is what hold.min_free wants.
-func (s surroundings) room(context.Context) *postfix.Finding {
+func (s surroundings) room(context.Context) *mta.Finding {
 	full, _, err := holds.NewRoom(caps(s.config)).Look(s.queueDir)
 	if err == nil && full == "" {
 		return nil
 	}
-	f := &postfix.Finding{ID: "hold-room", Severity: postfix.Warning, Where: s.queueDir, What: full,
+	f := &mta.Finding{ID: "hold-room", Severity: mta.Warning, Where: s.queueDir, What: full,
 		Why:    "nothing more is held: mail that would be is refused at its source until there is room",
 		Remedy: "make room on that file system; held mail: relayguard held list; or set hold.min_free, hold.min_free_inodes"}
 	if err != nil {
@@ -286,26 +286,26 @@ func (s surroundings) room(context.Context) *postfix.Finding {
 }
 
 // groups names those of the section control that are not there.
-func (s surroundings) groups() (all []postfix.Finding) {
+func (s surroundings) groups() (all []mta.Finding) {
 	c := s.config.Control
 	for _, g := range []struct{ key, name string }{{"control.admin_group", c.AdminGroup}, {"control.read_group", c.ReadGroup}, {"control.inspect_group", c.InspectGroup}} {
 		if g.name == "" {
 			continue
 		}
 		if _, err := user.LookupGroup(g.name); err != nil {
-			all = append(all, postfix.Finding{ID: "control-group", Severity: postfix.Warning, Where: g.key, What: fmt.Sprintf("there is no group %q: %v", g.name, err),
+			all = append(all, mta.Finding{ID: "control-group", Severity: mta.Warning, Where: g.key, What: fmt.Sprintf("there is no group %q: %v", g.name, err),
 				Why: "nobody but root has that right", Remedy: fmt.Sprintf("groupadd --system %s, and put people into it; or name another group", g.name)})
 		}
 	}
 	return all
 }
 
-func (s surroundings) alertCommand(context.Context) *postfix.Finding {
+func (s surroundings) alertCommand(context.Context) *mta.Finding {
 	path := s.config.Alert.Command
 	if path == "" {
 		return nil
 	}
-	f := postfix.Finding{ID: "alert-command", Severity: postfix.Warning, Where: path, Why: "nobody is told of incidents by it",
+	f := mta.Finding{ID: "alert-command", Severity: mta.Warning, Where: path, Why: "nobody is told of incidents by it",
 		Remedy: "the daemon's account must be able to run it: chmod 0755; not in /home, /root or /tmp, which the unit hides"}
 	info, err := os.Stat(path)
 	switch {
@@ -330,14 +330,14 @@ func (s surroundings) alertCommand(context.Context) *postfix.Finding {
 // devLog is where syslog listens.
 const devLog = "/dev/log"
 
-func (s surroundings) syslog(context.Context) *postfix.Finding {
+func (s surroundings) syslog(context.Context) *mta.Finding {
 	if !s.config.Alert.Syslog {
 		return nil
 	}
 	if _, err := os.Stat(devLog); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return &postfix.Finding{ID: "alert-syslog", Severity: postfix.Warning, Where: devLog, What: "alerts go to syslog, and nobody listens there",
+	return &mta.Finding{ID: "alert-syslog", Severity: mta.Warning, Where: devLog, What: "alerts go to syslog, and nobody listens there",
 		Why: "nobody is told of incidents by it", Remedy: "start journald or a syslog daemon, or set alert.command, and alert.syslog = false"}
 }
 

@@ -15,7 +15,7 @@ import (
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
@@ -66,94 +66,94 @@ func TestSurroundingsThatAreNotWellAreNamed(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil    func(t *testing.T, s *surroundings, settings map[string]string)
 		id, says string
-		severity postfix.Severity
+		severity mta.Severity
 	}{
 		"daemon dead": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Control.Socket += "x" },
-			"daemon-dead", "does not run", postfix.Critical},
+			"daemon-dead", "does not run", mta.Critical},
 		"no helper": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.MTA.QueueHelper += "x" },
-			"queue-helper", "is not there", postfix.Warning},
+			"queue-helper", "is not there", mta.Warning},
 		"helper that does not take calls": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.MTA.QueueHelper = s.config.MTA.Log },
-			"queue-helper", "cannot be reached", postfix.Warning},
+			"queue-helper", "cannot be reached", mta.Warning},
 		"helper for others": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			chmod(t, s.config.MTA.QueueHelper, 0o400)
-		}, "queue-helper", "me may not connect", postfix.Warning},
+		}, "queue-helper", "me may not connect", mta.Warning},
 		"helper that ends without an answer": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			s.hand = brokenHand{}
-		}, "queue-helper", "does not do what it is asked", postfix.Warning},
+		}, "queue-helper", "does not do what it is asked", mta.Warning},
 		"MTA that still stops": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			s.hand = &fakeQueue{stopped: true}
-		}, "mta-stop", "still stops all mail", postfix.Critical},
+		}, "mta-stop", "still stops all mail", mta.Critical},
 		"sendmail that refuses": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			s.hand = &fakeQueue{forbidden: []string{"games"}}
-		}, "submit-forbidden", "games", postfix.Warning},
+		}, "submit-forbidden", "games", mta.Warning},
 		"switches that cannot be read": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			if err := os.WriteFile(switchesFile(s.config), []byte("{"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, "switches", "switches.json", postfix.Warning},
+		}, "switches", "switches.json", mta.Warning},
 		"no log": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.MTA.Log += "x" },
-			"mta-log", "is not there", postfix.Warning},
+			"mta-log", "is not there", mta.Warning},
 		"log not wanted": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.MTA.Log = config.LogNone },
-			"mta-log-none", "not read", postfix.Info},
+			"mta-log-none", "not read", mta.Info},
 		"log for others": {func(t *testing.T, s *surroundings, _ map[string]string) { chmod(t, s.config.MTA.Log, 0o040) },
-			"mta-log", "me may not read", postfix.Warning},
+			"mta-log", "me may not read", mta.Warning},
 		"no journalctl": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			s.config.MTA.Log = config.LogJournal
 			t.Setenv("PATH", t.TempDir())
-		}, "mta-log", "no journalctl", postfix.Warning},
+		}, "mta-log", "no journalctl", mta.Warning},
 		"log elsewhere": {func(t *testing.T, _ *surroundings, settings map[string]string) {
 			settings["maillog_file"] = "/var/log/postfix.log"
 		},
-			"mta-log-elsewhere", "/var/log/postfix.log", postfix.Warning},
+			"mta-log-elsewhere", "/var/log/postfix.log", mta.Warning},
 		"addresses": {func(t *testing.T, _ *surroundings, settings map[string]string) {
 			settings["info_log_addr_form"] = "internal"
 		},
-			"log-addresses", `"internal"`, postfix.Warning},
+			"log-addresses", `"internal"`, mta.Warning},
 		"journal of others": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			s.account = nobody
 			s.config.MTA.Log, s.config.MTA.QueueHelper, s.config.Alert.Command = everybodys(t, s.config.MTA.Log), everybodys(t, s.config.MTA.QueueHelper), ""
-		}, "journal-directory", "not to the daemon's account nobody-else", postfix.Critical},
+		}, "journal-directory", "not to the daemon's account nobody-else", mta.Critical},
 		"journal that cannot be written": {func(t *testing.T, s *surroundings, _ map[string]string) { chmod(t, s.config.Journal.Directory, 0o500) },
-			"journal-directory", "me may not write", postfix.Critical},
+			"journal-directory", "me may not write", mta.Critical},
 		"journal that cannot be made": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			chmod(t, s.config.Journal.Directory, 0o500)
 			s.config.Journal.Directory = filepath.Join(s.config.Journal.Directory, "a", "journal")
-		}, "journal-directory", "me may not make it", postfix.Critical},
+		}, "journal-directory", "me may not make it", mta.Critical},
 		"journal that is a file": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			s.config.Journal.Directory = s.config.MTA.Log
 		},
-			"journal-directory", "no directory", postfix.Critical},
+			"journal-directory", "no directory", mta.Critical},
 		"journal for everybody": {func(t *testing.T, s *surroundings, _ map[string]string) { chmod(t, s.config.Journal.Directory, 0o755) },
-			"journal-open", "mode 0755", postfix.Warning},
+			"journal-open", "mode 0755", mta.Warning},
 		"no room": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Hold.MinFree = 1 << 60 },
-			"hold-room", "octets free", postfix.Warning},
+			"hold-room", "octets free", mta.Warning},
 		"no group": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Control.ReadGroup = "no-such-group" },
-			"control-group", "no-such-group", postfix.Warning},
+			"control-group", "no-such-group", mta.Warning},
 		"no alert command": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Alert.Command += "x" },
-			"alert-command", "is not there", postfix.Warning},
+			"alert-command", "is not there", mta.Warning},
 		"no watch": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Forward.Watch = false },
-			"forward-watch", "nobody watches", postfix.Info},
+			"forward-watch", "nobody watches", mta.Info},
 		"no helper of the watch": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Forward.Helper += "x" },
-			"watch-helper", "cannot be reached", postfix.Warning},
+			"watch-helper", "cannot be reached", mta.Warning},
 		"alerts stay here": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Alert.Webhook = "" },
-			"alert-outside", "do not leave this machine", postfix.Info},
+			"alert-outside", "do not leave this machine", mta.Info},
 		"no token": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			s.config.Alert.WebhookTokenFile = filepath.Join(t.TempDir(), "none")
-		}, "alert-webhook-token", "no such file", postfix.Warning},
+		}, "alert-webhook-token", "no such file", mta.Warning},
 		"token of others": {func(t *testing.T, s *surroundings, _ map[string]string) {
 			s.config.Alert.WebhookTokenFile = filepath.Join(filepath.Dir(s.config.Forward.Helper), "token")
 			if err := os.WriteFile(s.config.Alert.WebhookTokenFile, []byte("x\n"), 0o200); err != nil {
 				t.Fatal(err)
 			}
-		}, "alert-webhook-token", "me may not read it", postfix.Warning},
+		}, "alert-webhook-token", "me may not read it", mta.Warning},
 		"forwarded mail that nobody sees": {func(t *testing.T, s *surroundings, _ map[string]string) { s.config.Forward.Stop = config.StopHold },
-			"forward-stop", "no listener with the role egress", postfix.Warning},
+			"forward-stop", "no listener with the role egress", mta.Warning},
 		"alert command that cannot run": {func(t *testing.T, s *surroundings, _ map[string]string) { chmod(t, s.config.Alert.Command, 0o644) },
-			"alert-command", "cannot be executed", postfix.Warning},
+			"alert-command", "cannot be executed", mta.Warning},
 		"alert command of others": {func(t *testing.T, s *surroundings, _ map[string]string) { chmod(t, s.config.Alert.Command, 0o611) },
-			"alert-command", "me may not execute", postfix.Warning},
+			"alert-command", "me may not execute", mta.Warning},
 		"alert command for everybody": {func(t *testing.T, s *surroundings, _ map[string]string) { chmod(t, s.config.Alert.Command, 0o757) },
-			"alert-command", "everybody may write", postfix.Warning},
+			"alert-command", "everybody may write", mta.Warning},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, settings := well(t)

@@ -6,40 +6,40 @@ import (
 	"slices"
 	"strings"
 
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/rbl"
 )
 
 // blocklists looks at what the check of our own addresses needs.
-func (s surroundings) blocklists() []postfix.Finding {
+func (s surroundings) blocklists() []mta.Finding {
 	c := s.config
 	if !c.RBL.Watch {
-		return []postfix.Finding{{ID: "rbl-watch", Severity: postfix.Info, Where: "rbl.watch", What: "nobody checks whether our addresses are on blocklists",
+		return []mta.Finding{{ID: "rbl-watch", Severity: mta.Info, Where: "rbl.watch", What: "nobody checks whether our addresses are on blocklists",
 			Why: "strangers notice first", Remedy: "delete rbl.watch; or run relayguard rbl check --nagios by a timer"}}
 	}
 	a := &asking{}
 	if err := a.choose(c); err != nil {
-		return []postfix.Finding{{ID: "rbl-zones", Severity: postfix.Warning, Where: "rbl", What: strings.ReplaceAll(err.Error(), "\n", "; "),
+		return []mta.Finding{{ID: "rbl-zones", Severity: mta.Warning, Where: "rbl", What: strings.ReplaceAll(err.Error(), "\n", "; "),
 			Why: "no blocklist is asked", Remedy: "mend the names: relayguard rbl zones --all"}}
 	}
-	var all []postfix.Finding
+	var all []mta.Finding
 	for _, k := range c.ZoneKeys {
 		all = append(all, s.zoneKey(k.Operator, k.File)...)
 	}
 	if err := a.resolve(c); err != nil {
-		all = append(all, postfix.Finding{ID: "rbl-resolver", Severity: postfix.Warning, Where: "rbl.resolvers", What: err.Error(),
+		all = append(all, mta.Finding{ID: "rbl-resolver", Severity: mta.Warning, Where: "rbl.resolvers", What: err.Error(),
 			Why: "whether our addresses are listed is not known", Remedy: "apt-get install unbound, and rbl.resolvers = [\"127.0.0.1:53\"]"})
 	}
 	for _, d := range a.doubted {
-		f := postfix.Finding{ID: "rbl-resolver", Severity: postfix.Info, Where: d.resolver, What: "blocklists do not see this resolver's own address: " + d.why,
+		f := mta.Finding{ID: "rbl-resolver", Severity: mta.Info, Where: d.resolver, What: "blocklists do not see this resolver's own address: " + d.why,
 			Why: "they see another one, with the queries of all its customers, and may refuse to answer", Remedy: "apt-get install unbound, and rbl.resolvers = [\"127.0.0.1:53\"]"}
 		if d.public {
-			f.Severity, f.What, f.Why = postfix.Warning, "this is no resolver to ask blocklists: "+d.why, "everybody asks it: lists refuse it, or answer it wrongly"
+			f.Severity, f.What, f.Why = mta.Warning, "this is no resolver to ask blocklists: "+d.why, "everybody asks it: lists refuse it, or answer it wrongly"
 		}
 		all = append(all, f)
 	}
 	if names, remedies := a.missed(); len(names) > 0 {
-		all = append(all, postfix.Finding{ID: "rbl-not-asked", Severity: postfix.Info, Where: "rbl", What: "lists that many receivers go by are not asked: " + strings.Join(names, ", "),
+		all = append(all, mta.Finding{ID: "rbl-not-asked", Severity: mta.Info, Where: "rbl", What: "lists that many receivers go by are not asked: " + strings.Join(names, ", "),
 			Why: "a listing there is not noticed", Remedy: strings.Join(remedies, "; ")})
 	}
 	return all
@@ -90,24 +90,24 @@ func remedyOfZone(n *rbl.NotChosen) string {
 }
 
 // zoneKey looks at the file with a key.
-func (s surroundings) zoneKey(operator, path string) []postfix.Finding {
+func (s surroundings) zoneKey(operator, path string) []mta.Finding {
 	const why = "its lists are not asked"
 	where := "zone_key " + operator
 	info, err := os.Stat(path)
 	if err != nil {
-		return []postfix.Finding{{ID: "zone-key", Severity: postfix.Warning, Where: where, What: err.Error(), Why: why,
+		return []mta.Finding{{ID: "zone-key", Severity: mta.Warning, Where: where, What: err.Error(), Why: why,
 			Remedy: "write the key into that file, readable for the daemon's account alone"}}
 	}
 	if info.Mode().Perm()&0o004 != 0 {
-		return []postfix.Finding{{ID: "zone-key", Severity: postfix.Warning, Where: path, What: "everybody on this machine may read this key",
+		return []mta.Finding{{ID: "zone-key", Severity: mta.Warning, Where: path, What: "everybody on this machine may read this key",
 			Why: "who has it asks in your name", Remedy: "chmod o-r " + path}}
 	}
 	if s.account != nil && !s.account.may(reading, path) {
-		return []postfix.Finding{{ID: "zone-key", Severity: postfix.Warning, Where: path, What: fmt.Sprintf("the daemon's account %s may not read it", s.account.Username), Why: why,
+		return []mta.Finding{{ID: "zone-key", Severity: mta.Warning, Where: path, What: fmt.Sprintf("the daemon's account %s may not read it", s.account.Username), Why: why,
 			Remedy: "chgrp it to the daemon's group, mode 0640"}}
 	}
 	if _, err := readZoneKey(path); err != nil && !os.IsPermission(err) {
-		return []postfix.Finding{{ID: "zone-key", Severity: postfix.Warning, Where: path, What: err.Error(), Why: why, Remedy: "write the key alone on its first line"}}
+		return []mta.Finding{{ID: "zone-key", Severity: mta.Warning, Where: path, What: err.Error(), Why: why, Remedy: "write the key alone on its first line"}}
 	}
 	return nil
 }

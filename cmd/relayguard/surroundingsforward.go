@@ -15,36 +15,36 @@ import (
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/control"
 	"relayguard/cmd/internal/render"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
 // forwards looks at what the watch over forwarding rules needs, and says within
 // which time a planted rule is told.
-func (s surroundings) forwards(ctx context.Context) []postfix.Finding {
+func (s surroundings) forwards(ctx context.Context) []mta.Finding {
 	c := s.config
 	if !c.Forward.Watch {
-		all := []postfix.Finding{{ID: "forward-watch", Severity: postfix.Info, Where: "forward.watch", What: "nobody watches forwarding rules",
+		all := []mta.Finding{{ID: "forward-watch", Severity: mta.Info, Where: "forward.watch", What: "nobody watches forwarding rules",
 			Why: "a rule that sends people's mail outside is not noticed", Remedy: "delete forward.watch; or run relayguard forwards scan by a timer"}}
 		if c.Forward.Stop == config.StopHold {
-			all = append(all, postfix.Finding{ID: "forward-stop", Severity: postfix.Warning, Where: "forward.stop", What: "mail that is forwarded is to be held, and forward.watch is false",
+			all = append(all, mta.Finding{ID: "forward-stop", Severity: mta.Warning, Where: "forward.stop", What: "mail that is forwarded is to be held, and forward.watch is false",
 				Why: "nothing is held: without the watch no rule is known", Remedy: "delete forward.watch, and restart the daemon; or set forward.stop = \"off\""})
 		}
 		return all
 	}
-	var all []postfix.Finding
+	var all []mta.Finding
 	if c.Alert.Webhook == "" && c.Alert.SyslogServer == "" {
-		all = append(all, postfix.Finding{ID: "alert-outside", Severity: postfix.Info, Where: "alert.webhook, alert.syslog_server", What: "alerts do not leave this machine, nor does the head of the ledger of forwarding rules",
+		all = append(all, mta.Finding{ID: "alert-outside", Severity: mta.Info, Where: "alert.webhook, alert.syslog_server", What: "alerts do not leave this machine, nor does the head of the ledger of forwarding rules",
 			Why: "who owns the machine can silence them, and rewrite what was known", Remedy: "name another machine in alert.webhook or alert.syslog_server"})
 	}
 	if c.Alert.WebhookTokenFile != "" {
 		if f, err := os.Open(c.Alert.WebhookTokenFile); err != nil && !errors.Is(err, fs.ErrPermission) {
-			all = append(all, postfix.Finding{ID: "alert-webhook-token", Severity: postfix.Warning, Where: c.Alert.WebhookTokenFile, What: err.Error(),
+			all = append(all, mta.Finding{ID: "alert-webhook-token", Severity: mta.Warning, Where: c.Alert.WebhookTokenFile, What: err.Error(),
 				Why: "alerts do not reach alert.webhook", Remedy: "write the secret into that file, readable for the daemon's account alone"})
 		} else if err == nil {
 			f.Close()
 			if s.account != nil && !s.account.may(reading, c.Alert.WebhookTokenFile) {
-				all = append(all, postfix.Finding{ID: "alert-webhook-token", Severity: postfix.Warning, Where: c.Alert.WebhookTokenFile, What: fmt.Sprintf("the daemon's account %s may not read it", s.account.Username),
+				all = append(all, mta.Finding{ID: "alert-webhook-token", Severity: mta.Warning, Where: c.Alert.WebhookTokenFile, What: fmt.Sprintf("the daemon's account %s may not read it", s.account.Username),
 					Why: "alerts do not reach alert.webhook", Remedy: "chgrp it to the daemon's group, mode 0640"})
 			}
 		}
@@ -53,7 +53,7 @@ func (s surroundings) forwards(ctx context.Context) []postfix.Finding {
 		all = append(all, *f)
 	}
 	if c.Forward.Stop == config.StopHold && !slices.ContainsFunc(c.Listeners, func(l config.Listener) bool { return l.Role == policy.Egress }) {
-		all = append(all, postfix.Finding{ID: "forward-stop", Severity: postfix.Warning, Where: "forward.stop", What: "mail that is forwarded is to be held, and there is no listener with the role egress",
+		all = append(all, mta.Finding{ID: "forward-stop", Severity: mta.Warning, Where: "forward.stop", What: "mail that is forwarded is to be held, and there is no listener with the role egress",
 			Why: "aliases, .forward, tables and BCC are seen on the way out only; what is stopped now is only what comes back by sendmail(1) or SMTP", Remedy: "add an egress listener and lead outgoing mail through it, one recipient at a time (TRANSPORT_destination_recipient_limit = 1): see FORWARDING, \"Holding what is forwarded\""})
 	}
 	return append(all, s.watching(ctx)...)
@@ -62,7 +62,7 @@ func (s surroundings) forwards(ctx context.Context) []postfix.Finding {
 // together is a finding if one forwarded recipient would hold the mail of others, too:
 // where the transport that leads to the egress hop hands it several at once. Only
 // what the settings of main.cf name is looked at, not transport tables.
-func (s surroundings) together() *postfix.Finding {
+func (s surroundings) together() *mta.Finding {
 	c := s.config
 	if c.Forward.Stop != config.StopHold || s.setting == nil || !slices.ContainsFunc(c.Listeners, func(l config.Listener) bool { return l.Role == policy.Egress }) {
 		return nil
@@ -79,7 +79,7 @@ func (s surroundings) together() *postfix.Finding {
 		if value := strings.TrimSpace(s.setting(limit)); value == "1" || (value == "" || strings.HasPrefix(value, "$")) && strings.TrimSpace(s.setting("default_destination_recipient_limit")) == "1" {
 			continue
 		}
-		return &postfix.Finding{ID: "forward-stop", Severity: postfix.Warning, Where: "main.cf: " + limit, What: fmt.Sprintf("%s leads to this machine by the transport %s, which hands over several recipients at once", name, transport),
+		return &mta.Finding{ID: "forward-stop", Severity: mta.Warning, Where: "main.cf: " + limit, What: fmt.Sprintf("%s leads to this machine by the transport %s, which hands over several recipients at once", name, transport),
 			Why: "if one of them is by a forwarding rule that is not approved, the mail to all of them is held", Remedy: fmt.Sprintf("postconf -e '%s = 1'; postfix reload", limit)}
 	}
 	return nil
@@ -96,17 +96,17 @@ func loopback(hop string) bool {
 }
 
 // watching says how soon a planted rule is told, and why not sooner.
-func (s surroundings) watching(ctx context.Context) []postfix.Finding {
-	f := postfix.Finding{ID: "forward-delay", Severity: postfix.Info, Where: "forward.rescan"}
+func (s surroundings) watching(ctx context.Context) []mta.Finding {
+	f := mta.Finding{ID: "forward-delay", Severity: mta.Info, Where: "forward.rescan"}
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", s.config.Forward.Helper)
 	if err == nil {
 		conn.Close()
 	} else if !errors.Is(err, fs.ErrPermission) || isRoot() {
-		f.ID, f.Severity, f.Where = "watch-helper", postfix.Warning, s.config.Forward.Helper
+		f.ID, f.Severity, f.Where = "watch-helper", mta.Warning, s.config.Forward.Helper
 		f.What = "the helper that reads homes and sees who writes cannot be reached: " + err.Error()
 		f.Why = "no forwarding rule in a file is seen until it answers; what was known stays known"
 		f.Remedy = "systemctl enable --now relayguard-watch.socket"
-		return []postfix.Finding{f}
+		return []mta.Finding{f}
 	}
 	var l forwardsListed
 	if err := control.NewClient(s.config.Control.Socket).Get(ctx, "/v1/forwards", forwardQueryNothing.values(), &l); err != nil || l.Watch == nil {
@@ -114,12 +114,12 @@ func (s surroundings) watching(ctx context.Context) []postfix.Finding {
 		if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable {
 			return nil // that the daemon is dead is said elsewhere
 		}
-		f.ID, f.Severity, f.Where, f.What = "forward-watch", postfix.Warning, s.config.ForwardDirectory(), err.Error()
+		f.ID, f.Severity, f.Where, f.What = "forward-watch", mta.Warning, s.config.ForwardDirectory(), err.Error()
 		f.Why, f.Remedy = "a rule that sends people's mail outside is not noticed", "mend that, then systemctl restart relayguard"
 		if s.config.Forward.Stop == config.StopHold {
 			f.Why += `; forward.stop = "hold" is not in force`
 		}
-		return []postfix.Finding{f}
+		return []mta.Finding{f}
 	}
 	rescan, poll := render.Duration(s.config.Forward.Rescan), render.Duration(s.config.Forward.Poll)
 	switch l.Watch.Method {
@@ -131,12 +131,12 @@ func (s surroundings) watching(ctx context.Context) []postfix.Finding {
 		f.What = fmt.Sprintf("a planted forwarding rule is told within %s, by the full scan only; one in a database within %s", rescan, poll)
 	}
 	f.Why, f.Remedy = "the sooner it is known, the less goes out by it", "nothing, or another forward.rescan and forward.poll"
-	all := []postfix.Finding{f}
+	all := []mta.Finding{f}
 	if l.Watch.Error != "" {
-		all = append(all, postfix.Finding{ID: "forward-scan", Severity: postfix.Warning, Where: "forwards", What: l.Watch.Error, Why: "forwarding rules may not be seen", Remedy: "relayguard forwards list says what is known; journalctl -u relayguard why"})
+		all = append(all, mta.Finding{ID: "forward-scan", Severity: mta.Warning, Where: "forwards", What: l.Watch.Error, Why: "forwarding rules may not be seen", Remedy: "relayguard forwards list says what is known; journalctl -u relayguard why"})
 	}
 	if n := len(l.Watch.Gaps); n > 0 {
-		all = append(all, postfix.Finding{ID: "forward-gaps", Severity: postfix.Info, Where: l.Watch.Gaps[0].Source, What: fmt.Sprintf("%s where forwarding rules can be could not be read, such as this one: %s", counted(n, "place"), l.Watch.Gaps[0].Why),
+		all = append(all, mta.Finding{ID: "forward-gaps", Severity: mta.Info, Where: l.Watch.Gaps[0].Source, What: fmt.Sprintf("%s where forwarding rules can be could not be read, such as this one: %s", counted(n, "place"), l.Watch.Gaps[0].Why),
 			Why: "a rule there is not seen", Remedy: "relayguard forwards list --json has all of them under watch.gaps"})
 	}
 	return all

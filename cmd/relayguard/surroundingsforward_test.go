@@ -9,7 +9,7 @@ import (
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/forwards"
 	"relayguard/forward"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
@@ -21,7 +21,7 @@ func TestHowSoonARuleIsToldGoesByTheMethod(t *testing.T) {
 		d.always("GET /v1/forwards", forwardsListed{Watch: &forwards.Status{Method: method}})
 		s.config.Control.Socket = d.socket
 		all := s.inspect(t.Context())
-		if len(all) != 1 || all[0].ID != "forward-delay" || all[0].Severity != postfix.Info || !strings.Contains(all[0].What, says) || !strings.Contains(all[0].What, "30s") {
+		if len(all) != 1 || all[0].ID != "forward-delay" || all[0].Severity != mta.Info || !strings.Contains(all[0].What, says) || !strings.Contains(all[0].What, "30s") {
 			t.Errorf("%s: %+v", method, all)
 		}
 	}
@@ -97,7 +97,7 @@ func TestAHoldThatHoldsNothingIsAFinding(t *testing.T) {
 	s.config.Control.Socket, s.config.Forward.Stop = d.socket, config.StopHold
 	s.config.Listeners = append(s.config.Listeners, config.Listener{Name: "egress", Role: policy.Egress})
 	all := s.inspect(t.Context())
-	if len(all) != 1 || all[0].ID != "forward-watch" || all[0].Severity != postfix.Warning || !strings.Contains(all[0].What, "disk on fire") || !strings.Contains(all[0].Why, "not in force") {
+	if len(all) != 1 || all[0].ID != "forward-watch" || all[0].Severity != mta.Warning || !strings.Contains(all[0].What, "disk on fire") || !strings.Contains(all[0].Why, "not in force") {
 		t.Errorf("%+v", all)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"relayguard/cmd/internal/config"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 )
 
 // What needs a Redis that answers: systemtest/fleet.
@@ -50,7 +50,7 @@ func TestWhoElseMayGetAtRedis(t *testing.T) {
 				}
 				return
 			}
-			if len(all) != 1 || all[0].ID != c.id || !strings.Contains(all[0].What, c.says) || all[0].Severity < postfix.Warning {
+			if len(all) != 1 || all[0].ID != c.id || !strings.Contains(all[0].What, c.says) || all[0].Severity < mta.Warning {
 				t.Fatalf("%+v; want %s with %q", all, c.id, c.says)
 			}
 			if f := all[0]; f.Where == "" || f.Why == "" || f.Remedy == "" {

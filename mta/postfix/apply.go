@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"relayguard/mta/backup"
 	"slices"
 	"strings"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
@@ -16,7 +18,7 @@ import (
 type Setup struct {
 	Tools     Tools
 	ConfigDir string
-	Listeners []Listener
+	Listeners []mta.Listener
 	SMTP      policy.Role // of SMTP services that are not submission, see Plan
 	LocalMail LocalMail
 	Backups   string // directory for backups, root's alone: /var/backups/relayguard
@@ -63,14 +65,14 @@ func (s Setup) Apply(ctx context.Context, now time.Time) (Outcome, error) {
 			paths = append(paths, c.Name)
 		}
 	}
-	dir, m, err := backUp(s.Backups, s.ConfigDir, now, paths)
+	dir, m, err := backup.BackUp(s.Backups, s.ConfigDir, now, paths)
 	if err != nil {
 		return Outcome{}, err
 	}
 	out.Backup = dir
 	err = s.change(ctx, i, out.Changed)
 	if err == nil {
-		err = m.done(dir)
+		err = m.Finish(dir)
 	}
 	if err == nil {
 		err = s.settle(ctx, &out)
@@ -91,7 +93,7 @@ func (s Setup) change(ctx context.Context, i *Instance, settings []Setting) erro
 		}
 		switch c.Place {
 		case InFile:
-			if err := replaceFile(c.Name, []byte(c.Value), 0o644, -1, -1); err != nil {
+			if err := backup.Replace(c.Name, []byte(c.Value), 0o644, -1, -1); err != nil {
 				return fmt.Errorf("write %s: %w", c.Name, err)
 			}
 		case InMain:
@@ -173,13 +175,13 @@ func (s Setup) reload(ctx context.Context, i *Instance, probe *localProbe, out *
 }
 
 // rollBack goes on when ctx has ended: half a change is worse than a late end.
-func (s Setup) rollBack(ctx context.Context, dir string, m *manifest, running bool, cause error) error {
+func (s Setup) rollBack(ctx context.Context, dir string, m *backup.Manifest, running bool, cause error) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := m.restore(dir); err != nil {
+	if err := m.Restore(dir); err != nil {
 		return errors.Join(cause, fmt.Errorf("put the old settings back, by hand from %s: %w", dir, err))
 	}
 	m.Undone = true
-	err := m.save(dir)
+	err := m.Save(dir)
 	if running {
 		if _, reloadErr := s.postfix(ctx, "reload"); reloadErr != nil {
 			err = errors.Join(err, fmt.Errorf("reload Postfix with the old settings: %w", reloadErr))
@@ -188,25 +190,22 @@ func (s Setup) rollBack(ctx context.Context, dir string, m *manifest, running bo
 	return errors.Join(fmt.Errorf("%w; the old settings are back", cause), err)
 }
 
-// ErrChangedSince says that somebody else changed the files after Apply.
-var ErrChangedSince = errors.New("changed since by somebody else")
-
 // Undo puts back what the last Apply changed, byte for byte. It refuses with
 // ErrChangedSince when a file was changed by somebody else, unless forced:
 // those changes would be lost.
 func (s Setup) Undo(ctx context.Context, force bool) (Outcome, error) {
-	dir, m, err := lastBackup(s.Backups, s.ConfigDir)
+	dir, m, err := backup.Last(s.Backups, s.ConfigDir, changedFiles)
 	if err != nil {
 		return Outcome{}, err
 	}
-	changed, err := m.changedSince()
+	changed, err := m.ChangedSince()
 	if err != nil {
 		return Outcome{}, fmt.Errorf("compare settings with %s: %w", dir, err)
 	}
 	if len(changed) > 0 && !force {
-		return Outcome{Backup: dir}, fmt.Errorf("restore the settings of %s: %s: %w; compare with the copies there, then undo with force or by hand", m.Time.Format(time.RFC3339), strings.Join(changed, ", "), ErrChangedSince)
+		return Outcome{Backup: dir}, fmt.Errorf("restore the settings of %s: %s: %w; compare with the copies there, then undo with force or by hand", m.Time.Format(time.RFC3339), strings.Join(changed, ", "), backup.ErrChangedSince)
 	}
-	if err := m.restore(dir); err != nil {
+	if err := m.Restore(dir); err != nil {
 		return Outcome{Backup: dir}, err
 	}
 	m.Undone = true
@@ -214,10 +213,10 @@ func (s Setup) Undo(ctx context.Context, force bool) (Outcome, error) {
 	for _, o := range m.Files {
 		out.Restored = append(out.Restored, o.Path)
 	}
-	if err := m.save(dir); err != nil {
+	if err := m.Save(dir); err != nil {
 		return out, err
 	}
-	_, _, err = lastBackup(s.Backups, s.ConfigDir)
+	_, _, err = backup.Last(s.Backups, s.ConfigDir, changedFiles)
 	out.Earlier = err == nil
 	if out.Running = s.running(ctx); out.Running {
 		if _, err := s.postfix(ctx, "reload"); err != nil {
@@ -235,3 +234,6 @@ func (s Setup) running(ctx context.Context) bool {
 func (s Setup) postfix(ctx context.Context, verb string) (said, error) {
 	return s.Tools.run(ctx, nil, maxToolOutput, "postfix", s.Tools.inDir(s.ConfigDir, verb)...)
 }
+
+// changedFiles are those that Apply changes.
+var changedFiles = []string{"main.cf", "master.cf", uidChecksFile, stripChecksFile}

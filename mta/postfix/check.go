@@ -7,36 +7,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relayguard/mta"
 )
-
-// Severity says what a finding means for the guard's promise.
-type Severity uint8
-
-const (
-	Info     Severity = iota + 1 // to know; nothing to do
-	Warning                      // weakens the guard, or may do under other circumstances
-	Critical                     // mail goes round the guard, or anybody may relay
-)
-
-func (s Severity) String() string {
-	return [...]string{"unknown", "info", "warning", "critical"}[min(int(s), 3)]
-}
-
-// Finding is one weakness of a configuration. ID, Severity and Where are data;
-// What, Why and Remedy are for people.
-type Finding struct {
-	ID       string // stable: "local-unguarded"
-	Severity Severity
-	Where    string // "main.cf", "submission/inet", a path
-	What     string // what was found
-	Why      string // what that lets happen
-	Remedy   string
-}
 
 // Inspection says what to inspect.
 type Inspection struct {
 	Instance  *Instance
-	Listeners []Listener
+	Listeners []mta.Listener
 	LocalMail LocalMail
 	Deadline  time.Duration // the guard's own for a decision; zero: 5 s
 	GuardUser string        // who owns the sockets; empty: any
@@ -52,7 +30,7 @@ type Inspection struct {
 
 // Inspect names the ways round the guard and what else is wrong with how
 // Postfix uses it. The order is: worst first, then by place and id.
-func Inspect(ctx context.Context, in Inspection) []Finding {
+func Inspect(ctx context.Context, in Inspection) []mta.Finding {
 	if in.Deadline == 0 {
 		in.Deadline = 5 * time.Second
 	}
@@ -70,7 +48,7 @@ func Inspect(ctx context.Context, in Inspection) []Finding {
 	r.timeouts()
 	r.sockets()
 	r.relays(ctx)
-	slices.SortStableFunc(r.findings, func(a, b Finding) int {
+	slices.SortStableFunc(r.findings, func(a, b mta.Finding) int {
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), strings.Compare(a.Where, b.Where), strings.Compare(a.ID, b.ID))
 	})
 	return r.findings
@@ -78,11 +56,11 @@ func Inspect(ctx context.Context, in Inspection) []Finding {
 
 type report struct {
 	Inspection
-	findings []Finding
+	findings []mta.Finding
 }
 
 // add keeps one of equal findings: listeners share a directory, for one.
-func (r *report) add(f Finding) {
+func (r *report) add(f mta.Finding) {
 	if !slices.Contains(r.findings, f) {
 		r.findings = append(r.findings, f)
 	}

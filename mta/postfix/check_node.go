@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"relayguard/mta"
 )
 
 // webNode looks at a Postfix whose mail a relay is to judge, by what this guard
@@ -31,9 +33,9 @@ func (r *report) webNode(ctx context.Context) {
 	for value, places := range tables {
 		if why := r.nodeHeaderLost(ctx, value); why != "" {
 			slices.Sort(places)
-			r.add(Finding{"node-header-lost", Warning, strings.Join(places, ", "), why,
-				"the relay does not hear which site a mail is from: it judges all of this node's mail by its text alone",
-				"relayguard setup postfix --apply, if the table is relayguard's; else an exception for " + r.NodeHeader})
+			r.add(mta.Finding{ID: "node-header-lost", Severity: mta.Warning, Where: strings.Join(places, ", "), What: why,
+				Why:    "the relay does not hear which site a mail is from: it judges all of this node's mail by its text alone",
+				Remedy: "relayguard setup postfix --apply, if the table is relayguard's; else an exception for " + r.NodeHeader})
 		}
 	}
 	for _, a := range []struct{ name, does string }{
@@ -44,9 +46,9 @@ func (r *report) webNode(ctx context.Context) {
 		{"smtp_generic_maps", "changes recipients"},
 	} {
 		if value := r.Instance.Setting(a.name); value != "" {
-			r.add(Finding{"node-recipients", Warning, "main.cf", fmt.Sprintf("%s = %s %s after the guard has signed them", a.name, value, a.does),
-				"the relay does not believe the signature on mail to recipients that were not signed: it counts as unattributed, and is judged by its text alone",
-				"let the relay do it: move the setting there"})
+			r.add(mta.Finding{ID: "node-recipients", Severity: mta.Warning, Where: "main.cf", What: fmt.Sprintf("%s = %s %s after the guard has signed them", a.name, value, a.does),
+				Why:    "the relay does not believe the signature on mail to recipients that were not signed: it counts as unattributed, and is judged by its text alone",
+				Remedy: "let the relay do it: move the setting there"})
 		}
 	}
 }
@@ -58,11 +60,11 @@ func (r *report) relayhost() {
 	if i.Setting("relayhost") != "" || nexthop != "" || transport != "smtp" {
 		return
 	}
-	f := Finding{"node-relayhost", Critical, "main.cf", "relayhost is empty: this web node delivers mail itself",
-		"the relay, which alone decides by the limits, never sees it", "relayhost = [RELAY]:PORT, whose guard has this node in a section [[node]]"}
+	f := mta.Finding{ID: "node-relayhost", Severity: mta.Critical, Where: "main.cf", What: "relayhost is empty: this web node delivers mail itself",
+		Why: "the relay, which alone decides by the limits, never sees it", Remedy: "relayhost = [RELAY]:PORT, whose guard has this node in a section [[node]]"}
 	for _, name := range []string{"transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps"} {
 		if value := i.Setting(name); value != "" {
-			f.Severity = Warning
+			f.Severity = mta.Warning
 			f.What += fmt.Sprintf(", unless %s = %s has it go to the relay", name, value)
 		}
 	}

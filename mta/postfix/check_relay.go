@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"relayguard/mta"
 )
 
 // mayRelay reports whether clients may send to the outside through a service,
@@ -117,13 +119,13 @@ func (r *report) mynetworks(ctx context.Context) {
 			}
 			switch {
 			case all:
-				r.add(Finding{"mynetworks-wide", Critical, where, fmt.Sprintf("mynetworks has %s", p), "everybody may relay", "list the machines that may relay, or none: people use AUTH"})
+				r.add(mta.Finding{ID: "mynetworks-wide", Severity: mta.Critical, Where: where, What: fmt.Sprintf("mynetworks has %s", p), Why: "everybody may relay", Remedy: "list the machines that may relay, or none: people use AUTH"})
 			case p.Bits() < wide && !p.Addr().IsPrivate() && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast():
-				r.add(Finding{"mynetworks-wide", Warning, where, fmt.Sprintf("mynetworks has %s", p), "that many machines are more than anybody answers for", "list the machines that may relay, or none: people use AUTH"})
+				r.add(mta.Finding{ID: "mynetworks-wide", Severity: mta.Warning, Where: where, What: fmt.Sprintf("mynetworks has %s", p), Why: "that many machines are more than anybody answers for", Remedy: "list the machines that may relay, or none: people use AUTH"})
 			}
 		}
 		for _, u := range unread {
-			r.add(Finding{"mynetworks-unread", Warning, where, u.Error(), "who may relay cannot be told", "look at it by hand, or write the networks into main.cf"})
+			r.add(mta.Finding{ID: "mynetworks-unread", Severity: mta.Warning, Where: where, What: u.Error(), Why: "who may relay cannot be told", Remedy: "look at it by hand, or write the networks into main.cf"})
 		}
 	}
 	check("main.cf", r.Instance.Setting("mynetworks"))
@@ -142,8 +144,8 @@ func (r *report) saslTLS(s *Service) {
 		isYes(r.effective(s, "smtpd_tls_auth_only")) || isYes(r.effective(s, "smtpd_tls_wrappermode")) || isYes(r.effective(s, "smtpd_enforce_tls")) {
 		return
 	}
-	r.add(Finding{"auth-without-tls", Critical, s.ID(), "AUTH is offered without TLS (smtpd_tls_auth_only is not yes)",
-		"passwords cross the network readable, and a stolen one sends in its owner's name", "smtpd_tls_auth_only = yes"})
+	r.add(mta.Finding{ID: "auth-without-tls", Severity: mta.Critical, Where: s.ID(), What: "AUTH is offered without TLS (smtpd_tls_auth_only is not yes)",
+		Why: "passwords cross the network readable, and a stolen one sends in its owner's name", Remedy: "smtpd_tls_auth_only = yes"})
 }
 
 // xclient looks for clients that may claim any login.
@@ -152,11 +154,11 @@ func (r *report) xclient(ctx context.Context, s *Service) {
 	if value == "" {
 		return
 	}
-	f := Finding{"xclient", Warning, s.ID(), fmt.Sprintf("smtpd_authorized_xclient_hosts is %q", value),
-		"programs on those machines may claim any login and address (XCLIENT), local accounts included", "name only proxies, on addresses where nobody else has an account; empty it if there is none"}
+	f := mta.Finding{ID: "xclient", Severity: mta.Warning, Where: s.ID(), What: fmt.Sprintf("smtpd_authorized_xclient_hosts is %q", value),
+		Why: "programs on those machines may claim any login and address (XCLIENT), local accounts included", Remedy: "name only proxies, on addresses where nobody else has an account; empty it if there is none"}
 	prefixes, unread := r.Instance.networks(ctx, "smtpd_authorized_xclient_hosts", value)
 	if len(unread) > 0 || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return !p.Addr().IsLoopback() && !p.IsSingleIP() }) {
-		f.Severity = Critical
+		f.Severity = mta.Critical
 	}
 	r.add(f)
 }
@@ -172,7 +174,7 @@ func (r *report) milterMaps(ctx context.Context) {
 		seen[value] = true
 		tables, err := ParseTables(value)
 		if err != nil {
-			r.add(Finding{"milter-maps", Critical, where, err.Error(), "whether clients go round the guard cannot be told", "correct smtpd_milter_maps"})
+			r.add(mta.Finding{ID: "milter-maps", Severity: mta.Critical, Where: where, What: err.Error(), Why: "whether clients go round the guard cannot be told", Remedy: "correct smtpd_milter_maps"})
 		}
 		for _, t := range tables {
 			r.milterMap(ctx, where, s, t)
@@ -193,8 +195,8 @@ func (r *report) milterMaps(ctx context.Context) {
 func (r *report) milterMap(ctx context.Context, where string, s *Service, t Table) {
 	lines, err := r.tableLines(ctx, t.direct())
 	if err != nil {
-		r.add(Finding{"milter-maps", Warning, where, fmt.Sprintf("smtpd_milter_maps has %s: %v", t, err),
-			"which clients go round the guard cannot be told", "look at the table by hand: no client that may relay, with AUTH or from mynetworks, may have DISABLE or a list without the guard"})
+		r.add(mta.Finding{ID: "milter-maps", Severity: mta.Warning, Where: where, What: fmt.Sprintf("smtpd_milter_maps has %s: %v", t, err),
+			Why: "which clients go round the guard cannot be told", Remedy: "look at the table by hand: no client that may relay, with AUTH or from mynetworks, may have DISABLE or a list without the guard"})
 		return
 	}
 	for _, line := range lines {
@@ -202,12 +204,12 @@ func (r *report) milterMap(ctx context.Context, where string, s *Service, t Tabl
 		place, m, _, err := r.Instance.attached(s, value, r.Listeners)
 		switch {
 		case strings.EqualFold(strings.TrimSpace(value), "DISABLE"), err == nil && place < 0:
-			r.add(Finding{"milter-maps", Critical, where, fmt.Sprintf("smtpd_milter_maps gives %s the setting %q", client, value),
-				"these clients go round the guard, and they may relay with AUTH or from mynetworks", "remove the line, or put the guard's socket first in it"})
+			r.add(mta.Finding{ID: "milter-maps", Severity: mta.Critical, Where: where, What: fmt.Sprintf("smtpd_milter_maps gives %s the setting %q", client, value),
+				Why: "these clients go round the guard, and they may relay with AUTH or from mynetworks", Remedy: "remove the line, or put the guard's socket first in it"})
 		case err != nil:
-			r.add(Finding{"milter-maps", Critical, where, fmt.Sprintf("smtpd_milter_maps, %s: %v", client, err), "whether these clients ask the guard cannot be told", "correct the line"})
+			r.add(mta.Finding{ID: "milter-maps", Severity: mta.Critical, Where: where, What: fmt.Sprintf("smtpd_milter_maps, %s: %v", client, err), Why: "whether these clients ask the guard cannot be told", Remedy: "correct the line"})
 		case strings.EqualFold(m.Settings["default_action"], "accept"):
-			r.add(Finding{"default-accept", Critical, where, fmt.Sprintf("smtpd_milter_maps gives %s the guard with default_action=accept", client), "when the guard is away, their mail passes unjudged", "set it to tempfail"})
+			r.add(mta.Finding{ID: "default-accept", Severity: mta.Critical, Where: where, What: fmt.Sprintf("smtpd_milter_maps gives %s the guard with default_action=accept", client), Why: "when the guard is away, their mail passes unjudged", Remedy: "set it to tempfail"})
 		}
 	}
 }

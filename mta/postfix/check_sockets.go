@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"relayguard/mta"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -28,23 +30,23 @@ func (r *report) sockets() {
 	}
 }
 
-func (r *report) tcpSocket(l Listener) {
+func (r *report) tcpSocket(l mta.Listener) {
 	host, _, err := net.SplitHostPort(l.Address)
 	if err != nil || !isLoopbackHost(host) {
-		r.add(Finding{"socket-outside", Critical, l.Address, "the milter listener of role " + l.Role.String() + " is not on loopback",
-			"whoever reaches it can play the MTA: use up budgets, claim logins, read decisions", "use a Unix socket, or listen on 127.0.0.1"})
+		r.add(mta.Finding{ID: "socket-outside", Severity: mta.Critical, Where: l.Address, What: "the milter listener of role " + l.Role.String() + " is not on loopback",
+			Why: "whoever reaches it can play the MTA: use up budgets, claim logins, read decisions", Remedy: "use a Unix socket, or listen on 127.0.0.1"})
 	}
 }
 
-func (r *report) unixSocket(l Listener) {
+func (r *report) unixSocket(l mta.Listener) {
 	if _, inside := r.Instance.inQueue(l.Address); !inside && r.usedByChroot(l) {
-		r.add(Finding{"socket-unreachable", Critical, l.Address, "the socket is not below the queue directory " + r.Instance.QueueDir + ", and chrooted services use it",
-			"they do not find it, and answer 451 to every mail", "put the socket below " + filepath.Join(r.Instance.QueueDir, "relayguard")})
+		r.add(mta.Finding{ID: "socket-unreachable", Severity: mta.Critical, Where: l.Address, What: "the socket is not below the queue directory " + r.Instance.QueueDir + ", and chrooted services use it",
+			Why: "they do not find it, and answer 451 to every mail", Remedy: "put the socket below " + filepath.Join(r.Instance.QueueDir, "relayguard")})
 	}
 	dir := filepath.Dir(l.Address)
 	info, err := os.Stat(dir)
 	if err != nil {
-		r.add(Finding{"socket-missing", Warning, l.Address, fmt.Sprintf("its directory cannot be looked at: %v", err), "Postfix finds no guard there", "start the guard, or make the directory"})
+		r.add(mta.Finding{ID: "socket-missing", Severity: mta.Warning, Where: l.Address, What: fmt.Sprintf("its directory cannot be looked at: %v", err), Why: "Postfix finds no guard there", Remedy: "start the guard, or make the directory"})
 		return
 	}
 	mode := info.Mode().Perm()
@@ -57,11 +59,11 @@ func (r *report) unixSocket(l Listener) {
 	r.answers(l, err)
 	switch {
 	case mode&0o002 != 0:
-		r.add(Finding{"socket-exposed", Critical, dir, fmt.Sprintf("the socket's directory has mode %04o: everybody may write there", mode),
-			"any local account can put its own socket in the guard's place and pass everything", "chmod 0750, owner relayguard, group postfix"})
+		r.add(mta.Finding{ID: "socket-exposed", Severity: mta.Critical, Where: dir, What: fmt.Sprintf("the socket's directory has mode %04o: everybody may write there", mode),
+			Why: "any local account can put its own socket in the guard's place and pass everything", Remedy: "chmod 0750, owner relayguard, group postfix"})
 	case mode&0o001 != 0 && socketMode&0o002 != 0:
-		r.add(Finding{"socket-exposed", Critical, dir, fmt.Sprintf("the socket's directory has mode %04o and the socket %04o: everybody may connect", mode, socketMode),
-			"any local account can play the MTA: use up other accounts' budgets, probe the rules", "chmod 0750, owner relayguard, group postfix"})
+		r.add(mta.Finding{ID: "socket-exposed", Severity: mta.Critical, Where: dir, What: fmt.Sprintf("the socket's directory has mode %04o and the socket %04o: everybody may connect", mode, socketMode),
+			Why: "any local account can play the MTA: use up other accounts' budgets, probe the rules", Remedy: "chmod 0750, owner relayguard, group postfix"})
 	}
 	if sys == nil {
 		return
@@ -73,11 +75,11 @@ func (r *report) unixSocket(l Listener) {
 // answers looks whether a guard is there, by what os.Stat said of its socket. A
 // daemon that was stopped takes its sockets away, one that was killed leaves
 // them behind.
-func (r *report) answers(l Listener, statErr error) {
+func (r *report) answers(l mta.Listener, statErr error) {
 	what := "there is no socket: the guard is not running, or was started with other listeners"
 	switch {
 	case errors.Is(statErr, fs.ErrPermission):
-		r.add(Finding{"socket-unseen", Info, l.Address, "this account may not look at it", "whether Postfix finds the guard cannot be told", "run the check as root"})
+		r.add(mta.Finding{ID: "socket-unseen", Severity: mta.Info, Where: l.Address, What: "this account may not look at it", Why: "whether Postfix finds the guard cannot be told", Remedy: "run the check as root"})
 		return
 	case statErr == nil:
 		c, err := net.DialTimeout("unix", l.Address, time.Second)
@@ -91,11 +93,11 @@ func (r *report) answers(l Listener, statErr error) {
 	case !errors.Is(statErr, fs.ErrNotExist):
 		return // its directory was told of
 	}
-	severity, why := Warning, "a service that is attached to it would answer 451 to every mail"
+	severity, why := mta.Warning, "a service that is attached to it would answer 451 to every mail"
 	if r.used(l) {
-		severity, why = Critical, "Postfix cannot ask the guard, and answers 451 to every mail"
+		severity, why = mta.Critical, "Postfix cannot ask the guard, and answers 451 to every mail"
 	}
-	r.add(Finding{"socket-missing", severity, l.Address, what, why, "systemctl start relayguard; journalctl -u relayguard says why it ended"})
+	r.add(mta.Finding{ID: "socket-missing", Severity: severity, Where: l.Address, What: what, Why: why, Remedy: "systemctl start relayguard; journalctl -u relayguard says why it ended"})
 }
 
 func isSocket(path string) bool {
@@ -104,14 +106,14 @@ func isSocket(path string) bool {
 }
 
 // used reports whether a service asks the listener.
-func (r *report) used(l Listener) bool {
+func (r *report) used(l mta.Listener) bool {
 	for n := range r.Instance.Services {
 		s := &r.Instance.Services[n]
 		setting := map[string]string{"smtpd": "smtpd_milters", "cleanup": "non_smtpd_milters"}[s.Command]
 		if setting == "" {
 			continue
 		}
-		if place, _, _, err := r.Instance.attached(s, r.effective(s, setting), []Listener{l}); err == nil && place >= 0 {
+		if place, _, _, err := r.Instance.attached(s, r.effective(s, setting), []mta.Listener{l}); err == nil && place >= 0 {
 			return true
 		}
 	}
@@ -127,13 +129,13 @@ func (r *report) owner(dir string, sys *syscall.Stat_t) {
 	if err == nil && guard.Uid == strconv.Itoa(int(sys.Uid)) {
 		return
 	}
-	r.add(Finding{"socket-owner", Critical, dir, fmt.Sprintf("the socket's directory belongs to uid %d, not to %s", sys.Uid, r.GuardUser),
-		"its owner can put another socket in the guard's place", "chown " + r.GuardUser + ":postfix"})
+	r.add(mta.Finding{ID: "socket-owner", Severity: mta.Critical, Where: dir, What: fmt.Sprintf("the socket's directory belongs to uid %d, not to %s", sys.Uid, r.GuardUser),
+		Why: "its owner can put another socket in the guard's place", Remedy: "chown " + r.GuardUser + ":postfix"})
 }
 
 // reach looks whether Postfix's user may come to the socket: by the directory
 // and, if it is there, the socket.
-func (r *report) reach(l Listener, dir string) {
+func (r *report) reach(l mta.Listener, dir string) {
 	owner, err := user.Lookup(r.Instance.Setting("mail_owner"))
 	if err != nil {
 		return
@@ -141,8 +143,8 @@ func (r *report) reach(l Listener, dir string) {
 	groups, _ := owner.GroupIds()
 	for at := dir; ; at = filepath.Dir(at) {
 		if !mayUse(at, owner.Uid, groups, 1) {
-			r.add(Finding{"socket-unreachable", Critical, at, "the user " + owner.Username + " may not pass through this directory to " + l.Address,
-				"Postfix cannot ask the guard, and answers 451 to every mail", "give the directory the group postfix and mode 0750"})
+			r.add(mta.Finding{ID: "socket-unreachable", Severity: mta.Critical, Where: at, What: "the user " + owner.Username + " may not pass through this directory to " + l.Address,
+				Why: "Postfix cannot ask the guard, and answers 451 to every mail", Remedy: "give the directory the group postfix and mode 0750"})
 			return
 		}
 		if at == "/" || at == r.Instance.QueueDir {
@@ -150,8 +152,8 @@ func (r *report) reach(l Listener, dir string) {
 		}
 	}
 	if info, err := os.Stat(l.Address); err == nil && info.Mode()&os.ModeSocket != 0 && !mayUse(l.Address, owner.Uid, groups, 2) {
-		r.add(Finding{"socket-unreachable", Critical, l.Address, "the user " + owner.Username + " may not write to the socket",
-			"Postfix cannot ask the guard, and answers 451 to every mail", "give the socket the group postfix and mode 0660"})
+		r.add(mta.Finding{ID: "socket-unreachable", Severity: mta.Critical, Where: l.Address, What: "the user " + owner.Username + " may not write to the socket",
+			Why: "Postfix cannot ask the guard, and answers 451 to every mail", Remedy: "give the socket the group postfix and mode 0660"})
 	}
 }
 
@@ -171,7 +173,7 @@ func mayUse(path, uid string, groups []string, bit uint32) bool {
 	return st.Mode&bit != 0
 }
 
-func (r *report) usedByChroot(l Listener) bool {
+func (r *report) usedByChroot(l mta.Listener) bool {
 	for n := range r.Instance.Services {
 		s := &r.Instance.Services[n]
 		if !s.Chroot {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
@@ -36,7 +37,7 @@ var localMail = LocalMail{DaemonName: "LOCAL-PICKUP", UIDHeader: "X-Relayguard-U
 // sockets in its queue directory.
 type instance struct {
 	dir, queue string
-	listeners  []Listener
+	listeners  []mta.Listener
 }
 
 func newInstance(t *testing.T, mainCF, master string) instance {
@@ -55,9 +56,9 @@ func newInstance(t *testing.T, mainCF, master string) instance {
 		}
 	}
 	for role, name := range map[policy.Role]string{policy.Submission: "submission", policy.Relay: "relay", policy.Local: "local", policy.Inbound: "inbound", policy.Egress: "egress"} {
-		in.listeners = append(in.listeners, Listener{role, "unix", filepath.Join(in.queue, "relayguard", name+".sock")})
+		in.listeners = append(in.listeners, mta.Listener{Role: role, Network: "unix", Address: filepath.Join(in.queue, "relayguard", name+".sock")})
 	}
-	slices.SortFunc(in.listeners, func(a, b Listener) int { return int(a.Role) - int(b.Role) })
+	slices.SortFunc(in.listeners, func(a, b mta.Listener) int { return int(a.Role) - int(b.Role) })
 	if err := os.Mkdir(filepath.Join(in.queue, "relayguard"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +291,7 @@ func TestInspectUnguardedServiceByItsRestrictions(t *testing.T) {
 	}
 }
 
-func idsOf(findings []Finding) []string {
+func idsOf(findings []mta.Finding) []string {
 	var ids []string
 	for _, f := range findings {
 		ids = append(ids, f.ID+" "+f.Severity.String()+" "+f.Where)
@@ -302,16 +303,16 @@ func idsOf(findings []Finding) []string {
 func TestInspectSockets(t *testing.T) {
 	for name, c := range map[string]struct {
 		dir, socket os.FileMode
-		listener    Listener
+		listener    mta.Listener
 		want        string
 	}{
 		"well":                   {dir: 0o755, socket: 0o660},
 		"anybody may replace it": {dir: 0o777, socket: 0o660, want: "socket-exposed"},
 		"anybody may connect":    {dir: 0o755, socket: 0o666, want: "socket-exposed"},
 		"Postfix may not pass":   {dir: 0o700, socket: 0o660, want: "socket-unreachable"},
-		"outside":                {dir: 0o755, socket: 0o660, listener: Listener{policy.Relay, "tcp", "0.0.0.0:8891"}, want: "socket-outside"},
-		"loopback":               {dir: 0o755, socket: 0o660, listener: Listener{policy.Relay, "tcp", "127.0.0.1:8891"}},
-		"no directory":           {dir: 0o755, socket: 0o660, listener: Listener{policy.Egress, "unix", "/nosuch/dir/x.sock"}, want: "socket-missing"},
+		"outside":                {dir: 0o755, socket: 0o660, listener: mta.Listener{Role: policy.Relay, Network: "tcp", Address: "0.0.0.0:8891"}, want: "socket-outside"},
+		"loopback":               {dir: 0o755, socket: 0o660, listener: mta.Listener{Role: policy.Relay, Network: "tcp", Address: "127.0.0.1:8891"}},
+		"no directory":           {dir: 0o755, socket: 0o660, listener: mta.Listener{Role: policy.Egress, Network: "unix", Address: "/nosuch/dir/x.sock"}, want: "socket-missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := newInstance(t, guarded, guardedMaster)

@@ -7,16 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"relayguard/mta"
 )
-
-// Unread is a part of a setting whose contents could not be listed.
-type Unread struct {
-	Setting string // "virtual_mailbox_domains"
-	Item    string // "mysql:/etc/postfix/domains.cf"
-	Err     error
-}
-
-func (u Unread) Error() string { return fmt.Sprintf("%s: %s: %v", u.Setting, u.Item, u.Err) }
 
 // maxListFile bounds a file that a list names, and how deep such files go.
 const (
@@ -29,13 +22,13 @@ const (
 // case, sorted, each once. ".example.jp" stands for all names below. What
 // cannot be listed (SQL, LDAP, patterns) is in unread: the configuration must
 // complete it.
-func (i *Instance) InsideDomains(ctx context.Context) (domains []string, unread []Unread, err error) {
+func (i *Instance) InsideDomains(ctx context.Context) (domains []string, unread []mta.Unread, err error) {
 	return i.domainsOf(ctx, "mydestination", "virtual_mailbox_domains", "virtual_alias_domains", "relay_domains")
 }
 
 // LocalDomains lists myorigin and mydestination: where smtpd_sender_login_maps
 // may name a user without a domain.
-func (i *Instance) LocalDomains(ctx context.Context) (domains []string, unread []Unread, err error) {
+func (i *Instance) LocalDomains(ctx context.Context) (domains []string, unread []mta.Unread, err error) {
 	return i.domainsOf(ctx, "myorigin", "mydestination")
 }
 
@@ -61,9 +54,9 @@ func (i *Instance) Origin() (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
-func (i *Instance) domainsOf(ctx context.Context, settings ...string) ([]string, []Unread, error) {
+func (i *Instance) domainsOf(ctx context.Context, settings ...string) ([]string, []mta.Unread, error) {
 	var all []string
-	var unread []Unread
+	var unread []mta.Unread
 	for _, setting := range settings {
 		l := lister{ctx: ctx, instance: i, setting: setting}
 		l.add(i.main[setting], 0)
@@ -90,7 +83,7 @@ type lister struct {
 
 	items  []string
 	not    []string
-	unread []Unread
+	unread []mta.Unread
 }
 
 func (l *lister) add(list string, depth int) {
@@ -167,7 +160,7 @@ func (l *lister) table(name string, not bool) {
 }
 
 func (l *lister) miss(item string, err error) {
-	l.unread = append(l.unread, Unread{l.setting, item, err})
+	l.unread = append(l.unread, mta.Unread{Setting: l.setting, Item: item, Err: err})
 }
 
 // isDomain leaves out what is no domain: address literals, and the addresses

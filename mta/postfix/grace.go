@@ -13,6 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/mta"
+	"relayguard/mta/backup"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -93,9 +96,9 @@ func (g *Grace) Sweep(ctx context.Context, now time.Time) (removed int, err erro
 const halfSuffix = ".part"
 
 func (g *Grace) open(create bool) (*os.Root, error) {
-	resolve := trusted
+	resolve := backup.Trusted
 	if create {
-		resolve = makeTrusted
+		resolve = backup.MakeTrusted
 	}
 	dir, err := resolve(g.Dir)
 	var root *os.Root
@@ -144,7 +147,7 @@ func listKept(root *os.Root) ([]Kept, error) {
 }
 
 // nameKept is the id and the second of arrival, which no other message has.
-func nameKept(f QueueFile) string { return f.ID + "." + strconv.FormatInt(f.Arrival.Unix(), 10) }
+func nameKept(f mta.QueueFile) string { return f.ID + "." + strconv.FormatInt(f.Arrival.Unix(), 10) }
 
 func keptName(name string) (id string, arrival time.Time, ok bool) {
 	id, seconds, _ := strings.Cut(name, ".")
@@ -235,7 +238,7 @@ func (b *graceBox) dropOldest() error {
 }
 
 // keep copies a held message into the folder.
-func (b *graceBox) keep(spool *spool, f QueueFile) error {
+func (b *graceBox) keep(spool *spool, f mta.QueueFile) error {
 	from, info, err := spool.openHeld(f.ID)
 	if err != nil {
 		return fmt.Errorf("keep %s for the grace time: %w", f.ID, err)
@@ -286,7 +289,7 @@ func (b *graceBox) sync() error {
 // What could not be deleted after all (Gone: somebody released it in between)
 // has no copy. An error that comes with results says that such a copy could not
 // be removed.
-func (i *Instance) DeleteMail(ctx context.Context, targets []Target, grace *Grace) ([]Result, error) {
+func (i *Instance) DeleteMail(ctx context.Context, targets []mta.Target, grace *Grace) ([]mta.Result, error) {
 	look, err := i.look(ctx, targets)
 	if err != nil {
 		return nil, fmt.Errorf("delete mail: %w", err)
@@ -314,7 +317,7 @@ func (i *Instance) DeleteMail(ctx context.Context, targets []Target, grace *Grac
 		ourCopy[id] = true
 	}
 	for n, r := range results { // the copy of what was not deleted would come back twice
-		if f, fate := look.find(targets[n], deleteAct.from); fate == Done && r.Fate != Done && ourCopy[r.ID] {
+		if f, fate := look.find(targets[n], deleteAct.from); fate == mta.Done && r.Fate != mta.Done && ourCopy[r.ID] {
 			err = errors.Join(err, grace.drop(box.root, nameKept(f.QueueFile)))
 		}
 	}
@@ -322,7 +325,7 @@ func (i *Instance) DeleteMail(ctx context.Context, targets []Target, grace *Grac
 }
 
 // keepAll copies what is pending and returns the ids that may be deleted.
-func (i *Instance) keepAll(ctx context.Context, box *graceBox, look look, targets []Target, results []Result) ([]string, error) {
+func (i *Instance) keepAll(ctx context.Context, box *graceBox, look look, targets []mta.Target, results []mta.Result) ([]string, error) {
 	spool, err := i.openSpool()
 	if err != nil {
 		return nil, err
@@ -348,7 +351,7 @@ func (i *Instance) keepAll(ctx context.Context, box *graceBox, look look, target
 		}
 		switch {
 		case errors.Is(failed, fs.ErrNotExist):
-			r.Fate, r.Err = Gone, nil
+			r.Fate, r.Err = mta.Gone, nil
 		case failed != nil:
 			r.Err = failed
 		}
@@ -376,7 +379,7 @@ func (i *Instance) Restore(ctx context.Context, grace *Grace, name string) (newI
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = ErrGone
+		err = mta.ErrGone
 	}
 	if err != nil {
 		return "", fmt.Errorf("restore %s: %w", name, err)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/mta"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +27,7 @@ type delivery struct {
 // deliveries that began before. Those to the outside that do not end are ended:
 // the recipients stay in the queue. Who had no answer to the final dot may get
 // the mail twice.
-func (r RedSwitch) stopDeliveries(ctx context.Context, setup Setup, out *Stopped) error {
+func (r RedSwitch) stopDeliveries(ctx context.Context, setup Setup, out *mta.Stopped) error {
 	master, err := r.masterPID()
 	if err != nil {
 		return err

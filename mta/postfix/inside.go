@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"relayguard/mta"
+
 	"golang.org/x/net/idna"
 )
 
@@ -13,7 +15,7 @@ import (
 // can be listed.
 type inside struct {
 	domains []string // lower case, sorted; ".example.jp" stands for all names below
-	unread  []Unread
+	unread  []mta.Unread
 }
 
 // inside lists our domains. Names below a relay domain are Postfix's own too,
@@ -70,11 +72,11 @@ func (in inside) has(address string) bool {
 
 // onlyOutside reports whether nobody inside is among the recipients listed. Where domains
 // of ours could not be listed, Postfix must have said so itself.
-func (in inside) onlyOutside(q QueueFile) bool {
+func (in inside) onlyOutside(q mta.QueueFile) bool {
 	if len(q.Recipients) == 0 || slices.ContainsFunc(q.Recipients, in.has) {
 		return false
 	}
-	return len(in.unread) == 0 || strings.Contains(q.Reason, StopText)
+	return len(in.unread) == 0 || strings.Contains(q.Reason, mta.StopText)
 }
 
 // tableChunk is how many domains one expression of the table names.

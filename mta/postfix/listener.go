@@ -7,19 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
-// Listener is one milter socket of the guard, as far as Postfix must know it.
-type Listener struct {
-	Role    policy.Role
-	Network string // "unix" or "tcp"
-	Address string // absolute path, or host:port
-}
-
 // endpoint is how Postfix is told of the listener. A path below the queue
 // directory is given from there: so it holds for chrooted services and others.
-func (i *Instance) endpoint(l Listener) string {
+func (i *Instance) endpoint(l mta.Listener) string {
 	if l.Network != "unix" {
 		return "inet:" + l.Address
 	}
@@ -31,7 +25,7 @@ func (i *Instance) endpoint(l Listener) string {
 
 // listenerOf finds which of our listeners a service reaches through a milter
 // endpoint.
-func (i *Instance) listenerOf(s *Service, endpoint string, listeners []Listener) (Listener, bool) {
+func (i *Instance) listenerOf(s *Service, endpoint string, listeners []mta.Listener) (mta.Listener, bool) {
 	kind, address, _ := strings.Cut(endpoint, ":")
 	for _, l := range listeners {
 		switch {
@@ -41,7 +35,7 @@ func (i *Instance) listenerOf(s *Service, endpoint string, listeners []Listener)
 			return l, true
 		}
 	}
-	return Listener{}, false
+	return mta.Listener{}, false
 }
 
 // guardDir is the name of a directory that holds sockets of the guard only.
@@ -49,13 +43,13 @@ const guardDir = "relayguard"
 
 // former reports the socket of a listener that the configuration had once: it
 // is in the guard's own directory, beside one that it has.
-func (i *Instance) former(s *Service, endpoint string, listeners []Listener) bool {
+func (i *Instance) former(s *Service, endpoint string, listeners []mta.Listener) bool {
 	kind, address, _ := strings.Cut(endpoint, ":")
 	if kind != "unix" && kind != "local" {
 		return false
 	}
 	dir := filepath.Dir(i.path(s, address))
-	return filepath.Base(dir) == guardDir && slices.ContainsFunc(listeners, func(l Listener) bool { return l.Network == "unix" && filepath.Dir(l.Address) == dir })
+	return filepath.Base(dir) == guardDir && slices.ContainsFunc(listeners, func(l mta.Listener) bool { return l.Network == "unix" && filepath.Dir(l.Address) == dir })
 }
 
 func sameHostPort(a, b string) bool {
@@ -77,23 +71,23 @@ func isLoopbackHost(host string) bool {
 
 // attached finds the guard among a service's milters: its place (0 is first),
 // its entry and which listener it is.
-func (i *Instance) attached(s *Service, value string, listeners []Listener) (place int, m Milter, l Listener, err error) {
+func (i *Instance) attached(s *Service, value string, listeners []mta.Listener) (place int, m Milter, l mta.Listener, err error) {
 	milters, err := ParseMilters(value)
 	if err != nil {
-		return -1, Milter{}, Listener{}, fmt.Errorf("read milters of %s: %w", s.ID(), err)
+		return -1, Milter{}, mta.Listener{}, fmt.Errorf("read milters of %s: %w", s.ID(), err)
 	}
 	for n, m := range milters {
 		if l, ok := i.listenerOf(s, m.Endpoint, listeners); ok {
 			return n, m, l, nil
 		}
 	}
-	return -1, Milter{}, Listener{}, nil
+	return -1, Milter{}, mta.Listener{}, nil
 }
 
 // listenersIn are all listeners of ours among a service's milters.
-func (i *Instance) listenersIn(s *Service, value string, listeners []Listener) []Listener {
+func (i *Instance) listenersIn(s *Service, value string, listeners []mta.Listener) []mta.Listener {
 	milters, _ := ParseMilters(value) // one that cannot be read was found by attached
-	var ours []Listener
+	var ours []mta.Listener
 	for _, m := range milters {
 		if l, ok := i.listenerOf(s, m.Endpoint, listeners); ok {
 			ours = append(ours, l)
@@ -102,11 +96,11 @@ func (i *Instance) listenersIn(s *Service, value string, listeners []Listener) [
 	return ours
 }
 
-func byRole(listeners []Listener, role policy.Role) (Listener, bool) {
+func byRole(listeners []mta.Listener, role policy.Role) (mta.Listener, bool) {
 	for _, l := range listeners {
 		if l.Role == role {
 			return l, true
 		}
 	}
-	return Listener{}, false
+	return mta.Listener{}, false
 }

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"relayguard/mta"
 )
 
 // networks lists an address list such as mynetworks: 127.0.0.0/8, [::1]/128,
 // 192.0.2.1, files and tables of those. The error names what is no address.
-func (i *Instance) networks(ctx context.Context, setting, value string) ([]netip.Prefix, []Unread) {
+func (i *Instance) networks(ctx context.Context, setting, value string) ([]netip.Prefix, []mta.Unread) {
 	l := lister{ctx: ctx, instance: i, setting: setting}
 	l.add(value, 0)
 	var prefixes []netip.Prefix

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relayguard/mta"
 )
 
 // RelayProbe asks an SMTP service, as a client without AUTH, whether it would
@@ -198,8 +200,8 @@ func (r *report) relays(ctx context.Context) {
 	}
 }
 
-func (r *report) relay(ctx context.Context, s *Service) (Finding, bool) {
-	unsure := Finding{"open-relay-unknown", Info, s.ID(), "", "whether strangers may relay here cannot be told from this machine", "ask from a foreign address: swaks --server THIS --from a@example.com --to b@example.net --quit-after RCPT"}
+func (r *report) relay(ctx context.Context, s *Service) (mta.Finding, bool) {
+	unsure := mta.Finding{ID: "open-relay-unknown", Severity: mta.Info, Where: s.ID(), What: "", Why: "whether strangers may relay here cannot be told from this machine", Remedy: "ask from a foreign address: swaks --server THIS --from a@example.com --to b@example.net --quit-after RCPT"}
 	address, err := dialAddress(s.Name)
 	if err != nil {
 		unsure.What = err.Error()
@@ -215,13 +217,13 @@ func (r *report) relay(ctx context.Context, s *Service) (Finding, bool) {
 		unsure.What = said
 		return unsure, true
 	case answer.Code/100 != 2:
-		return Finding{}, false
+		return mta.Finding{}, false
 	case !answer.Stranger && r.trustsLoopback(ctx, s):
 		unsure.What = said + ", but mynetworks permits this machine"
 		return unsure, true
 	}
-	return Finding{"open-relay", Critical, s.ID(), said + ": a client without AUTH may send to the outside",
-		"everybody sends through this server, and the guard refuses it only where it is attached as submission or relay", "smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination"}, true
+	return mta.Finding{ID: "open-relay", Severity: mta.Critical, Where: s.ID(), What: said + ": a client without AUTH may send to the outside",
+		Why: "everybody sends through this server, and the guard refuses it only where it is attached as submission or relay", Remedy: "smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination"}, true
 }
 
 func (r *report) trustsLoopback(ctx context.Context, s *Service) bool {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/mta/backup"
 	"relayguard/policy"
 )
 
@@ -65,11 +66,11 @@ func (p *localProbe) during(f func() error) error {
 		return fmt.Errorf("read header checks: %w", err)
 	}
 	rule := "/^" + probeHeader + ": " + p.token + "$/ HOLD\n"
-	if err := replaceFile(p.table, append(slices.Clone(text), rule...), 0o644, -1, -1); err != nil {
+	if err := backup.Replace(p.table, append(slices.Clone(text), rule...), 0o644, -1, -1); err != nil {
 		return fmt.Errorf("add the probe to header checks: %w", err)
 	}
 	err = f()
-	if restoreErr := replaceFile(p.table, text, 0o644, -1, -1); restoreErr != nil {
+	if restoreErr := backup.Replace(p.table, text, 0o644, -1, -1); restoreErr != nil {
 		err = errors.Join(err, fmt.Errorf("take the probe out of header checks: %w", restoreErr))
 	}
 	return err

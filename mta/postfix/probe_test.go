@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix/postfixtest"
 	"relayguard/policy"
 )
@@ -61,7 +62,7 @@ func TestProbeAsksARealPostfix(t *testing.T) {
 		}
 	}
 	unguarded := i.Service(p.Addr("unguarded"), "inet")
-	if err := verifyService(context.Background(), i, unguarded, Listener{policy.Relay, "inet", "127.0.0.1:9"}, SMTPProbe{}); err == nil || !strings.Contains(err.Error(), "does not find the guard") {
+	if err := verifyService(context.Background(), i, unguarded, mta.Listener{Role: policy.Relay, Network: "inet", Address: "127.0.0.1:9"}, SMTPProbe{}); err == nil || !strings.Contains(err.Error(), "does not find the guard") {
 		t.Errorf("a service without its guard passed: %v", err)
 	}
 }
@@ -77,7 +78,7 @@ func TestApplyToARunningPostfixWithoutGuardRollsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	setup := Setup{ConfigDir: p.ConfigDir, SMTP: policy.Relay, Backups: t.TempDir(), Listeners: []Listener{{policy.Relay, "unix", filepath.Join(i.QueueDir, "relayguard", "none.sock")}}}
+	setup := Setup{ConfigDir: p.ConfigDir, SMTP: policy.Relay, Backups: t.TempDir(), Listeners: []mta.Listener{{Role: policy.Relay, Network: "unix", Address: filepath.Join(i.QueueDir, "relayguard", "none.sock")}}}
 	verify := setup.VerifyBySMTP(SMTPProbe{})
 	setup.Verify = func(ctx context.Context, i *Instance) error {
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -103,7 +104,7 @@ func probeOn(t *testing.T, milters ...string) (*postfixtest.Postfix, *localProbe
 	if err != nil {
 		t.Fatal(err)
 	}
-	setup := Setup{ConfigDir: p.ConfigDir, LocalMail: localMail, Listeners: []Listener{{policy.Local, "unix", filepath.Join(p.MilterDir(), "local.sock")}}}
+	setup := Setup{ConfigDir: p.ConfigDir, LocalMail: localMail, Listeners: []mta.Listener{{Role: policy.Local, Network: "unix", Address: filepath.Join(p.MilterDir(), "local.sock")}}}
 	probe, err := setup.newLocalProbe(i)
 	if err != nil || probe == nil {
 		t.Fatalf("no probe: %v", err)

@@ -9,43 +9,15 @@ import (
 	"fmt"
 	"io"
 	"time"
-)
 
-// QueueFile is one message in Postfix's queue, as postqueue(1) tells it. Its
-// texts are what strangers chose: escape them before they are printed.
-type QueueFile struct {
-	Queue      string    // "hold", "deferred", "active", "incoming", "maildrop"
-	ID         string    // reused once the message is gone, unless enable_long_queue_ids
-	Arrival    time.Time // whole seconds, UTC; kept by a requeue
-	Size       int64     // octets
-	Sender     string    // "" is the null sender; local part quoted where it must be, '?' for what cannot be printed
-	Recipients []string  // not yet delivered; the first 1,000
-	More       int       // further ones; -1: not counted, for there were too many
-	Reason     string    // why the first recipient that was deferred was; empty: none was
-}
+	"relayguard/mta"
+)
 
 const (
 	maxQueueLine  = 4 << 20 // a message to some 50,000 recipients
 	maxRecipients = 1000
 	scanWait      = 5 * time.Minute // 100,000 held messages take about 17 s
 )
-
-// nullSender is how postqueue(1) writes the null sender, unless
-// empty_address_recipient says otherwise.
-const nullSender = "MAILER-DAEMON"
-
-// SkippedError says that a scan met lines that it could not read. All other
-// messages were seen.
-type SkippedError struct {
-	Lines int
-	First error // why the first one was skipped
-}
-
-func (e *SkippedError) Error() string {
-	return fmt.Sprintf("%d lines of the queue listing skipped: %v", e.Lines, e.First)
-}
-
-func (e *SkippedError) Unwrap() error { return e.First }
 
 // ScanQueue calls fn with every message in the queue, one at a time and without
 // keeping any. A message that moves during the scan may be missed or come
@@ -57,10 +29,10 @@ func (e *SkippedError) Unwrap() error { return e.First }
 // cannot be read are left out and told by a *SkippedError after all others. It
 // also works while Postfix is stopped. It needs root, or an account that
 // authorized_mailq_users lets see the queue.
-func (i *Instance) ScanQueue(ctx context.Context, fn func(QueueFile) error) error {
+func (i *Instance) ScanQueue(ctx context.Context, fn func(mta.QueueFile) error) error {
 	null := i.Setting("empty_address_recipient")
 	err := i.tools.stream(ctx, "postqueue", i.tools.inDir(i.ConfigDir, "-j"), func(r io.Reader) error {
-		return scanLines(r, func(f QueueFile) error {
+		return scanLines(r, func(f mta.QueueFile) error {
 			if f.Sender == null {
 				f.Sender = ""
 			}
@@ -74,9 +46,9 @@ func (i *Instance) ScanQueue(ctx context.Context, fn func(QueueFile) error) erro
 }
 
 // scanLines reads what postqueue -j prints: an object a line.
-func scanLines(r io.Reader, fn func(QueueFile) error) error {
+func scanLines(r io.Reader, fn func(mta.QueueFile) error) error {
 	lines := bufio.NewReaderSize(r, 64<<10)
-	var skipped SkippedError
+	var skipped mta.SkippedError
 	var line []byte
 	for {
 		whole, err := readLine(lines, &line)
@@ -125,16 +97,16 @@ func readLine(r *bufio.Reader, buf *[]byte) (whole bool, err error) {
 
 // ParseQueueLine reads one line of postqueue -j. Fields that it does not know
 // are ignored; queue, id, arrival time, size and sender must be there.
-func ParseQueueLine(line []byte) (QueueFile, error) { return parseQueueLine(line, true) }
+func ParseQueueLine(line []byte) (mta.QueueFile, error) { return parseQueueLine(line, true) }
 
-func parseQueueLine(line []byte, whole bool) (QueueFile, error) {
+func parseQueueLine(line []byte, whole bool) (mta.QueueFile, error) {
 	more := 0
 	if !whole {
 		// The recipients come last. A quote inside a value has a backslash
 		// before it, so a sender cannot play this mark.
 		head, _, found := bytes.Cut(line, []byte(`, "recipients": [`))
 		if !found {
-			return QueueFile{}, fmt.Errorf("queue listing: a line of over %d octets", maxQueueLine)
+			return mta.QueueFile{}, fmt.Errorf("queue listing: a line of over %d octets", maxQueueLine)
 		}
 		line, more = append(head[:len(head):len(head)], '}'), -1
 	}
@@ -150,23 +122,23 @@ func parseQueueLine(line []byte, whole bool) (QueueFile, error) {
 		} `json:"recipients"`
 	}
 	if err := json.Unmarshal(line, &raw); err != nil {
-		return QueueFile{}, fmt.Errorf("queue listing: %w", err)
+		return mta.QueueFile{}, fmt.Errorf("queue listing: %w", err)
 	}
 	const lastSecond = 253402300799 // of the year 9999, the last that JSON can say
 	switch {
 	case !queueName(raw.Queue):
-		return QueueFile{}, fmt.Errorf("queue listing: got queue name %q", clip(raw.Queue))
+		return mta.QueueFile{}, fmt.Errorf("queue listing: got queue name %q", clip(raw.Queue))
 	case !ValidQueueID(raw.ID):
-		return QueueFile{}, fmt.Errorf("queue listing: got queue id %q", clip(raw.ID))
+		return mta.QueueFile{}, fmt.Errorf("queue listing: got queue id %q", clip(raw.ID))
 	case raw.Arrival == nil || *raw.Arrival < 0 || *raw.Arrival > lastSecond:
-		return QueueFile{}, fmt.Errorf("queue listing: no arrival time of %s, or one out of range", raw.ID)
+		return mta.QueueFile{}, fmt.Errorf("queue listing: no arrival time of %s, or one out of range", raw.ID)
 	case raw.Size == nil || *raw.Size < 0:
-		return QueueFile{}, fmt.Errorf("queue listing: no size of %s, or one out of range", raw.ID)
+		return mta.QueueFile{}, fmt.Errorf("queue listing: no size of %s, or one out of range", raw.ID)
 	case raw.Sender == nil:
-		return QueueFile{}, fmt.Errorf("queue listing: no sender of %s", raw.ID)
+		return mta.QueueFile{}, fmt.Errorf("queue listing: no sender of %s", raw.ID)
 	}
-	f := QueueFile{Queue: raw.Queue, ID: raw.ID, Arrival: time.Unix(*raw.Arrival, 0).UTC(), Size: *raw.Size, Sender: *raw.Sender, More: more}
-	if f.Sender == nullSender {
+	f := mta.QueueFile{Queue: raw.Queue, ID: raw.ID, Arrival: time.Unix(*raw.Arrival, 0).UTC(), Size: *raw.Size, Sender: *raw.Sender, More: more}
+	if f.Sender == mta.NullSender {
 		f.Sender = ""
 	}
 	for n, r := range raw.Recipients {

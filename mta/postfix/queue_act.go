@@ -5,38 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"relayguard/mta"
 )
-
-// Fate is what became of a target.
-type Fate uint8
-
-// The fates.
-const (
-	Failed  Fate = iota // see Result.Err; the message is where it was, or nobody can tell
-	Done                // Postfix's tool said that it did it
-	Gone                // no such message in the queues concerned; not an error
-	Changed             // the id now belongs to another message, which was left alone
-)
-
-func (f Fate) String() string {
-	switch f {
-	case Done:
-		return "done"
-	case Gone:
-		return "gone"
-	case Changed:
-		return "changed"
-	}
-	return "failed"
-}
-
-// Result is what became of one target. Results come in the order of the targets.
-type Result struct {
-	ID    string
-	Fate  Fate
-	NewID string // of a requeued message, if it could be learnt
-	Err   error  // of Failed
-}
 
 // act is one of postsuper's acts on single messages.
 type act struct {
@@ -60,7 +31,7 @@ var (
 // Like every act on the queue it needs root, reads the queue once to compare
 // each target, touches only the queues named, and is one postsuper(1) for any
 // number of targets. An error without results means that nothing was done.
-func (i *Instance) HoldMail(ctx context.Context, targets []Target) ([]Result, error) {
+func (i *Instance) HoldMail(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	look, err := i.look(ctx, targets)
 	if err != nil {
 		return nil, fmt.Errorf("hold mail: %w", err)
@@ -76,18 +47,18 @@ type look map[string][]sighting
 // sighting is a message without its recipients: a bulk may have 20,000 messages
 // with 1,000 recipients each.
 type sighting struct {
-	QueueFile
+	mta.QueueFile
 	like likeness
 }
 
-func (f QueueFile) sighting() sighting {
-	s := sighting{f, f.likeness()}
+func sightingOf(f mta.QueueFile) sighting {
+	s := sighting{f, likenessOf(f)}
 	s.Recipients = nil
 	return s
 }
 
 // look reads the queue once and keeps what has the id of a target.
-func (i *Instance) look(ctx context.Context, targets []Target) (look, error) {
+func (i *Instance) look(ctx context.Context, targets []mta.Target) (look, error) {
 	found := make(look, len(targets))
 	for _, t := range targets {
 		if ValidQueueID(t.ID) {
@@ -97,13 +68,13 @@ func (i *Instance) look(ctx context.Context, targets []Target) (look, error) {
 	if len(found) == 0 {
 		return found, nil
 	}
-	err := i.ScanQueue(ctx, func(f QueueFile) error {
+	err := i.ScanQueue(ctx, func(f mta.QueueFile) error {
 		if _, wanted := found[f.ID]; wanted {
-			found[f.ID] = append(found[f.ID], f.sighting())
+			found[f.ID] = append(found[f.ID], sightingOf(f))
 		}
 		return nil
 	})
-	var skipped *SkippedError
+	var skipped *mta.SkippedError
 	if err != nil && !errors.As(err, &skipped) {
 		return nil, err
 	}
@@ -112,24 +83,24 @@ func (i *Instance) look(ctx context.Context, targets []Target) (look, error) {
 
 // find returns the target's file in one of the queues; if there is none, Gone
 // or Changed.
-func (l look) find(t Target, queues []string) (sighting, Fate) {
-	fate := Gone
+func (l look) find(t mta.Target, queues []string) (sighting, mta.Fate) {
+	fate := mta.Gone
 	for _, f := range l[t.ID] {
 		if !slices.Contains(queues, f.Queue) {
 			continue
 		}
 		if t.Matches(f.QueueFile) {
-			return f, Done
+			return f, mta.Done
 		}
-		fate = Changed
+		fate = mta.Changed
 	}
 	return sighting{}, fate
 }
 
 // judge prepares the results; those that are left to do are Failed for now, and
 // their ids are returned, each once.
-func (l look) judge(targets []Target, queues []string) (results []Result, ids []string) {
-	results = make([]Result, len(targets))
+func (l look) judge(targets []mta.Target, queues []string) (results []mta.Result, ids []string) {
+	results = make([]mta.Result, len(targets))
 	seen := make(map[string]bool, len(targets))
 	for n, t := range targets {
 		results[n].ID = t.ID
@@ -137,7 +108,7 @@ func (l look) judge(targets []Target, queues []string) (results []Result, ids []
 			results[n].Err = fmt.Errorf("got queue id %q: not one of Postfix's", clip(t.ID))
 			continue
 		}
-		if _, fate := l.find(t, queues); fate != Done {
+		if _, fate := l.find(t, queues); fate != mta.Done {
 			results[n].Fate = fate
 			continue
 		}
@@ -155,19 +126,19 @@ var errPending = errors.New("not yet tried")
 
 // do acts on ids and settles their pending results. What postsuper did not
 // confirm is looked for again: it left, or it failed.
-func (i *Instance) do(ctx context.Context, a act, targets []Target, results []Result, ids []string) {
+func (i *Instance) do(ctx context.Context, a act, targets []mta.Target, results []mta.Result, ids []string) {
 	done, err := i.postsuper(ctx, a, ids)
 	acted := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		acted[id] = true
 	}
 	var left []int
-	var leftTargets []Target
+	var leftTargets []mta.Target
 	for n := range results {
 		switch r := &results[n]; {
 		case r.Err != errPending || !acted[r.ID]:
 		case done[r.ID]:
-			r.Fate, r.Err = Done, nil
+			r.Fate, r.Err = mta.Done, nil
 		default:
 			left, leftTargets = append(left, n), append(leftTargets, targets[n])
 		}
@@ -179,7 +150,7 @@ func (i *Instance) do(ctx context.Context, a act, targets []Target, results []Re
 		switch {
 		case lookErr != nil:
 			r.Err = errors.Join(err, lookErr)
-		case fate != Done:
+		case fate != mta.Done:
 			r.Fate, r.Err = fate, nil
 		case err != nil:
 			r.Err = err

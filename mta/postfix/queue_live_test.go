@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix/postfixtest"
 	"relayguard/mta/smtptest"
 )
@@ -49,7 +50,7 @@ func newQueueTest(t *testing.T, main map[string]string) queueTest {
 }
 
 // send sends one message to each address and returns what the guard would know.
-func (q queueTest) send(hold bool, from string, to ...string) []Target {
+func (q queueTest) send(hold bool, from string, to ...string) []mta.Target {
 	q.Helper()
 	client, err := smtptest.Dial(q.ctx, q.Addr("in"))
 	if err != nil {
@@ -59,7 +60,7 @@ func (q queueTest) send(hold bool, from string, to ...string) []Target {
 	if _, err := client.Ehlo("client.example"); err != nil {
 		q.Fatal(err)
 	}
-	var targets []Target
+	var targets []mta.Target
 	for _, to := range to {
 		header := "Subject: to " + to + "\r\n"
 		if hold {
@@ -80,36 +81,36 @@ func (q queueTest) send(hold bool, from string, to ...string) []Target {
 		if err != nil || !found {
 			q.Fatalf("DATA: %v, %v", reply, err)
 		}
-		targets = append(targets, Target{ID: id, Sender: from, Arrival: time.Now()})
+		targets = append(targets, mta.Target{ID: id, Sender: from, Arrival: time.Now()})
 	}
 	return targets
 }
 
 // queue is what ScanQueue sees, by id.
-func (q queueTest) queue() map[string]QueueFile {
+func (q queueTest) queue() map[string]mta.QueueFile {
 	q.Helper()
-	seen := map[string]QueueFile{}
-	if err := q.i.ScanQueue(q.ctx, func(f QueueFile) error { seen[f.ID] = f; return nil }); err != nil {
+	seen := map[string]mta.QueueFile{}
+	if err := q.i.ScanQueue(q.ctx, func(f mta.QueueFile) error { seen[f.ID] = f; return nil }); err != nil {
 		q.Fatal(err)
 	}
 	return seen
 }
 
 // in tells in which queue the target is; empty: in none.
-func (q queueTest) in(t Target) string { q.Helper(); return q.queue()[t.ID].Queue }
+func (q queueTest) in(t mta.Target) string { q.Helper(); return q.queue()[t.ID].Queue }
 
 func (q queueTest) wait(what string, is func() bool) { q.Helper(); eventually(q.T, what, is) }
 
 // fates checks what became of the targets.
-func (q queueTest) fates(what string, results []Result, err error, want ...Fate) {
+func (q queueTest) fates(what string, results []mta.Result, err error, want ...mta.Fate) {
 	q.Helper()
 	if err != nil {
 		q.Fatalf("%s: %v", what, err)
 	}
-	var got []Fate
+	var got []mta.Fate
 	for _, r := range results {
 		got = append(got, r.Fate)
-		if (r.Err != nil) != (r.Fate == Failed) {
+		if (r.Err != nil) != (r.Fate == mta.Failed) {
 			q.Errorf("%s: %+v", what, r)
 		}
 	}
@@ -134,15 +135,15 @@ func TestQueueListsHostileSenders(t *testing.T) {
 		}
 	}
 	ctx, cancel := context.WithCancel(q.ctx)
-	err := q.i.ScanQueue(ctx, func(QueueFile) error { cancel(); return nil })
+	err := q.i.ScanQueue(ctx, func(mta.QueueFile) error { cancel(); return nil })
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled scan: %v", err)
 	}
-	if err := q.i.ScanQueue(ctx, func(QueueFile) error { t.Error("called after the end"); return nil }); !errors.Is(err, context.Canceled) {
+	if err := q.i.ScanQueue(ctx, func(mta.QueueFile) error { t.Error("called after the end"); return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("scan after the end: got %v", err)
 	}
 	stop := errors.New("stop")
-	if err := q.i.ScanQueue(q.ctx, func(QueueFile) error { return stop }); !errors.Is(err, stop) {
+	if err := q.i.ScanQueue(q.ctx, func(mta.QueueFile) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v, want what fn returned", err)
 	}
 	if err := q.StopMaster(); err != nil {
@@ -174,25 +175,25 @@ func holdReleaseDelete(q queueTest) {
 	}
 
 	// Another message has the id now: left alone, by every verb.
-	foreign := []Target{held[0], held[0], held[0]}
+	foreign := []mta.Target{held[0], held[0], held[0]}
 	foreign[0].Sender = "b@example.org"
 	foreign[1].Arrival = foreign[1].Arrival.Add(-time.Minute)
 	foreign[2].Arrival, foreign[2].Exact = q.queue()[held[0].ID].Arrival.Add(time.Second), true
 	grace := &Grace{Dir: filepath.Join(q.TempDir(), "grace")}
 	results, err := q.i.ReleaseMail(ctx, foreign, now)
-	q.fates("release of a reused id", results, err, Changed, Changed, Changed)
+	q.fates("release of a reused id", results, err, mta.Changed, mta.Changed, mta.Changed)
 	results, err = q.i.DeleteMail(ctx, foreign, grace)
-	q.fates("delete of a reused id", results, err, Changed, Changed, Changed)
+	q.fates("delete of a reused id", results, err, mta.Changed, mta.Changed, mta.Changed)
 	results, err = q.i.RequeueMail(ctx, foreign)
-	q.fates("requeue of a reused id", results, err, Changed, Changed, Changed)
-	if err := q.i.Content(ctx, foreign[0], &bytes.Buffer{}); !errors.Is(err, ErrChanged) {
+	q.fates("requeue of a reused id", results, err, mta.Changed, mta.Changed, mta.Changed)
+	if err := q.i.Content(ctx, foreign[0], &bytes.Buffer{}); !errors.Is(err, mta.ErrChanged) {
 		q.Errorf("content of a reused id: %v", err)
 	}
 
 	// Who is not there, is held already, or has no id at all.
-	absent := Target{ID: "00000ABCDEF", Sender: "a@example.org", Arrival: time.Now()}
-	results, err = q.i.HoldMail(ctx, []Target{held[0], absent, {ID: "ALL"}, {}})
-	q.fates("hold", results, err, Gone, Gone, Failed, Failed)
+	absent := mta.Target{ID: "00000ABCDEF", Sender: "a@example.org", Arrival: time.Now()}
+	results, err = q.i.HoldMail(ctx, []mta.Target{held[0], absent, {ID: "ALL"}, {}})
+	q.fates("hold", results, err, mta.Gone, mta.Gone, mta.Failed, mta.Failed)
 	if got := q.in(held[0]); got != "hold" {
 		q.Errorf("now in %q", got)
 	}
@@ -205,26 +206,26 @@ func holdReleaseDelete(q queueTest) {
 		q.Errorf("content %q, %v", &content, err)
 	}
 	header.Reset()
-	if err := q.i.show(ctx, held[0], &header, "-hq", 10); !errors.Is(err, ErrCut) || header.String() != "Received: " {
+	if err := q.i.show(ctx, held[0], &header, "-hq", 10); !errors.Is(err, mta.ErrCut) || header.String() != "Received: " {
 		q.Errorf("cut header %q, %v", &header, err)
 	}
-	if err := q.i.Headers(ctx, absent, &header); !errors.Is(err, ErrGone) {
+	if err := q.i.Headers(ctx, absent, &header); !errors.Is(err, mta.ErrGone) {
 		q.Errorf("header of nothing: %v", err)
 	}
 
 	// Released means delivered, though it had to be asked twice in one call.
-	results, err = q.i.ReleaseMail(ctx, []Target{held[0], absent, held[0]}, now)
-	q.fates("release", results, err, Done, Gone, Done)
+	results, err = q.i.ReleaseMail(ctx, []mta.Target{held[0], absent, held[0]}, now)
+	q.fates("release", results, err, mta.Done, mta.Gone, mta.Done)
 	if _, err := q.Sink.WaitFor(ctx, "one@example.jp"); err != nil {
 		q.Fatal(err)
 	}
 	q.wait("delivered mail gone", func() bool { return q.in(held[0]) == "" })
 	results, err = q.i.ReleaseMail(ctx, held[:1], now)
-	q.fates("second release", results, err, Gone)
+	q.fates("second release", results, err, mta.Gone)
 
 	// Deleted means gone, with a grace folder only for a while.
-	results, err = q.i.DeleteMail(ctx, []Target{held[1], absent}, grace)
-	q.fates("delete", results, err, Done, Gone)
+	results, err = q.i.DeleteMail(ctx, []mta.Target{held[1], absent}, grace)
+	q.fates("delete", results, err, mta.Done, mta.Gone)
 	if got := q.in(held[1]); got != "" {
 		q.Errorf("deleted mail is in %q", got)
 	}
@@ -248,18 +249,18 @@ func holdReleaseDelete(q queueTest) {
 	if _, err := q.Command(ctx, "postsuper", "-s"); err != nil { // would rename what has a wrong name
 		q.Fatal(err)
 	}
-	if _, err := q.i.Restore(ctx, grace, kept[0].Name); !errors.Is(err, ErrGone) {
+	if _, err := q.i.Restore(ctx, grace, kept[0].Name); !errors.Is(err, mta.ErrGone) {
 		q.Errorf("second restore: %v", err)
 	}
-	results, err = q.i.ReleaseMail(ctx, []Target{back.Target()}, now)
-	q.fates("release of what was restored", results, err, Done)
+	results, err = q.i.ReleaseMail(ctx, []mta.Target{back.Target()}, now)
+	q.fates("release of what was restored", results, err, mta.Done)
 	if mail, err := q.Sink.WaitFor(ctx, "two@example.jp"); err != nil || mail.MailFrom != "a@example.org" || !bytes.Contains(mail.Data, []byte("\r\nbody to two@example.jp\r\n")) {
 		q.Fatalf("%+v, %v", mail, err)
 	}
 
 	// Where no copy can be made, nothing is deleted.
 	results, err = q.i.DeleteMail(ctx, held[2:], &Grace{Dir: grace.Dir, Bytes: 10})
-	q.fates("delete that does not fit", results, err, Failed)
+	q.fates("delete that does not fit", results, err, mta.Failed)
 	if _, err := q.i.DeleteMail(ctx, held[2:], &Grace{Dir: "/proc/none"}); err == nil {
 		q.Error("deleted without a folder")
 	}
@@ -267,7 +268,7 @@ func holdReleaseDelete(q queueTest) {
 		q.Fatalf("what could not be copied is in %q", got)
 	}
 	results, err = q.i.DeleteMail(ctx, held[2:], nil)
-	q.fates("delete at once", results, err, Done)
+	q.fates("delete at once", results, err, mta.Done)
 	q.wait("empty queue", func() bool { return len(q.queue()) == 0 })
 	if got := q.Sink.To("three@example.jp"); len(got) > 0 {
 		q.Errorf("delivered what was deleted: %v", got)
@@ -285,7 +286,7 @@ func TestQueueBulk(t *testing.T) {
 	held := q.send(true, "spam@example.org", addresses...)
 	other := q.send(true, "honest@example.org", "kept@example.jp")[0]
 	grace := &Grace{Dir: filepath.Join(t.TempDir(), "grace"), Count: 40}
-	var both [2][]Result
+	var both [2][]mta.Result
 	var wait sync.WaitGroup
 	for n := range both { // two at once: each message is deleted by one of them, and kept
 		wait.Go(func() {
@@ -297,7 +298,7 @@ func TestQueueBulk(t *testing.T) {
 	}
 	wait.Wait()
 	for n := range held[:100] {
-		if a, b := both[0][n].Fate, both[1][n].Fate; (a != Done || b != Gone) && (a != Gone || b != Done) {
+		if a, b := both[0][n].Fate, both[1][n].Fate; (a != mta.Done || b != mta.Gone) && (a != mta.Gone || b != mta.Done) {
 			t.Fatalf("deleted by two: %v, %v", a, b)
 		}
 	}
@@ -319,7 +320,7 @@ func TestQueueBulk(t *testing.T) {
 	begin := time.Now()
 	results, err := q.i.ReleaseMail(ctx, held, Release{Now: time.Now()})
 	t.Logf("release of 200: %v", time.Since(begin))
-	q.fates("release", results, err, append(slices.Repeat([]Fate{Gone}, 100), slices.Repeat([]Fate{Done}, 200)...)...)
+	q.fates("release", results, err, append(slices.Repeat([]mta.Fate{mta.Gone}, 100), slices.Repeat([]mta.Fate{mta.Done}, 200)...)...)
 	q.wait("200 delivered", func() bool { return len(q.Sink.All()) >= 200 })
 	if got := q.in(other); got != "hold" {
 		t.Errorf("somebody else's mail is in %q", got)
@@ -349,9 +350,9 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 		t.Errorf("reason %q", f.Reason)
 	}
 	results, err := q.i.ReleaseMail(ctx, sent, Release{Now: born})
-	q.fates("release of what is not held", results, err, Gone, Gone)
+	q.fates("release of what is not held", results, err, mta.Gone, mta.Gone)
 	results, err = q.i.HoldMail(ctx, sent)
-	q.fates("hold", results, err, Done, Done)
+	q.fates("hold", results, err, mta.Done, mta.Done)
 	if q.in(sent[0]) != "hold" || q.in(sent[1]) != "hold" {
 		t.Errorf("held mail is in %q, %q", q.in(sent[0]), q.in(sent[1]))
 	}
@@ -360,7 +361,7 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 	close(answer)
 	q.wait("delivery noted", func() bool { return strings.Contains(q.log(), sent[1].ID+": to=<x@slow.example>") })
 	results, err = q.i.ReleaseMail(ctx, sent[1:], Release{Now: born})
-	q.fates("release of what was delivered", results, err, Done)
+	q.fates("release of what was delivered", results, err, mta.Done)
 	q.wait("delivered mail gone", func() bool { return q.in(sent[1]) == "" })
 	if n := strings.Count(q.log(), sent[1].ID+": to=<x@slow.example>"); n != 1 {
 		t.Errorf("delivered %d times", n)
@@ -369,7 +370,7 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 	// A message that waited for its next try is tried at once.
 	q.Sink.Refuse("later@example.jp", smtptest.Reply{})
 	results, err = q.i.ReleaseMail(ctx, sent[:1], Release{Now: born})
-	q.fates("release of what was deferred", results, err, Done)
+	q.fates("release of what was deferred", results, err, mta.Done)
 	if _, err := q.Sink.WaitFor(ctx, "later@example.jp"); err != nil {
 		t.Fatal(err)
 	}
@@ -377,8 +378,8 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 	// Past its lifetime: as it is, one try that is deferred is the last.
 	q.wait("old mail", func() bool { return time.Since(born) > 5*time.Second })
 	asItIs := Release{Now: time.Now(), Margin: -1}
-	results, err = q.i.ReleaseMail(ctx, []Target{old[0], old[2]}, asItIs)
-	q.fates("release of old mail as it is", results, err, Done, Done)
+	results, err = q.i.ReleaseMail(ctx, []mta.Target{old[0], old[2]}, asItIs)
+	q.fates("release of old mail as it is", results, err, mta.Done, mta.Done)
 	q.wait("old mail bounced", func() bool { return strings.Contains(q.log(), old[0].ID+": from=<a@example.org>, status=expired") })
 	if _, err := q.Sink.WaitFor(ctx, "late@example.jp"); err != nil {
 		t.Errorf("old mail that can be delivered was not: %v", err)
@@ -386,7 +387,7 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 
 	// Requeued, it has a lifetime again, and a new id.
 	results, err = q.i.ReleaseMail(ctx, old[1:2], Release{Now: time.Now()})
-	q.fates("release of old mail", results, err, Done)
+	q.fates("release of old mail", results, err, mta.Done)
 	if !strings.Contains(q.log(), "orig_id="+old[1].ID) {
 		t.Errorf("%s was not requeued", old[1].ID)
 	}
@@ -448,23 +449,23 @@ func TestRequeueTellsTheNewID(t *testing.T) {
 	sent := q.send(false, `"a b"@example.org`, "r@example.jp")
 	q.wait("deferred", func() bool { return q.in(sent[0]) == "deferred" })
 	results, err := q.i.HoldMail(ctx, sent)
-	q.fates("hold", results, err, Done)
+	q.fates("hold", results, err, mta.Done)
 	was := q.queue()[sent[0].ID]
 	results, err = q.i.RequeueMail(ctx, sent)
-	q.fates("requeue", results, err, Done)
+	q.fates("requeue", results, err, mta.Done)
 	is, there := q.queue()[results[0].NewID]
 	if !there || is.ID == was.ID || is.Sender != was.Sender || !is.Arrival.Equal(was.Arrival) || !strings.Contains(q.log(), is.ID+": uid=") {
 		t.Fatalf("got new id %q: %+v", results[0].NewID, is)
 	}
 
 	// While Postfix is stopped mail is released, but not yet sent.
-	results, err = q.i.HoldMail(ctx, []Target{is.Target()})
-	q.fates("hold again", results, err, Done)
+	results, err = q.i.HoldMail(ctx, []mta.Target{is.Target()})
+	q.fates("hold again", results, err, mta.Done)
 	if err := q.StopMaster(); err != nil {
 		t.Fatal(err)
 	}
-	results, err = q.i.ReleaseMail(ctx, []Target{is.Target()}, Release{Now: time.Now()})
-	if !errors.Is(err, ErrNotStarted) || len(results) != 1 || results[0].Fate != Done {
+	results, err = q.i.ReleaseMail(ctx, []mta.Target{is.Target()}, Release{Now: time.Now()})
+	if !errors.Is(err, mta.ErrNotStarted) || len(results) != 1 || results[0].Fate != mta.Done {
 		t.Fatalf("release while Postfix is stopped: %+v, %v", results, err)
 	}
 	q.Sink.Refuse("r@example.jp", smtptest.Reply{})

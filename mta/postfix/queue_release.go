@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"relayguard/mta"
 )
 
 // Release says how ReleaseMail treats old mail.
@@ -17,10 +19,6 @@ type Release struct {
 	// day, or half the lifetime if that is less. Negative: nothing is requeued.
 	Margin time.Duration
 }
-
-// ErrNotStarted says that released mail was not given to delivery at once: it
-// waits for Postfix's next run over its queue, or for Postfix to start.
-var ErrNotStarted = errors.New("delivery was not started")
 
 // ReleaseMail takes mail off hold and has it delivered. An error that is
 // ErrNotStarted comes with results that stand. Once it has begun, only ctx's
@@ -39,7 +37,7 @@ var ErrNotStarted = errors.New("delivery was not started")
 // for the null sender) only when a try to deliver it ends in a temporary
 // failure; so a released old one gets one try. That is why such mail is
 // requeued instead, by RequeueMail's rules.
-func (i *Instance) ReleaseMail(ctx context.Context, targets []Target, how Release) ([]Result, error) {
+func (i *Instance) ReleaseMail(ctx context.Context, targets []mta.Target, how Release) ([]mta.Result, error) {
 	look, err := i.look(ctx, targets)
 	if err != nil {
 		return nil, fmt.Errorf("release mail: %w", err)
@@ -66,7 +64,7 @@ func (i *Instance) ReleaseMail(ctx context.Context, targets []Target, how Releas
 	i.do(ctx, releaseAct, targets, results, ids)
 	var released, waiting []string // each once; waiting: those with a time of their next try
 	for _, r := range results {
-		if again, first := tried[r.ID]; r.Fate == Done && first {
+		if again, first := tried[r.ID]; r.Fate == mta.Done && first {
 			delete(tried, r.ID)
 			released = append(released, r.ID)
 			if again {
@@ -79,7 +77,7 @@ func (i *Instance) ReleaseMail(ctx context.Context, targets []Target, how Releas
 		err = errors.Join(err, i.requeue(ctx, look, targets, results, requeue))
 	}
 	if err != nil {
-		return results, fmt.Errorf("release mail: %w: %w", ErrNotStarted, err)
+		return results, fmt.Errorf("release mail: %w: %w", mta.ErrNotStarted, err)
 	}
 	return results, nil
 }
@@ -96,7 +94,7 @@ func toItsEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // tooOld tells whether a message should be requeued rather than released.
-func (i *Instance) tooOld(f QueueFile, how Release) bool {
+func (i *Instance) tooOld(f mta.QueueFile, how Release) bool {
 	if how.Margin < 0 {
 		return false
 	}
@@ -200,19 +198,19 @@ func firstOf(first, second error) error {
 //
 // An error that is ErrNotStarted comes with results that stand: the mail waits
 // in maildrop for Postfix to look there, which it does every minute.
-func (i *Instance) RequeueMail(ctx context.Context, targets []Target) ([]Result, error) {
+func (i *Instance) RequeueMail(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	look, err := i.look(ctx, targets)
 	if err != nil {
 		return nil, fmt.Errorf("requeue mail: %w", err)
 	}
 	results, ids := look.judge(targets, requeueAct.from)
 	if err := i.requeue(ctx, look, targets, results, ids); err != nil {
-		return results, fmt.Errorf("requeue mail: %w: %w", ErrNotStarted, err)
+		return results, fmt.Errorf("requeue mail: %w: %w", mta.ErrNotStarted, err)
 	}
 	return results, nil
 }
 
-func (i *Instance) requeue(ctx context.Context, before look, targets []Target, results []Result, ids []string) error {
+func (i *Instance) requeue(ctx context.Context, before look, targets []mta.Target, results []mta.Result, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -223,7 +221,7 @@ func (i *Instance) requeue(ctx context.Context, before look, targets []Target, r
 	}
 	moved := map[string]sighting{}
 	for n, r := range results {
-		if r.Fate == Done && asked[r.ID] {
+		if r.Fate == mta.Done && asked[r.ID] {
 			moved[r.ID], _ = before.find(targets[n], requeueAct.from)
 		}
 	}
@@ -244,7 +242,7 @@ func (i *Instance) requeue(ctx context.Context, before look, targets []Target, r
 // likeness is a digest of what a message keeps when it is requeued.
 type likeness [sha256.Size]byte
 
-func (f QueueFile) likeness() likeness {
+func likenessOf(f mta.QueueFile) likeness {
 	digest := sha256.New()
 	fmt.Fprintf(digest, "%d %q %d %q", f.Arrival.Unix(), f.Sender, f.More, f.Recipients)
 	return likeness(digest.Sum(nil))
@@ -262,11 +260,11 @@ func (i *Instance) newIDs(ctx context.Context, moved map[string]sighting) map[st
 	now := map[likeness]map[string]bool{} // ids seen
 	for pause := 20 * time.Millisecond; ; pause *= 2 {
 		inDrop := false
-		i.ScanQueue(ctx, func(f QueueFile) error {
+		i.ScanQueue(ctx, func(f mta.QueueFile) error {
 			_, was := moved[f.ID]
 			if f.Queue == "maildrop" {
 				inDrop = inDrop || was
-			} else if like := f.likeness(); !was && old[like] > 0 {
+			} else if like := likenessOf(f); !was && old[like] > 0 {
 				if now[like] == nil {
 					now[like] = map[string]bool{}
 				}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"relayguard/mta"
 )
 
 const queueLine = `{"queue_name": "hold", "queue_id": "12A5D98404C", "arrival_time": 1795336393, "message_size": 288, "forced_expire": false, "sender": "a@example.org", "recipients": [{"address": "b@example.jp"}]}`
@@ -22,7 +24,7 @@ func TestParseQueueLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := QueueFile{Queue: "deferred", ID: "3Nkc9T0zcDzBsYZ", Arrival: time.Unix(1795336393, 0).UTC(), Size: 288, Sender: `"a\" b"@x`, Recipients: []string{"r1", "r2", "r3"}, Reason: "said \a no"}
+	want := mta.QueueFile{Queue: "deferred", ID: "3Nkc9T0zcDzBsYZ", Arrival: time.Unix(1795336393, 0).UTC(), Size: 288, Sender: `"a\" b"@x`, Recipients: []string{"r1", "r2", "r3"}, Reason: "said \a no"}
 	if got, want := fmt.Sprintf("%+v", f), fmt.Sprintf("%+v", want); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -72,40 +74,40 @@ func TestTargetMatches(t *testing.T) {
 	at := time.Unix(1795336393, 0).UTC()
 	const id = "12A5D98404C"
 	for name, c := range map[string]struct {
-		target Target
+		target mta.Target
 		sender string // in the queue
 		want   bool
 	}{
-		"decided in the same second":  {Target{ID: id, Sender: "a@b", Arrival: at.Add(700 * time.Millisecond)}, "a@b", true},
-		"took an hour to send":        {Target{ID: id, Sender: "a@b", Arrival: at.Add(time.Hour)}, "a@b", true},
-		"decided two days later":      {Target{ID: id, Sender: "a@b", Arrival: at.Add(48 * time.Hour)}, "a@b", false},
-		"clock set back by a second":  {Target{ID: id, Sender: "a@b", Arrival: at.Add(-time.Second)}, "a@b", true},
-		"reused two seconds later":    {Target{ID: id, Sender: "a@b", Arrival: at.Add(-2 * time.Second)}, "a@b", false},
-		"another id":                  {Target{ID: id + "0", Sender: "a@b", Arrival: at}, "a@b", false},
-		"another sender":              {Target{ID: id, Sender: "c@b", Arrival: at}, "a@b", false},
-		"another letter case":         {Target{ID: id, Sender: "A@b", Arrival: at}, "a@b", false},
-		"nothing known":               {Target{}, "", false},
-		"null sender":                 {Target{ID: id, Arrival: at}, "", true},
-		"null sender by its name":     {Target{ID: id, Sender: "MAILER-DAEMON", Arrival: at}, "", true},
-		"not the null sender":         {Target{ID: id, Sender: "a@b", Arrival: at}, "", false},
-		"needless quotes":             {Target{ID: id, Sender: `"a\b"@c`, Arrival: at}, "ab@c", true},
-		"needed quotes":               {Target{ID: id, Sender: `"a b"@c`, Arrival: at}, `"a b"@c`, true},
-		"quotes that never end":       {Target{ID: id, Sender: `"a@c`, Arrival: at}, `a@c`, false},
-		"UTF-8 kept":                  {Target{ID: id, Sender: "é@c", Arrival: at}, "é@c", true},
-		"UTF-8 not printed":           {Target{ID: id, Sender: "é@c", Arrival: at}, "??@c", true},
-		"invalid UTF-8":               {Target{ID: id, Sender: "\xff@c", Arrival: at}, "?@c", true},
-		"control character":           {Target{ID: id, Sender: "\"\x01\"@c", Arrival: at}, `"?"@c`, true},
-		"a question mark is one":      {Target{ID: id, Sender: "?@c", Arrival: at}, "x@c", false},
-		"exact":                       {Target{ID: id, Sender: "a@b", Arrival: at, Exact: true}, "a@b", true},
-		"exact, a second earlier":     {Target{ID: id, Sender: "a@b", Arrival: at.Add(-time.Second), Exact: true}, "a@b", false},
-		"exact, a second later":       {Target{ID: id, Sender: "a@b", Arrival: at.Add(time.Second), Exact: true}, "a@b", false},
-		"exact, quotes are no matter": {Target{ID: id, Sender: `"a"@b`, Arrival: at, Exact: true}, "a@b", false},
+		"decided in the same second":  {mta.Target{ID: id, Sender: "a@b", Arrival: at.Add(700 * time.Millisecond)}, "a@b", true},
+		"took an hour to send":        {mta.Target{ID: id, Sender: "a@b", Arrival: at.Add(time.Hour)}, "a@b", true},
+		"decided two days later":      {mta.Target{ID: id, Sender: "a@b", Arrival: at.Add(48 * time.Hour)}, "a@b", false},
+		"clock set back by a second":  {mta.Target{ID: id, Sender: "a@b", Arrival: at.Add(-time.Second)}, "a@b", true},
+		"reused two seconds later":    {mta.Target{ID: id, Sender: "a@b", Arrival: at.Add(-2 * time.Second)}, "a@b", false},
+		"another id":                  {mta.Target{ID: id + "0", Sender: "a@b", Arrival: at}, "a@b", false},
+		"another sender":              {mta.Target{ID: id, Sender: "c@b", Arrival: at}, "a@b", false},
+		"another letter case":         {mta.Target{ID: id, Sender: "A@b", Arrival: at}, "a@b", false},
+		"nothing known":               {mta.Target{}, "", false},
+		"null sender":                 {mta.Target{ID: id, Arrival: at}, "", true},
+		"null sender by its name":     {mta.Target{ID: id, Sender: "MAILER-DAEMON", Arrival: at}, "", true},
+		"not the null sender":         {mta.Target{ID: id, Sender: "a@b", Arrival: at}, "", false},
+		"needless quotes":             {mta.Target{ID: id, Sender: `"a\b"@c`, Arrival: at}, "ab@c", true},
+		"needed quotes":               {mta.Target{ID: id, Sender: `"a b"@c`, Arrival: at}, `"a b"@c`, true},
+		"quotes that never end":       {mta.Target{ID: id, Sender: `"a@c`, Arrival: at}, `a@c`, false},
+		"UTF-8 kept":                  {mta.Target{ID: id, Sender: "é@c", Arrival: at}, "é@c", true},
+		"UTF-8 not printed":           {mta.Target{ID: id, Sender: "é@c", Arrival: at}, "??@c", true},
+		"invalid UTF-8":               {mta.Target{ID: id, Sender: "\xff@c", Arrival: at}, "?@c", true},
+		"control character":           {mta.Target{ID: id, Sender: "\"\x01\"@c", Arrival: at}, `"?"@c`, true},
+		"a question mark is one":      {mta.Target{ID: id, Sender: "?@c", Arrival: at}, "x@c", false},
+		"exact":                       {mta.Target{ID: id, Sender: "a@b", Arrival: at, Exact: true}, "a@b", true},
+		"exact, a second earlier":     {mta.Target{ID: id, Sender: "a@b", Arrival: at.Add(-time.Second), Exact: true}, "a@b", false},
+		"exact, a second later":       {mta.Target{ID: id, Sender: "a@b", Arrival: at.Add(time.Second), Exact: true}, "a@b", false},
+		"exact, quotes are no matter": {mta.Target{ID: id, Sender: `"a"@b`, Arrival: at, Exact: true}, "a@b", false},
 	} {
-		if got := c.target.Matches(QueueFile{Queue: "hold", ID: id, Sender: c.sender, Arrival: at}); got != c.want {
+		if got := c.target.Matches(mta.QueueFile{Queue: "hold", ID: id, Sender: c.sender, Arrival: at}); got != c.want {
 			t.Errorf("%s: got %v, want %v", name, got, c.want)
 		}
 	}
-	f := QueueFile{Queue: "hold", ID: id, Sender: `"a b"@c`, Arrival: at}
+	f := mta.QueueFile{Queue: "hold", ID: id, Sender: `"a b"@c`, Arrival: at}
 	if !f.Target().Matches(f) {
 		t.Error("a file does not match its own target")
 	}
@@ -146,7 +148,7 @@ func TestScanOfAHugeQueueKeepsNothing(t *testing.T) {
 		return fmt.Sprintf(`{"queue_name": "hold", "queue_id": "%05X%X", "arrival_time": %d, "message_size": 1, "sender": "a@b", "recipients": [{"address": "r", "delay_reason": "%s"}]}`, n, n, n, reason)
 	}}
 	seen := 0
-	err := scanLines(in, func(f QueueFile) error {
+	err := scanLines(in, func(f mta.QueueFile) error {
 		if f.Arrival.Unix() != int64(seen) {
 			return fmt.Errorf("got arrival %v at line %d", f.Arrival, seen)
 		}
@@ -205,11 +207,11 @@ func TestScanSkipsWhatItCannotRead(t *testing.T) {
 	hostile := strings.Replace(queueLine, "a@example.org", strings.Repeat(`, \"recipients\": [`, maxQueueLine/18+1), 1)
 	text := strings.Join([]string{"postqueue: warning", queueLine, "", long, hostile, strings.Replace(queueLine, "12A5D", "32A5D", 1)}, "\n") // no end of line
 	var seen []string
-	err := scanLines(strings.NewReader(text), func(f QueueFile) error {
+	err := scanLines(strings.NewReader(text), func(f mta.QueueFile) error {
 		seen = append(seen, fmt.Sprint(f.ID, len(f.Recipients), f.More, f.Sender))
 		return nil
 	})
-	var skipped *SkippedError
+	var skipped *mta.SkippedError
 	if !errors.As(err, &skipped) || skipped.Lines != 2 || !strings.Contains(err.Error(), "2 lines") {
 		t.Errorf("got %v", err)
 	}
@@ -217,7 +219,7 @@ func TestScanSkipsWhatItCannotRead(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	stop := errors.New("stop")
-	if err := scanLines(strings.NewReader(text), func(QueueFile) error { return stop }); !errors.Is(err, stop) {
+	if err := scanLines(strings.NewReader(text), func(mta.QueueFile) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v, want what fn returned", err)
 	}
 	many := strings.Replace(queueLine, `{"address": "b@example.jp"}`, strings.Repeat(`{"address": "b"},`, 1499)+`{"address": "b"}`, 1)
@@ -275,7 +277,7 @@ func FuzzParseQueueLine(f *testing.F) {
 			if !ValidQueueID(q.ID) || !queueName(q.Queue) || q.Size < 0 || q.Arrival.Unix() < 0 || q.Arrival.Year() > 9999 || len(q.Recipients) > maxRecipients || !utf8.ValidString(q.Sender) {
 				t.Fatalf("%q passed as %+v", line, q)
 			}
-			if !q.Target().Matches(q) || !(Target{ID: q.ID, Sender: q.Sender, Arrival: q.Arrival}).Matches(q) {
+			if !q.Target().Matches(q) || !(mta.Target{ID: q.ID, Sender: q.Sender, Arrival: q.Arrival}).Matches(q) {
 				t.Fatalf("%+v does not match itself", q)
 			}
 		}

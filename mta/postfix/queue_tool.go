@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"relayguard/mta"
 )
 
 // command is a tool with nothing of our environment, told to end rather than
@@ -39,7 +41,7 @@ func (t Tools) stream(ctx context.Context, name string, args []string, read func
 	}
 	stop := context.AfterFunc(ctx, func() { stdout.Close() }) // whoever else holds the pipe
 	readErr := read(stdout)
-	var skipped *SkippedError
+	var skipped *mta.SkippedError
 	broken := readErr != nil && !errors.As(readErr, &skipped)
 	ended := ctx.Err()
 	if broken {

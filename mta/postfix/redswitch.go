@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relayguard/mta"
+	"relayguard/mta/backup"
 )
 
 // RedSwitch stops all mail that an instance sends to the outside, and lets it
@@ -32,11 +35,8 @@ type RedSwitch struct {
 	Inside   []string // our domains beside those that Postfix's settings name
 }
 
-// StopText is the reason that stopped mail shows in the queue and in the log.
-const StopText = "all outgoing mail is stopped; relayguard start lets it go"
-
 const (
-	stopTransport = "retry:4.3.2 " + StopText
+	stopTransport = "retry:4.3.2 " + mta.StopText
 	stopTableFile = "relayguard-stop.regexp"
 )
 
@@ -47,47 +47,15 @@ const (
 	qmgrWait     = 1 * time.Second // the old queue manager ends
 )
 
-// Stopped is what StopOutgoing did or found.
-type Stopped struct {
-	Since   time.Time
-	Already bool        // it was stopped before this call
-	Running bool        // the instance ran and was told to reload
-	Ended   int         // deliveries to the outside that were under way and did not end by themselves
-	Held    []QueueFile // put on hold by this call, as they were in the queue before
-	Failed  []Result    // could not be held; they are deferred all the same
-	Caveats []string    // what may still leave, or what of the inside is stopped too
-}
-
-// Started is what StartOutgoing did.
-type Started struct {
-	Since    time.Time // when it had been stopped
-	Running  bool
-	Released []Result // of the messages that the switch held
-	Kept     []Target // still on hold, as asked
-	Retried  int      // deferred by the switch and tried again at once
-	Caveats  []string // settings that somebody else changed meanwhile
-}
-
-// StopStatus says whether outgoing mail is stopped.
-type StopStatus struct {
-	Stopped bool
-	Since   time.Time
-	Held    int      // messages on hold by the switch
-	Missing []string // settings that should stop it but were changed since: call StopOutgoing again
-}
-
-// ErrNotStopped says that there is nothing to start.
-var ErrNotStopped = errors.New("outgoing mail is not stopped")
-
 // StopOutgoing stops all outgoing mail: it changes the settings, reloads, waits
 // a moment for deliveries under way and ends those that go on, then puts mail
 // on hold that has recipients outside only. What it changes it first writes to
 // the state file. Calling it again repairs a change that was cut short or undone
 // by others, and holds what has come since.
-func (r RedSwitch) StopOutgoing(ctx context.Context, now time.Time) (Stopped, error) {
+func (r RedSwitch) StopOutgoing(ctx context.Context, now time.Time) (mta.Stopped, error) {
 	unlock, err := lockConfig(ctx, r.Instance.ConfigDir)
 	if err != nil {
-		return Stopped{}, fmt.Errorf("stop outgoing mail: %w", err)
+		return mta.Stopped{}, fmt.Errorf("stop outgoing mail: %w", err)
 	}
 	defer unlock()
 	state, err := r.readState()
@@ -96,13 +64,13 @@ func (r RedSwitch) StopOutgoing(ctx context.Context, now time.Time) (Stopped, er
 		state, err = stopState{Since: now.UTC(), ConfigDir: r.Instance.ConfigDir}, nil
 	}
 	if err != nil {
-		return Stopped{}, fmt.Errorf("stop outgoing mail: %w", err)
+		return mta.Stopped{}, fmt.Errorf("stop outgoing mail: %w", err)
 	}
 	in, err := r.inside(ctx)
 	if err != nil {
-		return Stopped{}, fmt.Errorf("stop outgoing mail: %w", err)
+		return mta.Stopped{}, fmt.Errorf("stop outgoing mail: %w", err)
 	}
-	out := Stopped{Since: state.Since, Already: already}
+	out := mta.Stopped{Since: state.Since, Already: already}
 	setup := Setup{Tools: r.Instance.tools, ConfigDir: r.Instance.ConfigDir}
 	out.Running = setup.running(ctx) // before the change: after it this would wait two seconds
 	changed, err := r.divert(ctx, &state, in, &out)
@@ -123,7 +91,7 @@ func (r RedSwitch) StopOutgoing(ctx context.Context, now time.Time) (Stopped, er
 
 // divert makes the settings such that nothing leaves. It reports whether it
 // changed any.
-func (r RedSwitch) divert(ctx context.Context, state *stopState, in inside, out *Stopped) (bool, error) {
+func (r RedSwitch) divert(ctx context.Context, state *stopState, in inside, out *mta.Stopped) (bool, error) {
 	raw, err := r.Instance.explicit(ctx)
 	if err != nil {
 		return false, err
@@ -134,7 +102,7 @@ func (r RedSwitch) divert(ctx context.Context, state *stopState, in inside, out 
 	}
 	out.Caveats = append(out.Caveats, caveats...)
 	table := filepath.Join(r.Instance.ConfigDir, stopTableFile)
-	tableText, err := readIfThere(table)
+	tableText, err := backup.ReadIfThere(table)
 	if err != nil {
 		return false, err
 	}
@@ -157,7 +125,7 @@ func (r RedSwitch) divert(ctx context.Context, state *stopState, in inside, out 
 	if err := r.writeState(*state); err != nil { // before the change
 		return false, err
 	}
-	if err := replaceFile(table, []byte(newTable), 0o644, -1, -1); err != nil {
+	if err := backup.Replace(table, []byte(newTable), 0o644, -1, -1); err != nil {
 		return false, fmt.Errorf("write %s: %w", table, err)
 	}
 	if len(edits) > 0 {
@@ -332,11 +300,11 @@ func leaves(filter string) bool {
 
 // hold puts on hold what has recipients outside and none inside: retry would
 // defer it until it is too old, and a held message is listed with its cause.
-func (r RedSwitch) hold(ctx context.Context, state *stopState, in inside, out *Stopped) error {
-	var files []QueueFile
-	var targets []Target
-	seen := map[Target]bool{} // what moves during a scan may come twice
-	err := r.Instance.ScanQueue(ctx, func(q QueueFile) error {
+func (r RedSwitch) hold(ctx context.Context, state *stopState, in inside, out *mta.Stopped) error {
+	var files []mta.QueueFile
+	var targets []mta.Target
+	seen := map[mta.Target]bool{} // what moves during a scan may come twice
+	err := r.Instance.ScanQueue(ctx, func(q mta.QueueFile) error {
 		if !slices.Contains(holdAct.from, q.Queue) {
 			return nil
 		}
@@ -351,7 +319,7 @@ func (r RedSwitch) hold(ctx context.Context, state *stopState, in inside, out *S
 		}
 		return nil
 	})
-	var skipped *SkippedError
+	var skipped *mta.SkippedError
 	if errors.As(err, &skipped) {
 		out.Caveats, err = append(out.Caveats, fmt.Sprintf("not all messages could be put on hold, those are deferred only: %v", err)), nil
 	}
@@ -367,13 +335,13 @@ func (r RedSwitch) hold(ctx context.Context, state *stopState, in inside, out *S
 		return err
 	}
 	results, err := r.Instance.HoldMail(ctx, targets)
-	var held []Target
+	var held []mta.Target
 	for n, result := range results {
 		switch result.Fate {
-		case Done:
+		case mta.Done:
 			held = append(held, targets[n])
 			out.Held = append(out.Held, files[n])
-		case Failed:
+		case mta.Failed:
 			out.Failed = append(out.Failed, result)
 		}
 	}
@@ -388,20 +356,20 @@ func (r RedSwitch) hold(ctx context.Context, state *stopState, in inside, out *S
 // the switch held unless keep is set. A setting that somebody else changed since
 // stays as it is. Without a stop it returns ErrNotStopped. What it could not
 // release stays in the state: calling it again goes on.
-func (r RedSwitch) StartOutgoing(ctx context.Context, now time.Time, keep bool) (Started, error) {
+func (r RedSwitch) StartOutgoing(ctx context.Context, now time.Time, keep bool) (mta.Started, error) {
 	unlock, err := lockConfig(ctx, r.Instance.ConfigDir)
 	if err != nil {
-		return Started{}, fmt.Errorf("start outgoing mail: %w", err)
+		return mta.Started{}, fmt.Errorf("start outgoing mail: %w", err)
 	}
 	defer unlock()
 	state, err := r.readState()
 	if errors.Is(err, fs.ErrNotExist) {
-		return Started{}, fmt.Errorf("start outgoing mail: %w", ErrNotStopped)
+		return mta.Started{}, fmt.Errorf("start outgoing mail: %w", mta.ErrNotStopped)
 	}
 	if err != nil {
-		return Started{}, fmt.Errorf("start outgoing mail: %w", err)
+		return mta.Started{}, fmt.Errorf("start outgoing mail: %w", err)
 	}
-	out := Started{Since: state.Since}
+	out := mta.Started{Since: state.Since}
 	setup := Setup{Tools: r.Instance.tools, ConfigDir: r.Instance.ConfigDir}
 	out.Running = setup.running(ctx)
 	if err := r.putBack(ctx, &state, &out); err != nil {
@@ -428,7 +396,7 @@ func (r RedSwitch) StartOutgoing(ctx context.Context, now time.Time, keep bool) 
 
 // putBack restores main.cf: byte for byte if nobody changed it since, else
 // setting by setting.
-func (r RedSwitch) putBack(ctx context.Context, state *stopState, out *Started) error {
+func (r RedSwitch) putBack(ctx context.Context, state *stopState, out *mta.Started) error {
 	if done, err := state.restore(r.Instance.ConfigDir); done || err != nil {
 		return err
 	}
@@ -469,7 +437,7 @@ func (r RedSwitch) putBack(ctx context.Context, state *stopState, out *Started) 
 const maxRetried = 1000
 
 // letGo releases what the switch held, and has what it deferred tried again.
-func (r RedSwitch) letGo(ctx context.Context, now time.Time, state *stopState, keep bool, out *Started) error {
+func (r RedSwitch) letGo(ctx context.Context, now time.Time, state *stopState, keep bool, out *mta.Started) error {
 	if keep {
 		out.Kept = state.Held
 	} else if len(state.Held) > 0 {
@@ -482,15 +450,15 @@ func (r RedSwitch) letGo(ctx context.Context, now time.Time, state *stopState, k
 	}
 	var deferred []string
 	waiting := 0
-	err := r.Instance.ScanQueue(ctx, func(q QueueFile) error {
-		if q.Queue == "deferred" && strings.Contains(q.Reason, StopText) {
+	err := r.Instance.ScanQueue(ctx, func(q mta.QueueFile) error {
+		if q.Queue == "deferred" && strings.Contains(q.Reason, mta.StopText) {
 			if waiting++; waiting <= maxRetried {
 				deferred = append(deferred, q.ID)
 			}
 		}
 		return nil
 	})
-	var skipped *SkippedError
+	var skipped *mta.SkippedError
 	if err != nil && !errors.As(err, &skipped) {
 		return err
 	}
@@ -506,19 +474,19 @@ func (r RedSwitch) letGo(ctx context.Context, now time.Time, state *stopState, k
 
 // release lets go what the switch held; what could not be released stays in the
 // state.
-func (r RedSwitch) release(ctx context.Context, now time.Time, state *stopState, out *Started) error {
+func (r RedSwitch) release(ctx context.Context, now time.Time, state *stopState, out *mta.Started) error {
 	results, err := r.Instance.ReleaseMail(ctx, state.Held, Release{Now: now})
-	if errors.Is(err, ErrNotStarted) {
+	if errors.Is(err, mta.ErrNotStarted) {
 		out.Caveats, err = append(out.Caveats, err.Error()), nil
 	}
 	out.Released = results
 	if err != nil {
 		return err
 	}
-	var left []Target
+	var left []mta.Target
 	var first error
 	for n, result := range results {
-		if result.Fate == Failed {
+		if result.Fate == mta.Failed {
 			left, first = append(left, state.Held[n]), firstOf(first, result.Err)
 		}
 	}
@@ -530,19 +498,19 @@ func (r RedSwitch) release(ctx context.Context, now time.Time, state *stopState,
 }
 
 // OutgoingStopped reports how the switch stands.
-func (r RedSwitch) OutgoingStopped(ctx context.Context) (StopStatus, error) {
+func (r RedSwitch) OutgoingStopped(ctx context.Context) (mta.StopStatus, error) {
 	state, err := r.readState()
 	if errors.Is(err, fs.ErrNotExist) {
-		return StopStatus{}, nil
+		return mta.StopStatus{}, nil
 	}
 	if err != nil {
-		return StopStatus{}, fmt.Errorf("look whether outgoing mail is stopped: %w", err)
+		return mta.StopStatus{}, fmt.Errorf("look whether outgoing mail is stopped: %w", err)
 	}
 	raw, err := r.Instance.explicit(ctx)
 	if err != nil {
-		return StopStatus{}, fmt.Errorf("look whether outgoing mail is stopped: %w", err)
+		return mta.StopStatus{}, fmt.Errorf("look whether outgoing mail is stopped: %w", err)
 	}
-	status := StopStatus{Stopped: true, Since: state.Since, Held: len(state.Held)}
+	status := mta.StopStatus{Stopped: true, Since: state.Since, Held: len(state.Held)}
 	for _, s := range state.Settings {
 		if value, present := raw[s.Name]; !present || value != s.During {
 			status.Missing = append(status.Missing, s.Name)

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"relayguard/mta"
+	"relayguard/mta/backup"
 	"relayguard/mta/postfix"
 	"relayguard/mta/postfix/postfixtest"
 	"relayguard/mta/smtptest"
@@ -41,7 +43,7 @@ func (s stopping) redSwitch() postfix.RedSwitch {
 	return postfix.RedSwitch{Instance: i, StateDir: s.stateDir}
 }
 
-func (s stopping) stop() postfix.Stopped {
+func (s stopping) stop() mta.Stopped {
 	s.t.Helper()
 	began := time.Now()
 	out, err := s.redSwitch().StopOutgoing(s.t.Context(), began)
@@ -52,7 +54,7 @@ func (s stopping) stop() postfix.Stopped {
 	return out
 }
 
-func (s stopping) start(keep bool) postfix.Started {
+func (s stopping) start(keep bool) mta.Started {
 	s.t.Helper()
 	out, err := s.redSwitch().StartOutgoing(s.t.Context(), time.Now(), keep)
 	if err != nil {
@@ -61,7 +63,7 @@ func (s stopping) start(keep bool) postfix.Started {
 	return out
 }
 
-func (s stopping) status() postfix.StopStatus {
+func (s stopping) status() mta.StopStatus {
 	s.t.Helper()
 	status, err := s.redSwitch().OutgoingStopped(s.t.Context())
 	if err != nil {
@@ -196,14 +198,14 @@ func TestStopOutgoingStopsTheOutsideAlone(t *testing.T) {
 	}
 	outside := []string{"new@example.org", "slow@www.example.net", "both@example.org"}
 	for _, to := range outside {
-		s.waitQueued("deferred", to, postfix.StopText)
+		s.waitQueued("deferred", to, mta.StopText)
 	}
 	mark := s.LogMark()
 	if _, err := s.Command(t.Context(), "postqueue", "-f"); err != nil {
 		t.Fatal(err)
 	}
 	for range outside {
-		if _, err := s.WaitLogAfter(s.ctx(), mark, `status=deferred \(`+postfix.StopText); err != nil {
+		if _, err := s.WaitLogAfter(s.ctx(), mark, `status=deferred \(`+mta.StopText); err != nil {
 			t.Error(err)
 		}
 	}
@@ -223,7 +225,7 @@ func TestStopOutgoingStopsTheOutsideAlone(t *testing.T) {
 		}
 	}
 	s.send("last@example.org")
-	s.waitQueued("deferred", "last@example.org", postfix.StopText)
+	s.waitQueued("deferred", "last@example.org", mta.StopText)
 
 	started := s.start(false)
 	if len(started.Released) != 5 || started.Retried != 1 || len(started.Caveats) > 0 || !started.Running {
@@ -247,7 +249,7 @@ func TestStopOutgoingStopsTheOutsideAlone(t *testing.T) {
 	if status := s.status(); status.Stopped {
 		t.Errorf("got status %+v", status)
 	}
-	if _, err := s.redSwitch().StartOutgoing(t.Context(), time.Now(), false); !errors.Is(err, postfix.ErrNotStopped) {
+	if _, err := s.redSwitch().StartOutgoing(t.Context(), time.Now(), false); !errors.Is(err, mta.ErrNotStopped) {
 		t.Errorf("started twice: %v", err)
 	}
 }
@@ -350,7 +352,7 @@ func TestStopOutgoingKeepsWhatIsDerived(t *testing.T) {
 		s.waitSink(to)
 	}
 	s.send("new@example.org")
-	s.waitQueued("deferred", "new@example.org", postfix.StopText)
+	s.waitQueued("deferred", "new@example.org", mta.StopText)
 	s.start(false)
 	s.waitSink("new@example.org")
 	if after := s.mainCF(); after != before {
@@ -378,7 +380,7 @@ func TestStopOutgoingWithDomainsThatCannotBeListed(t *testing.T) {
 	s.send("b@inside2.example")
 	s.waitSink("b@inside2.example")
 	s.send("new@example.org")
-	s.waitQueued("deferred", "new@example.org", postfix.StopText)
+	s.waitQueued("deferred", "new@example.org", mta.StopText)
 	s.waitQueued("deferred", "a@inside1.example", "later")
 	if out := s.stop(); len(out.Held) != 1 {
 		t.Errorf("got %+v", out)
@@ -422,7 +424,7 @@ func TestStopOutgoingWhilePostfixIsDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.send("new@example.org")
-	s.waitQueued("deferred", "new@example.org", postfix.StopText)
+	s.waitQueued("deferred", "new@example.org", mta.StopText)
 }
 
 func TestRedSwitchTrustsNobodysState(t *testing.T) {
@@ -435,7 +437,7 @@ func TestRedSwitchTrustsNobodysState(t *testing.T) {
 	if err := os.Chown(path, 33, 33); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.redSwitch().StartOutgoing(t.Context(), time.Now(), false); !errors.Is(err, postfix.ErrUntrusted) {
+	if _, err := s.redSwitch().StartOutgoing(t.Context(), time.Now(), false); !errors.Is(err, backup.ErrUntrusted) {
 		t.Errorf("got %v", err)
 	}
 	if err := os.Chown(path, 0, 0); err != nil {

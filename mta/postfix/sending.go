@@ -6,49 +6,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"relayguard/mta"
 )
-
-// Sending is how mail leaves an instance for other servers: by which SMTP clients,
-// to which relay hosts, from which addresses, under which names.
-type Sending struct {
-	Hostname string       // myhostname
-	Ways     []Way        // by setting, service and next hop, each once
-	Proxies  []netip.Addr // proxy_interfaces: addresses outside that a NAT or proxy leads here
-
-	// Stopped: the red switch is pulled. What routed mail before is not to be seen
-	// then; every SMTP client of master.cf is among the Ways.
-	Stopped bool
-
-	// Unread is what could not be looked into, and what is no SMTP client: mail may
-	// leave in other ways. The SMTP clients that nothing else names are among the
-	// Ways then.
-	Unread []Unread
-}
-
-// Way is one SMTP client with one next hop.
-type Way struct {
-	Service string // of master.cf: "smtp"
-	Setting string // what leads there: "default_transport", "relayhost", "transport_maps"; "": nothing that could be read
-	Key     string // of a table, the first of several: "example.net"; "" if it is for all mail
-	NextHop string // "[relay.example.net]:587"; "": the recipient's own servers
-	More    int    // further next hops of that table and service, which are left out
-
-	Bind4, Bind6 Bind
-	Enforced     bool // smtp_bind_address_enforce: from another address nothing is sent
-	IP4, IP6     bool // inet_protocols
-	Prefer       string
-	Fallback     string // smtp_fallback_relay, where others than NextHop may see us
-	Helo         string
-}
-
-// Bind is the source address of a Way's connections. The zero value: the kernel chooses.
-type Bind struct {
-	Addr    netip.Addr
-	Setting string // "smtp_bind_address", "inet_interfaces"
-}
-
-// Every reports whether all mail goes this way that no other setting sends elsewhere.
-func (w Way) Every() bool { return w.Key == "" && w.Setting != "relay_transport" && w.Setting != "" }
 
 // maxNextHops bounds what a large table can make of one service: from where it sends is
 // the same for all of them.
@@ -71,27 +31,27 @@ var sendingParameters = []string{
 // Traps: FILTER in an access table and the like is not seen. That an address is bound
 // does not say that the machine has it (see Way.Enforced), nor that nobody rewrites it
 // on the way out.
-func (i *Instance) Sending(ctx context.Context) (Sending, error) {
+func (i *Instance) Sending(ctx context.Context) (mta.Sending, error) {
 	s := sending{instance: i, clients: map[string]client{}, named: map[string][]netip.Addr{}}
 	var err error
 	if s.main, err = i.settingsOf(ctx, nil); err != nil {
-		return Sending{}, fmt.Errorf("look how mail leaves %s: %w", i.ConfigDir, err)
+		return mta.Sending{}, fmt.Errorf("look how mail leaves %s: %w", i.ConfigDir, err)
 	}
 	if s.inside, _, err = i.InsideDomains(ctx); err != nil {
-		return Sending{}, fmt.Errorf("look how mail leaves %s: %w", i.ConfigDir, err)
+		return mta.Sending{}, fmt.Errorf("look how mail leaves %s: %w", i.ConfigDir, err)
 	}
 	if err := s.readClients(ctx); err != nil {
-		return Sending{}, fmt.Errorf("look how mail leaves %s: %w", i.ConfigDir, err)
+		return mta.Sending{}, fmt.Errorf("look how mail leaves %s: %w", i.ConfigDir, err)
 	}
 	s.out.Hostname = s.main["myhostname"]
-	s.out.Stopped = strings.Contains(s.main["default_transport"], StopText)
+	s.out.Stopped = strings.Contains(s.main["default_transport"], mta.StopText)
 	s.out.Proxies = s.addresses(ctx, "proxy_interfaces", s.main["proxy_interfaces"])
 	s.routes(ctx)
 	if s.out.Stopped || len(s.out.Unread) > 0 {
 		s.others()
 	}
 	if err := ctx.Err(); err != nil {
-		return Sending{}, fmt.Errorf("look how mail leaves %s: %w", i.ConfigDir, err)
+		return mta.Sending{}, fmt.Errorf("look how mail leaves %s: %w", i.ConfigDir, err)
 	}
 	s.sort()
 	return s.out, nil
@@ -117,12 +77,12 @@ type sending struct {
 	inside   []string                // our domains, sorted
 	clients  map[string]client       // SMTP clients by their service name
 	named    map[string][]netip.Addr // what names of settings stand for
-	out      Sending
+	out      mta.Sending
 }
 
 // client is one service that runs smtp(8), or lmtp(8).
 type client struct {
-	way  Way // without a route
+	way  mta.Way // without a route
 	lmtp bool
 }
 
@@ -145,8 +105,8 @@ func (s *sending) readClients(ctx context.Context) error {
 }
 
 func (s *sending) miss(setting, item string, err error) {
-	u := Unread{setting, item, err}
-	if !slices.ContainsFunc(s.out.Unread, func(known Unread) bool { return known.Error() == u.Error() }) {
+	u := mta.Unread{Setting: setting, Item: item, Err: err}
+	if !slices.ContainsFunc(s.out.Unread, func(known mta.Unread) bool { return known.Error() == u.Error() }) {
 		s.out.Unread = append(s.out.Unread, u)
 	}
 }
@@ -206,7 +166,7 @@ func (s *sending) notSMTP(name, setting string) {
 // others adds every SMTP client that nothing else named.
 func (s *sending) others() {
 	for _, name := range sortedKeys(s.clients) {
-		if !s.clients[name].lmtp && !slices.ContainsFunc(s.out.Ways, func(w Way) bool { return w.Service == name }) {
+		if !s.clients[name].lmtp && !slices.ContainsFunc(s.out.Ways, func(w mta.Way) bool { return w.Service == name }) {
 			hop := ""
 			if s.out.Stopped {
 				hop = s.main["relayhost"]
@@ -217,7 +177,7 @@ func (s *sending) others() {
 }
 
 func (s *sending) sort() {
-	slices.SortStableFunc(s.out.Ways, func(a, b Way) int {
+	slices.SortStableFunc(s.out.Ways, func(a, b mta.Way) int {
 		if c := strings.Compare(a.Setting, b.Setting); c != 0 {
 			return c
 		}

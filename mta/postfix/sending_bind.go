@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relayguard/mta"
 )
 
 // client reads from where, and under which name, a service connects.
@@ -17,7 +19,7 @@ func (s *sending) client(ctx context.Context, service *Service, settings map[str
 	if lmtp {
 		prefix, helo = "lmtp_", "lmtp_lhlo_name"
 	}
-	c := client{lmtp: lmtp, way: Way{
+	c := client{lmtp: lmtp, way: mta.Way{
 		Service:  service.Name,
 		Enforced: settings[prefix+"bind_address_enforce"] == "yes",
 		Prefer:   settings[prefix+"address_preference"],
@@ -37,17 +39,17 @@ func (s *sending) client(ctx context.Context, service *Service, settings map[str
 
 // bind does as smtp_connect.c: the address that is set; else the only one of that
 // family in inet_interfaces, if it is no loopback address.
-func (s *sending) bind(service *Service, setting string, settings map[string]string, own func() []netip.Addr, family func(netip.Addr) bool) Bind {
+func (s *sending) bind(service *Service, setting string, settings map[string]string, own func() []netip.Addr, family func(netip.Addr) bool) mta.Bind {
 	if text := settings[setting]; text != "" {
 		addr, err := netip.ParseAddr(strings.TrimPrefix(strings.Trim(text, "[]"), "IPv6:"))
 		switch {
 		case err != nil || !family(addr.Unmap()):
 			s.miss(service.ID()+" "+setting, text, fmt.Errorf("not an address of that protocol: Postfix does not send with it"))
-			return Bind{}
+			return mta.Bind{}
 		case addr.IsUnspecified():
-			return Bind{}
+			return mta.Bind{}
 		}
-		return Bind{addr.Unmap().WithZone(""), setting}
+		return mta.Bind{Addr: addr.Unmap().WithZone(""), Setting: setting}
 	}
 	var all []netip.Addr
 	for _, addr := range own() {
@@ -56,9 +58,9 @@ func (s *sending) bind(service *Service, setting string, settings map[string]str
 		}
 	}
 	if len(all) == 1 && !all[0].IsLoopback() {
-		return Bind{all[0], "inet_interfaces"}
+		return mta.Bind{Addr: all[0], Setting: "inet_interfaces"}
 	}
-	return Bind{}
+	return mta.Bind{}
 }
 
 // protocols reads inet_protocols.

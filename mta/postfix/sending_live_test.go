@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 	"relayguard/mta/postfix/postfixtest"
 )
@@ -124,7 +125,7 @@ func submit(t *testing.T, p *postfixtest.Postfix, from, to string) {
 	}
 }
 
-func lookAt(t *testing.T, p *postfixtest.Postfix) postfix.Sending {
+func lookAt(t *testing.T, p *postfixtest.Postfix) mta.Sending {
 	t.Helper()
 	i, err := postfix.Load(t.Context(), postfix.Tools{}, p.ConfigDir)
 	if err != nil {
@@ -187,7 +188,7 @@ func TestSendingIsWhatReceiversSee(t *testing.T) {
 	} {
 		submit(t, p, c.from, c.to)
 		got := c.hop.await(c.to)
-		at := slices.IndexFunc(sending.Ways, func(w postfix.Way) bool {
+		at := slices.IndexFunc(sending.Ways, func(w mta.Way) bool {
 			return w.Setting == c.setting && w.Service == c.service && w.NextHop == c.hop.hop()
 		})
 		if at < 0 {
@@ -230,9 +231,9 @@ func TestSendingFromTheOnlyInterface(t *testing.T) {
 		Files:    map[string]string{"transport": "here.example here:" + to.hop() + "\n"},
 	})
 	for _, w := range lookAt(t, p).Ways {
-		want := postfix.Bind{}
+		want := mta.Bind{}
 		if w.Service == "smtp" {
-			want = postfix.Bind{Addr: own, Setting: "inet_interfaces"}
+			want = mta.Bind{Addr: own, Setting: "inet_interfaces"}
 		}
 		if w.Bind4 != want {
 			t.Errorf("%+v: want %+v", w, want)

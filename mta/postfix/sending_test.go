@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"relayguard/mta"
 )
 
 const sendingMaster = `
@@ -29,11 +31,11 @@ uucp unix - n n - - pipe flags=F user=uucp argv=uux -r -n
 `
 
 // waysOf writes them a line each: setting key>service>next hop from helo.
-func waysOf(s Sending) []string {
+func waysOf(s mta.Sending) []string {
 	var all []string
 	for _, w := range s.Ways {
 		line := fmt.Sprintf("%s %s>%s>%s", w.Setting, w.Key, w.Service, w.NextHop)
-		for _, b := range []Bind{w.Bind4, w.Bind6} {
+		for _, b := range []mta.Bind{w.Bind4, w.Bind6} {
 			if b.Addr.IsValid() {
 				line += fmt.Sprintf(" %s", b.Addr)
 			}
@@ -43,7 +45,7 @@ func waysOf(s Sending) []string {
 	return all
 }
 
-func sendingOf(t *testing.T, mainCF string) Sending {
+func sendingOf(t *testing.T, mainCF string) mta.Sending {
 	t.Helper()
 	s, err := newInstance(t, "second=203.0.113.2\n"+mainCF, sendingMaster).load(t).Sending(t.Context())
 	if err != nil {
@@ -108,7 +110,7 @@ func TestSendingFollowsTheSettings(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(ways, "\n"), strings.Join(c.want, "\n"))
 			}
 			for _, part := range c.unread {
-				if !slices.ContainsFunc(got.Unread, func(u Unread) bool { return strings.Contains(u.Error(), part) }) {
+				if !slices.ContainsFunc(got.Unread, func(u mta.Unread) bool { return strings.Contains(u.Error(), part) }) {
 					t.Errorf("unread: got %v, want %q", got.Unread, part)
 				}
 			}
@@ -122,14 +124,14 @@ func TestSendingFollowsTheSettings(t *testing.T) {
 func TestSendingTellsHowAClientIntroducesItself(t *testing.T) {
 	s := sendingOf(t, "proxy_interfaces=198.51.100.1 [2001:db8::1]\nsmtp_helo_name=$myhostname\nsmtp_address_preference=ipv4\nsmtp_fallback_relay=[back.example]\n"+
 		"transport_maps=inline:{ { b.example = out3: }, { c.example = out2: }, { d.example = lmtp:inet:x.example } }\nlmtp_lhlo_name=lhlo.example.jp\n")
-	want := map[string]Way{
+	want := map[string]mta.Way{
 		"smtp": {Helo: "mx.example.jp", IP4: true, IP6: true, Prefer: "ipv4", Fallback: "[back.example]"},
 		"out2": {Helo: "two.example.jp", IP4: true, IP6: true, Prefer: "ipv4", Fallback: "[back.example]"},
 		"out3": {Helo: "three.example.jp", IP4: true, Prefer: "ipv4", Fallback: "[back.example]", Enforced: true},
 		"lmtp": {Helo: "lhlo.example.jp", IP4: true, IP6: true, Prefer: "any"},
 	}
 	for _, w := range s.Ways {
-		got := Way{Helo: w.Helo, IP4: w.IP4, IP6: w.IP6, Prefer: w.Prefer, Fallback: w.Fallback, Enforced: w.Enforced}
+		got := mta.Way{Helo: w.Helo, IP4: w.IP4, IP6: w.IP6, Prefer: w.Prefer, Fallback: w.Fallback, Enforced: w.Enforced}
 		if got != want[w.Service] {
 			t.Errorf("%s: got %+v, want %+v", w.Service, got, want[w.Service])
 		}
@@ -173,7 +175,7 @@ func TestSendingOfALargeTableIsBounded(t *testing.T) {
 	if len(s.Ways) != maxNextHops+2 || len(s.Unread) != 0 || more != 5000-maxNextHops {
 		t.Errorf("got %d ways and %d more, %v", len(s.Ways), more, s.Unread)
 	}
-	if !slices.ContainsFunc(s.Ways, func(w Way) bool { return w.Service == "out3" }) || !slices.ContainsFunc(s.Ways, Way.Every) {
+	if !slices.ContainsFunc(s.Ways, func(w mta.Way) bool { return w.Service == "out3" }) || !slices.ContainsFunc(s.Ways, mta.Way.Every) {
 		t.Error("a client is missing")
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/mta"
+	"relayguard/mta/backup"
 	"relayguard/policy"
 )
 
@@ -101,7 +103,7 @@ func (s Setup) Plan(ctx context.Context, i *Instance) ([]Setting, error) {
 
 type plan struct {
 	i         *Instance
-	listeners []Listener
+	listeners []mta.Listener
 	general   policy.Role
 	mail      LocalMail
 	raw       map[string]string // main.cf's values, not expanded
@@ -208,7 +210,7 @@ func isSubmission(s *Service) bool {
 
 // first puts the listener in front of a list of milters, and takes out what
 // else of ours is there. The text of the others stays as it is.
-func (p *plan) first(s *Service, written, effective string, l Listener) string {
+func (p *plan) first(s *Service, written, effective string, l mta.Listener) string {
 	ours := p.i.endpoint(l)
 	items, err := splitList(written)
 	if err != nil {
@@ -233,7 +235,7 @@ func (p *plan) first(s *Service, written, effective string, l Listener) string {
 }
 
 // isOther reports items that are, or were, another listener of ours than l.
-func (p *plan) isOther(s *Service, item string, l Listener) bool {
+func (p *plan) isOther(s *Service, item string, l mta.Listener) bool {
 	milters, err := ParseMilters(item)
 	if err != nil || len(milters) != 1 {
 		return false
@@ -328,7 +330,7 @@ func (p *plan) newCleanup(like *Service, checks string) {
 }
 
 func (p *plan) file(path, text, why string) {
-	was, err := readIfThere(path)
+	was, err := backup.ReadIfThere(path)
 	if err != nil {
 		p.err = err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"relayguard/mta/backup"
 	"strings"
 	"syscall"
 	"testing"
@@ -125,7 +126,7 @@ func TestApplyAndUndo(t *testing.T) {
 				t.Fatal(err)
 			}
 			sameFiles(t, in.files(t), before)
-			if _, err := setup.Undo(ctx, false); !errors.Is(err, ErrNoBackup) {
+			if _, err := setup.Undo(ctx, false); !errors.Is(err, backup.ErrNone) {
 				t.Errorf("second undo: %v", err)
 			}
 		})
@@ -235,7 +236,7 @@ func TestApplyAfterManualEditsKeepsThem(t *testing.T) {
 	edited := in.files(t)["main.cf"] + "# by hand\nsmtpd_banner=hello\nmilter_default_action=accept\n"
 	writeFile(t, filepath.Join(in.dir, "main.cf"), edited)
 	in.age()
-	if _, err := setup.Undo(ctx, false); !errors.Is(err, ErrChangedSince) || !strings.Contains(err.Error(), "main.cf") || strings.Contains(err.Error(), "master.cf") {
+	if _, err := setup.Undo(ctx, false); !errors.Is(err, backup.ErrChangedSince) || !strings.Contains(err.Error(), "main.cf") || strings.Contains(err.Error(), "master.cf") {
 		t.Fatalf("undo of edited settings: %v", err)
 	}
 	out, err := setup.Apply(ctx, day.Add(time.Hour))
@@ -251,7 +252,7 @@ func TestApplyAfterManualEditsKeepsThem(t *testing.T) {
 	if text := in.files(t)["main.cf"]; text != edited {
 		t.Errorf("got\n%s\nwant\n%s", text, edited)
 	}
-	if _, err := setup.Undo(ctx, false); !errors.Is(err, ErrChangedSince) {
+	if _, err := setup.Undo(ctx, false); !errors.Is(err, backup.ErrChangedSince) {
 		t.Fatalf("undo below the edits: %v", err)
 	}
 	if _, err := setup.Undo(ctx, true); err != nil {
@@ -293,7 +294,7 @@ func TestPlanRefusesSocketsThatChrootHides(t *testing.T) {
 func TestUndoRefusesBackupsOfOthers(t *testing.T) {
 	needRoot(t)
 	const stranger = 65533
-	manifestOf := func(dir string) string { return filepath.Join(dir, manifestName) }
+	manifestOf := func(dir string) string { return filepath.Join(dir, backup.ManifestName) }
 	edit := func(old, new string) func(*testing.T, string, string) {
 		return func(t *testing.T, root, dir string) {
 			text, err := os.ReadFile(manifestOf(dir))
@@ -327,7 +328,7 @@ func TestUndoRefusesBackupsOfOthers(t *testing.T) {
 		"the manifest is another's":           do(func(root, dir string) error { return os.Chown(manifestOf(dir), stranger, 0) }),
 		"others may write the manifest":       do(func(root, dir string) error { return os.Chmod(manifestOf(dir), 0o666) }),
 		"a copy is another's":                 do(func(root, dir string) error { return os.Chown(filepath.Join(dir, "0-main.cf"), stranger, 0) }),
-		"the manifest is a link":              link(manifestName),
+		"the manifest is a link":              link(backup.ManifestName),
 		"a copy is a link":                    link("0-main.cf"),
 		"the manifest names another file":     edit(`/main.cf"`, `/other"`),
 		"the manifest names a file elsewhere": edit(`/etc/main.cf"`, `/main.cf"`),
@@ -343,16 +344,16 @@ func TestUndoRefusesBackupsOfOthers(t *testing.T) {
 			setup := in.setup(t)
 			setup.Backups = filepath.Join(filepath.Dir(in.dir), "var", "backups")
 			before := in.files(t)
-			dir, m, err := backUp(setup.Backups, in.dir, day, []string{filepath.Join(in.dir, "main.cf")})
+			dir, m, err := backup.BackUp(setup.Backups, in.dir, day, []string{filepath.Join(in.dir, "main.cf")})
 			if err == nil {
 				os.Chmod(filepath.Dir(setup.Backups), 0o755)
-				err = m.done(dir)
+				err = m.Finish(dir)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			plant(t, setup.Backups, dir)
-			if _, err := setup.Undo(t.Context(), true); err == nil || errors.Is(err, ErrNoBackup) {
+			if _, err := setup.Undo(t.Context(), true); err == nil || errors.Is(err, backup.ErrNone) {
 				t.Errorf("restored: %v", err)
 			}
 			sameFiles(t, in.files(t), before)
@@ -369,7 +370,7 @@ func TestUndoRefusesBackupsOfOthers(t *testing.T) {
 		}
 		setup.Backups = filepath.Join(setup.Backups, "below")
 		before := in.files(t)
-		if _, err := setup.Apply(t.Context(), day); !errors.Is(err, ErrUntrusted) {
+		if _, err := setup.Apply(t.Context(), day); !errors.Is(err, backup.ErrUntrusted) {
 			t.Errorf("got %v", err)
 		}
 		sameFiles(t, in.files(t), before)

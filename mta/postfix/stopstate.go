@@ -11,6 +11,9 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"relayguard/mta"
+	"relayguard/mta/backup"
 )
 
 // stopState is what StartOutgoing must know. It is on disk before anything is
@@ -19,7 +22,7 @@ type stopState struct {
 	Since     time.Time     `json:"since"`
 	ConfigDir string        `json:"config_dir"`
 	Settings  []stopSetting `json:"settings"`
-	Held      []Target      `json:"held"`
+	Held      []mta.Target  `json:"held"`
 	Reloaded  bool          `json:"reloaded"` // Postfix has read the changed settings
 
 	// MainBefore is main.cf as it was, After the digest of what we made of it;
@@ -47,10 +50,10 @@ func (r RedSwitch) readState() (stopState, error) {
 	if _, err := os.Lstat(path); err != nil {
 		return stopState{}, err
 	}
-	if _, err := trusted(r.StateDir); err != nil { // it becomes Postfix's configuration
+	if _, err := backup.Trusted(r.StateDir); err != nil { // it becomes Postfix's configuration
 		return stopState{}, err
 	}
-	text, err := readTrustedUpTo(path, maxStopState)
+	text, err := backup.ReadUpTo(path, maxStopState)
 	if err != nil {
 		return stopState{}, err
 	}
@@ -65,34 +68,25 @@ func (r RedSwitch) readState() (stopState, error) {
 }
 
 func (r RedSwitch) writeState(state stopState) error {
-	dir, err := makeTrusted(r.StateDir)
+	dir, err := backup.MakeTrusted(r.StateDir)
 	if err != nil {
 		return fmt.Errorf("write the state of the red switch: %w", err)
 	}
 	text, err := json.Marshal(state)
 	if err == nil {
-		err = replaceFile(filepath.Join(dir, stopStateFile), append(text, '\n'), 0o600, -1, -1)
+		err = backup.Replace(filepath.Join(dir, stopStateFile), append(text, '\n'), 0o600, -1, -1)
 	}
 	if err != nil {
 		return fmt.Errorf("write the state of the red switch: %w", err)
 	}
-	return syncDir(dir)
+	return backup.SyncDir(dir)
 }
 
 func (r RedSwitch) removeState() error {
 	if err := os.Remove(filepath.Join(r.StateDir, stopStateFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncDir(r.StateDir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return backup.SyncDir(r.StateDir)
 }
 
 // remember notes the settings that are to be changed. A copy of main.cf is worth
@@ -124,7 +118,7 @@ func (s *stopState) seal(configDir string) error {
 	}
 	text, err := os.ReadFile(filepath.Join(configDir, "main.cf"))
 	if err == nil {
-		s.After = digest(text)
+		s.After = backup.Digest(text)
 	}
 	return err
 }
@@ -133,7 +127,7 @@ func (s *stopState) seal(configDir string) error {
 func (s *stopState) restore(configDir string) (bool, error) {
 	path := filepath.Join(configDir, "main.cf")
 	text, err := os.ReadFile(path)
-	if err != nil || s.After == "" || s.MainBefore == "" || digest(text) != s.After {
+	if err != nil || s.After == "" || s.MainBefore == "" || backup.Digest(text) != s.After {
 		return false, err
 	}
 	info, err := os.Stat(path)
@@ -144,13 +138,13 @@ func (s *stopState) restore(configDir string) (bool, error) {
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
 		uid, gid = int(sys.Uid), int(sys.Gid)
 	}
-	return true, replaceFile(path, []byte(s.MainBefore), info.Mode().Perm(), uid, gid)
+	return true, backup.Replace(path, []byte(s.MainBefore), info.Mode().Perm(), uid, gid)
 }
 
 // mergeTargets adds what is new.
-func mergeTargets(known, more []Target) []Target {
+func mergeTargets(known, more []mta.Target) []mta.Target {
 	seen := map[string]bool{}
-	key := func(t Target) string { return t.ID + " " + t.Arrival.UTC().Format(time.RFC3339Nano) }
+	key := func(t mta.Target) string { return t.ID + " " + t.Arrival.UTC().Format(time.RFC3339Nano) }
 	all := slices.Clone(known)
 	for _, t := range all {
 		seen[key(t)] = true

@@ -2,8 +2,8 @@ package postfix
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"relayguard/mta"
 	"slices"
 	"strings"
 )
@@ -18,15 +18,12 @@ import (
 // Trap: it says nothing of the same account's SMTP connections to loopback.
 const submitSetting = "authorized_submit_users"
 
-// ErrNoSuchUser says that a name cannot be an account of this machine.
-var ErrNoSuchUser = errors.New("not the name of a Unix account")
-
 // ForbidSubmit takes sendmail(1) away from Unix accounts, in front of whatever
 // else the setting says. Who is forbidden already stays so. It needs root.
 func (i *Instance) ForbidSubmit(ctx context.Context, users []string) error {
 	for _, user := range users {
-		if !ValidUser(user) {
-			return fmt.Errorf("forbid local mail of %q: %w", clip(user), ErrNoSuchUser)
+		if !mta.ValidUser(user) {
+			return fmt.Errorf("forbid local mail of %q: %w", clip(user), mta.ErrNoSuchUser)
 		}
 	}
 	err := i.changeSubmit(ctx, func(forbidden []string) []string {
@@ -46,8 +43,8 @@ func (i *Instance) ForbidSubmit(ctx context.Context, users []string) error {
 // AllowSubmit takes back what ForbidSubmit did to an account; one that the
 // admin's own part of the setting excludes stays excluded. It needs root.
 func (i *Instance) AllowSubmit(ctx context.Context, user string) error {
-	if !ValidUser(user) {
-		return fmt.Errorf("allow local mail of %q: %w", clip(user), ErrNoSuchUser)
+	if !mta.ValidUser(user) {
+		return fmt.Errorf("allow local mail of %q: %w", clip(user), mta.ErrNoSuchUser)
 	}
 	err := i.changeSubmit(ctx, func(forbidden []string) []string {
 		return slices.DeleteFunc(forbidden, func(name string) bool { return name == user })
@@ -124,7 +121,7 @@ func splitSubmit(value string) (forbidden []string, rest string) {
 	}
 	for _, item := range items {
 		name, not := strings.CutPrefix(item, "!")
-		if not && ValidUser(name) {
+		if not && mta.ValidUser(name) {
 			forbidden = append(forbidden, name)
 		} else {
 			rest = item + ", " + strings.TrimLeft(rest, ", \t") // somebody wrote into our part
@@ -138,25 +135,4 @@ func joinSubmit(forbidden []string, rest string) string {
 		return rest
 	}
 	return "!" + strings.Join(forbidden, ", !") + ", " + submitMark + ", " + rest
-}
-
-// maxUserName is LOGIN_NAME_MAX of Linux without its NUL.
-const maxUserName = 255
-
-// ValidUser tells whether a name can be a Unix account's: letters, digits,
-// ".", "_", "-", and "@", "+", "\" of directory services. What main.cf or a match
-// list would take for something else (a setting, a file, a table, an exception)
-// is none.
-func ValidUser(name string) bool {
-	if name == "" || len(name) > maxUserName || strings.IndexByte("-+@.\\", name[0]) >= 0 {
-		return false
-	}
-	for n := range len(name) {
-		c := name[n]
-		if isAlnum(c) || strings.IndexByte("._-@+\\", c) >= 0 {
-			continue
-		}
-		return false
-	}
-	return true
 }

@@ -3,6 +3,7 @@ package postfix_test
 import (
 	"errors"
 	"os/user"
+	"relayguard/mta"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,15 +113,15 @@ func TestForbidSubmitTakesOnlyNames(t *testing.T) {
 	for _, name := range []string{
 		"", "a b", "a,b", "a\nb", "!a", "/etc/passwd", "static:all", "$mail_owner", "a$", "{a", "a}", "#a", "-a", "a=b", "\x00", "ä", strings.Repeat("a", 300),
 	} {
-		if err := i.ForbidSubmit(t.Context(), []string{"www-data", name}); !errors.Is(err, postfix.ErrNoSuchUser) {
+		if err := i.ForbidSubmit(t.Context(), []string{"www-data", name}); !errors.Is(err, mta.ErrNoSuchUser) {
 			t.Errorf("forbid %q: %v", name, err)
 		}
-		if err := i.AllowSubmit(t.Context(), name); !errors.Is(err, postfix.ErrNoSuchUser) {
+		if err := i.AllowSubmit(t.Context(), name); !errors.Is(err, mta.ErrNoSuchUser) {
 			t.Errorf("allow %q: %v", name, err)
 		}
 	}
 	for _, name := range []string{"www-data", "_apt", "web.1", "Site12", `EXAMPLE\taro`, "taro@example.jp"} {
-		if !postfix.ValidUser(name) {
+		if !mta.ValidUser(name) {
 			t.Errorf("%q is none", name)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
@@ -59,7 +60,7 @@ func (s Setup) VerifyBySMTP(probe RelayProbe) func(ctx context.Context, i *Insta
 	}
 }
 
-func verifyService(ctx context.Context, i *Instance, s *Service, l Listener, probe RelayProbe) error {
+func verifyService(ctx context.Context, i *Instance, s *Service, l mta.Listener, probe RelayProbe) error {
 	address, err := dialAddress(s.Name)
 	if err != nil {
 		return err

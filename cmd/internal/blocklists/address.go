@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/rbl"
 )
 
@@ -61,7 +61,7 @@ func few(all []string) string {
 
 // local reports a way that does not lead to others: a table's entry for a server of
 // ours, or our own domains by a relay host of ours.
-func (f *finder) local(w postfix.Way) bool {
+func (f *finder) local(w mta.Way) bool {
 	if w.NextHop == "" {
 		return false
 	}
@@ -75,7 +75,7 @@ func (f *finder) local(w postfix.Way) bool {
 // relayed reports a way by which somebody else sends for us. A next hop on this machine
 // is a program of ours, and its mail leaves from here as well. One that a table has
 // for one domain is taken for that domain's own server.
-func (f *finder) relayed(w postfix.Way) bool {
+func (f *finder) relayed(w mta.Way) bool {
 	return w.NextHop != "" && !f.isHere(w.NextHop) && (w.Setting != "transport_maps" || !plain(w.Key))
 }
 
@@ -109,7 +109,7 @@ func (f *finder) isHere(hop string) bool {
 }
 
 // from adds the address from which a way connects by one protocol.
-func (f *finder) from(w postfix.Way, ip6 bool) {
+func (f *finder) from(w mta.Way, ip6 bool) {
 	used, bind := w.IP4, w.Bind4
 	if ip6 {
 		used, bind = w.IP6, w.Bind6

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"relayguard/cmd/internal/config"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy/address"
 	"relayguard/rbl"
 	"relayguard/rbl/history"
@@ -55,7 +55,7 @@ const (
 // domains that count as ours; iface tells of this machine.
 //
 // It asks no server. ctx is for what may come to ask one.
-func Find(_ context.Context, c *config.Config, s *postfix.Sending, learnt []history.Learnt, inside []string, iface Interfaces) Targets {
+func Find(_ context.Context, c *config.Config, s *mta.Sending, learnt []history.Learnt, inside []string, iface Interfaces) Targets {
 	f := finder{iface: iface, sending: s, learnt: learnt}
 	f.names()
 	switch {
@@ -167,7 +167,7 @@ func Prefixes(t Targets) []netip.Prefix {
 // finder is one Find.
 type finder struct {
 	iface   Interfaces
-	sending *postfix.Sending
+	sending *mta.Sending
 	learnt  []history.Learnt
 	helo    string // of what says nothing else
 	natted  []netip.Addr
@@ -200,7 +200,7 @@ func (f *finder) names() {
 	f.helo = f.iface.Hostname()
 	if f.sending != nil {
 		f.helo = f.sending.Hostname
-		if at := slices.IndexFunc(f.sending.Ways, postfix.Way.Every); at >= 0 && f.sending.Ways[at].Helo != "" {
+		if at := slices.IndexFunc(f.sending.Ways, mta.Way.Every); at >= 0 && f.sending.Ways[at].Helo != "" {
 			f.helo = f.sending.Ways[at].Helo
 		}
 		for _, w := range f.sending.Ways {

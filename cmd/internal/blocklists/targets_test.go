@@ -11,7 +11,7 @@ import (
 
 	"relayguard/cmd/internal/blocklists"
 	"relayguard/cmd/internal/config"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/rbl"
 	"relayguard/rbl/history"
 	"relayguard/rbl/sender"
@@ -52,27 +52,27 @@ func (host) Now() time.Time { return today }
 
 func (h host) Hostname() string { return h.name }
 
-func bind(text string) postfix.Bind {
-	return postfix.Bind{Addr: netip.MustParseAddr(text), Setting: "smtp_bind_address"}
+func bind(text string) mta.Bind {
+	return mta.Bind{Addr: netip.MustParseAddr(text), Setting: "smtp_bind_address"}
 }
 
 func TestFindAddresses(t *testing.T) {
-	direct := postfix.Way{Service: "smtp", Setting: "default_transport", IP4: true, IP6: true, Helo: "mail.example.jp"}
-	way := func(change func(w *postfix.Way)) postfix.Way {
+	direct := mta.Way{Service: "smtp", Setting: "default_transport", IP4: true, IP6: true, Helo: "mail.example.jp"}
+	way := func(change func(w *mta.Way)) mta.Way {
 		w := direct
 		change(&w)
 		return w
 	}
-	relayed := way(func(w *postfix.Way) { w.Setting, w.NextHop = "relayhost", "[mx.provider.example]:587" })
-	via := func(setting, key, hop string) postfix.Way {
-		return way(func(w *postfix.Way) {
+	relayed := way(func(w *mta.Way) { w.Setting, w.NextHop = "relayhost", "[mx.provider.example]:587" })
+	via := func(setting, key, hop string) mta.Way {
+		return way(func(w *mta.Way) {
 			w.Setting, w.Key, w.NextHop, w.Service, w.Bind4 = setting, key, hop, "out2", bind("203.0.113.2")
 		})
 	}
 	public := host{source4: "203.0.113.5", source6: "2001:db8::5", also: []string{"203.0.113.2"}, name: "host.example.jp"}
 	private := host{source4: "192.168.1.5", name: "host"}
-	ways := func(all ...postfix.Way) *postfix.Sending {
-		return &postfix.Sending{Hostname: "mail.example.jp", Ways: all}
+	ways := func(all ...mta.Way) *mta.Sending {
+		return &mta.Sending{Hostname: "mail.example.jp", Ways: all}
 	}
 	learnt := []history.Learnt{{Addr: "198.51.100.9", Where: "Received by mx.example.net"}, {Addr: "nonsense"}, {Addr: "10.1.1.1"}}
 	aged := func(days int) []history.Learnt {
@@ -81,7 +81,7 @@ func TestFindAddresses(t *testing.T) {
 	const route4, route6 = "203.0.113.5 source address of the default route", "2001:db8::5 source address of the default route; lists may name its 2001:db8::/64"
 	for name, c := range map[string]struct {
 		host    host
-		sending *postfix.Sending
+		sending *mta.Sending
 		learnt  []history.Learnt
 		given   []string
 		want    []string // address and how
@@ -90,13 +90,13 @@ func TestFindAddresses(t *testing.T) {
 		"the kernel's":                       {host: public, sending: ways(direct), want: []string{route4, route6}},
 		"no MTA known":                       {host: public, want: []string{route4, route6}},
 		"no MTA known, NAT":                  {host: private, learnt: learnt, want: []string{"198.51.100.9 learnt: Received by mx.example.net"}},
-		"IPv4 only":                          {host: public, sending: ways(way(func(w *postfix.Way) { w.IP6 = false })), want: []string{route4}},
+		"IPv4 only":                          {host: public, sending: ways(way(func(w *mta.Way) { w.IP6 = false })), want: []string{route4}},
 		"no route":                           {host: host{}, sending: ways(direct), trouble: "no address is known"},
-		"bound":                              {host: public, sending: ways(way(func(w *postfix.Way) { w.Bind4 = bind("203.0.113.2") })), want: []string{"203.0.113.2 smtp_bind_address of smtp", route6}},
+		"bound":                              {host: public, sending: ways(way(func(w *mta.Way) { w.Bind4 = bind("203.0.113.2") })), want: []string{"203.0.113.2 smtp_bind_address of smtp", route6}},
 		"bound by one of several":            {host: public, sending: ways(direct, via("sender_dependent_default_transport_maps", "@a.example", "")), want: []string{route4, route6, "203.0.113.2 smtp_bind_address of out2"}},
-		"bound to what it does not have":     {host: public, sending: ways(way(func(w *postfix.Way) { w.Bind4, w.IP6 = bind("203.0.113.77"), false })), want: []string{route4}, trouble: "sends from another one"},
-		"bound, enforced, and not had":       {host: public, sending: ways(way(func(w *postfix.Way) { w.Bind4, w.IP6, w.Enforced = bind("203.0.113.77"), false, true })), trouble: "nothing is sent"},
-		"bound to loopback":                  {host: public, sending: ways(way(func(w *postfix.Way) { w.Bind4, w.IP6 = bind("127.0.0.2"), false })), trouble: "no address is known"},
+		"bound to what it does not have":     {host: public, sending: ways(way(func(w *mta.Way) { w.Bind4, w.IP6 = bind("203.0.113.77"), false })), want: []string{route4}, trouble: "sends from another one"},
+		"bound, enforced, and not had":       {host: public, sending: ways(way(func(w *mta.Way) { w.Bind4, w.IP6, w.Enforced = bind("203.0.113.77"), false, true })), trouble: "nothing is sent"},
+		"bound to loopback":                  {host: public, sending: ways(way(func(w *mta.Way) { w.Bind4, w.IP6 = bind("127.0.0.2"), false })), trouble: "no address is known"},
 		"relay host":                         {host: public, sending: ways(relayed), learnt: learnt, trouble: "through a relay host, [mx.provider.example]:587 (relayhost): receivers see its address"},
 		"relay host that is told":            {host: public, sending: ways(relayed), given: []string{"198.51.100.7"}, want: []string{"198.51.100.7 rbl.addresses"}},
 		"relay host of some senders":         {host: public, sending: ways(direct, via("sender_dependent_relayhost_maps", "@a.example", "[r.example]")), want: []string{route4, route6}, trouble: "[r.example] (sender_dependent_relayhost_maps)"},
@@ -109,10 +109,10 @@ func TestFindAddresses(t *testing.T) {
 		"a pattern's next hop":               {host: public, sending: ways(direct, via("transport_maps", "/@.*$/", "[r.example]")), want: []string{route4, route6}, trouble: "[r.example] (transport_maps)"},
 		"a table for all":                    {host: public, sending: ways(via("transport_maps", "", "[r.example]")), trouble: "[r.example] (transport_maps)"},
 		"our domains elsewhere":              {host: public, sending: ways(direct, via("relay_transport", "", "[10.0.0.9]")), want: []string{route4, route6}},
-		"a fallback":                         {host: public, sending: ways(way(func(w *postfix.Way) { w.Fallback = "[back.example]" })), want: []string{route4, route6}, trouble: "smtp_fallback_relay [back.example]"},
+		"a fallback":                         {host: public, sending: ways(way(func(w *mta.Way) { w.Fallback = "[back.example]" })), want: []string{route4, route6}, trouble: "smtp_fallback_relay [back.example]"},
 		"NAT":                                {host: private, sending: ways(direct), trouble: "192.168.1.5, behind NAT"},
 		"a provider's NAT":                   {host: host{source4: "100.72.1.1"}, sending: ways(direct), trouble: "100.72.1.1, behind NAT"},
-		"NAT that is told to Postfix":        {host: private, sending: &postfix.Sending{Hostname: "m.example.jp", Ways: []postfix.Way{direct}, Proxies: []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.0.0.1")}}, want: []string{"198.51.100.1 proxy_interfaces"}},
+		"NAT that is told to Postfix":        {host: private, sending: &mta.Sending{Hostname: "m.example.jp", Ways: []mta.Way{direct}, Proxies: []netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.0.0.1")}}, want: []string{"198.51.100.1 proxy_interfaces"}},
 		"NAT that was learnt":                {host: private, sending: ways(direct), learnt: learnt, want: []string{"198.51.100.9 learnt: Received by mx.example.net"}},
 		"NAT that was learnt of IPv6":        {host: private, sending: ways(direct), learnt: []history.Learnt{{Addr: "2001:db8::9", Where: "x"}}, want: []string{"2001:db8::9 learnt: x; lists may name its 2001:db8::/64"}, trouble: "192.168.1.5, behind NAT"},
 		"NAT that is told":                   {host: private, sending: ways(direct), given: []string{"198.51.100.1"}, want: []string{"198.51.100.1 rbl.addresses"}},
@@ -126,13 +126,13 @@ func TestFindAddresses(t *testing.T) {
 		"no IPv6 route now":                  {host: host{source4: "203.0.113.5", also: []string{"fe80::5", "2001:db8::5"}}, sending: ways(direct), want: []string{route4}, trouble: "this machine has 2001:db8::5, but no route leads out by ipv6 now"},
 		"no IPv4 route now":                  {host: host{source6: "2001:db8::5", also: []string{"127.0.0.1", "203.0.113.5"}}, sending: ways(direct), want: []string{route6}, trouble: "this machine has 203.0.113.5, but no route leads out by ipv4 now"},
 		"no IPv6 route now, no MTA known":    {host: host{source4: "203.0.113.5", also: []string{"2001:db8::5"}}, want: []string{route4}, trouble: "no route leads out by ipv6 now"},
-		"no IPv6 route, not sent by":         {host: host{source4: "203.0.113.5", also: []string{"2001:db8::5"}}, sending: ways(way(func(w *postfix.Way) { w.IP6 = false })), want: []string{route4}},
+		"no IPv6 route, not sent by":         {host: host{source4: "203.0.113.5", also: []string{"2001:db8::5"}}, sending: ways(way(func(w *mta.Way) { w.IP6 = false })), want: []string{route4}},
 		"IPv4 alone":                         {host: host{source4: "203.0.113.5", also: []string{"127.0.0.1", "::1", "fe80::5", "fd00::1"}}, sending: ways(direct), want: []string{route4}},
 		"IPv6 alone, and containers":         {host: host{source6: "2001:db8::5", also: []string{"127.0.0.1", "172.17.0.1"}}, sending: ways(direct), want: []string{route6}},
-		"NAT without a route now":            {host: host{source6: "2001:db8::5", also: []string{"192.168.1.5"}}, sending: &postfix.Sending{Ways: []postfix.Way{direct}, Proxies: []netip.Addr{netip.MustParseAddr("198.51.100.1")}}, want: []string{route6}, trouble: "this machine has 192.168.1.5, but no route leads out by ipv4 now"},
+		"NAT without a route now":            {host: host{source6: "2001:db8::5", also: []string{"192.168.1.5"}}, sending: &mta.Sending{Ways: []mta.Way{direct}, Proxies: []netip.Addr{netip.MustParseAddr("198.51.100.1")}}, want: []string{route6}, trouble: "this machine has 192.168.1.5, but no route leads out by ipv4 now"},
 		"reserved by the kernel":             {host: host{source4: "198.18.0.1"}, sending: ways(direct), trouble: "198.18.0.1, behind NAT"},
 		"given ones win":                     {host: public, sending: ways(direct), learnt: learnt, given: []string{"203.0.113.8", "2001:db8:1::8"}, want: []string{"203.0.113.8 rbl.addresses", "2001:db8:1::8 rbl.addresses; lists may name its 2001:db8:1::/64"}},
-		"tables that could not be read":      {host: public, sending: &postfix.Sending{Ways: []postfix.Way{direct}, Unread: []postfix.Unread{{Setting: "transport_maps", Item: "mysql:/x", Err: errors.New("cannot be listed")}}}, want: []string{route4, route6}, trouble: "transport_maps: mysql:/x: cannot be listed"},
+		"tables that could not be read":      {host: public, sending: &mta.Sending{Ways: []mta.Way{direct}, Unread: []mta.Unread{{Setting: "transport_maps", Item: "mysql:/x", Err: errors.New("cannot be listed")}}}, want: []string{route4, route6}, trouble: "transport_maps: mysql:/x: cannot be listed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := blocklists.Find(t.Context(), &config.Config{RBL: config.RBL{Addresses: c.given}}, c.sending, c.learnt, nil, c.host)
@@ -151,7 +151,7 @@ func TestFindAddresses(t *testing.T) {
 }
 
 func TestFindNames(t *testing.T) {
-	s := &postfix.Sending{Hostname: "Web1.example.jp", Ways: []postfix.Way{
+	s := &mta.Sending{Hostname: "Web1.example.jp", Ways: []mta.Way{
 		{Service: "smtp", Setting: "default_transport", IP4: true, Helo: "mail.example.jp."},
 		{Service: "out2", Setting: "transport_maps", Key: "a.example", IP4: true, Helo: "two.example.jp", Bind4: bind("203.0.113.2")},
 		{Service: "odd", Setting: "transport_maps", Key: "b.example", IP4: true, Helo: "[203.0.113.2]"},
@@ -224,13 +224,13 @@ func TestAboutTakesNoProvidersDomainForOurs(t *testing.T) {
 
 func TestFindIsBounded(t *testing.T) {
 	var inside []string
-	s := &postfix.Sending{}
+	s := &mta.Sending{}
 	h := host{}
 	for n := range 250 {
 		inside = append(inside, fmt.Sprintf("d%03d.example.jp", n))
 		addr := fmt.Sprintf("203.0.113.%d", n)
 		h.also = append(h.also, addr)
-		s.Ways = append(s.Ways, postfix.Way{Service: "smtp", Setting: "default_transport", IP4: true, Helo: fmt.Sprintf("h%d.example.jp", n), Bind4: bind(addr)})
+		s.Ways = append(s.Ways, mta.Way{Service: "smtp", Setting: "default_transport", IP4: true, Helo: fmt.Sprintf("h%d.example.jp", n), Bind4: bind(addr)})
 	}
 	got := blocklists.Find(t.Context(), &config.Config{}, s, nil, inside, h)
 	if len(got.Domains) != 100 || got.Left != 150 || len(got.Addresses) != 64 || len(got.Helos) != 32 || len(got.Trouble) != 1 {

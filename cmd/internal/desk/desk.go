@@ -19,7 +19,7 @@ import (
 	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 )
@@ -105,8 +105,8 @@ type Desk struct {
 	acting sync.Mutex // on the queue
 
 	mu       sync.Mutex
-	foreign  []postfix.QueueFile // held by somebody else, as of the last look; at most maxForeign
-	others   int                 // of them in all
+	foreign  []mta.QueueFile // held by somebody else, as of the last look; at most maxForeign
+	others   int             // of them in all
 	lookedAt time.Time
 	lookErr  error
 	byMilter map[string]time.Time // queue ids that the MTA's log says a milter held

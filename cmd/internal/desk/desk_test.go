@@ -18,7 +18,7 @@ import (
 	"relayguard/cmd/internal/holds"
 	"relayguard/cmd/internal/switches"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 )
@@ -35,7 +35,7 @@ var admin = desk.By{Name: "root", UID: 0, LoginUID: 1000}
 type site struct {
 	t       *testing.T
 	d       *desk.Desk
-	mta     *mta
+	mta     *mailServer
 	journal *faultyJournal
 	board   *policy.Board
 	path    string // of the switches
@@ -272,7 +272,7 @@ func (s *site) wantEntries() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	_ = s.mta.List(context.Background(), func(q postfix.QueueFile) error {
+	_ = s.mta.List(context.Background(), func(q mta.QueueFile) error {
 		if q.Queue == "hold" && !slices.ContainsFunc(open, func(h journal.Hold) bool { return h.QueueID == q.ID }) {
 			s.t.Errorf("%s is held and has no entry", q.ID)
 		}

@@ -10,7 +10,7 @@ import (
 
 	"relayguard/cmd/internal/queue"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 )
 
 // Filter chooses held mail. What is set must all hold.
@@ -288,13 +288,13 @@ func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, ver
 	}
 	state := transit[verb]
 	done := make([]Done, len(chosen))
-	var targets []postfix.Target
+	var targets []mta.Target
 	var index []int
 	var asked []journal.Record
 	for i, h := range chosen {
 		done[i] = Done{Held: heldOf(&h)}
 		if !h.State.Open() { // somebody was quicker
-			done[i].Outcome, done[i].settled = postfix.Gone.String(), true
+			done[i].Outcome, done[i].settled = mta.Gone.String(), true
 			continue
 		}
 		e, there := entries[h.QueueID]
@@ -302,7 +302,7 @@ func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, ver
 		case there && matches(h, e):
 			targets, index = append(targets, e.Target()), append(index, i)
 		case !there && (partial || h.State == journal.StateHeld && now.Sub(h.HeldAt) < coming):
-			done[i].Outcome, done[i].Error, done[i].unsure = postfix.Failed.String(), "it is not to be seen in the queue yet; it is done as soon as it is", true
+			done[i].Outcome, done[i].Error, done[i].unsure = mta.Failed.String(), "it is not to be seen in the queue yet; it is done as soon as it is", true
 			if h.State != journal.StateHeld {
 				continue // what was asked for before may be done
 			}
@@ -338,7 +338,7 @@ func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, ver
 				done[i].Error = results[n].Err.Error()
 				done[i].unsure = errors.Is(results[n].Err, queue.ErrUnsure)
 			}
-			if results[n].Fate != postfix.Failed {
+			if results[n].Fate != mta.Failed {
 				done[i].Outcome = results[n].Fate.String()
 			}
 		}
@@ -376,14 +376,14 @@ func (d *Desk) again(ctx context.Context, chosen []journal.Hold) ([]journal.Hold
 
 // left is the outcome for a message that is not in the hold queue. One that had
 // been asked for before went as it was told to, but nobody heard of it.
-func left(h journal.Hold, other postfix.QueueFile, asked journal.State) string {
+func left(h journal.Hold, other mta.QueueFile, asked journal.State) string {
 	switch {
 	case h.State == asked:
-		return postfix.Done.String()
+		return mta.Done.String()
 	case other.ID != "":
-		return postfix.Changed.String()
+		return mta.Changed.String()
 	}
-	return postfix.Gone.String()
+	return mta.Gone.String()
 }
 
 // unasked takes back what was asked for and, as nothing was done, will not be.
@@ -430,16 +430,16 @@ func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State,
 }
 
 // heldQueue reads the hold queue by id.
-func (d *Desk) heldQueue(ctx context.Context) (map[string]postfix.QueueFile, error) {
+func (d *Desk) heldQueue(ctx context.Context) (map[string]mta.QueueFile, error) {
 	entries, err := d.lookAtHeld(ctx)
 	return entries, d.skipped(err)
 }
 
 // lookAtHeld reads the hold queue by id; a *postfix.SkippedError says that there
 // is more.
-func (d *Desk) lookAtHeld(ctx context.Context) (map[string]postfix.QueueFile, error) {
-	entries := map[string]postfix.QueueFile{}
-	err := d.Queue.List(ctx, func(q postfix.QueueFile) error {
+func (d *Desk) lookAtHeld(ctx context.Context) (map[string]mta.QueueFile, error) {
+	entries := map[string]mta.QueueFile{}
+	err := d.Queue.List(ctx, func(q mta.QueueFile) error {
 		if q.Queue == "hold" {
 			entries[q.ID] = q
 		}
@@ -450,7 +450,7 @@ func (d *Desk) lookAtHeld(ctx context.Context) (map[string]postfix.QueueFile, er
 
 // isPartial reports whether a look met entries that it could not read.
 func isPartial(err error) bool {
-	var some *postfix.SkippedError
+	var some *mta.SkippedError
 	return errors.As(err, &some)
 }
 
@@ -468,7 +468,7 @@ func (d *Desk) skipped(err error) error {
 // is it; Postfix counts its arrival from MAIL, in whole seconds. Postfix may have
 // rewritten its sender, so another one says nothing; the same one makes up for a
 // clock that was set back a little. Once the arrival was read, it must be that.
-func matches(h journal.Hold, q postfix.QueueFile) bool {
+func matches(h journal.Hold, q mta.QueueFile) bool {
 	if !h.Arrival.IsZero() {
 		return h.Arrival.Unix() == q.Arrival.Unix()
 	}
@@ -476,7 +476,7 @@ func matches(h journal.Hold, q postfix.QueueFile) bool {
 	if q.Arrival.Before(h.HeldAt.Add(-slowest)) {
 		return false
 	}
-	return !q.Arrival.After(h.HeldAt) || postfix.Target{ID: q.ID, Sender: h.MailFrom, Arrival: h.HeldAt}.Matches(q)
+	return !q.Arrival.After(h.HeldAt) || mta.Target{ID: q.ID, Sender: h.MailFrom, Arrival: h.HeldAt}.Matches(q)
 }
 
 // Look says what one look into a held message needs.
@@ -517,7 +517,7 @@ func (d *Desk) Inspect(ctx context.Context, now time.Time, by By, l Look) (Inspe
 		read = d.Queue.Content
 	}
 	out.Text, err = read(ctx, e.Target())
-	if errors.Is(err, postfix.ErrCut) {
+	if errors.Is(err, mta.ErrCut) {
 		out.Cut, err = true, nil
 	}
 	return out, err

@@ -12,7 +12,7 @@ import (
 
 	"relayguard/cmd/internal/desk"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
@@ -247,12 +247,12 @@ func TestFirstOutcomeStands(t *testing.T) {
 func TestAnActCutOffIsCompleted(t *testing.T) {
 	cut := func() error { return fmt.Errorf("ask the root helper: %w", context.Canceled) }
 	for _, o := range orders {
-		for name, prepare := range map[string]func(m *mta){
-			"before it was done":           func(m *mta) { m.before[o.verb] = cut },
-			"after it was done":            func(m *mta) { m.after[o.verb] = cut },
-			"unsure and not done":          func(m *mta) { m.unsure["A1A1A1"] = false },
-			"unsure and done":              func(m *mta) { m.unsure["A1A1A1"] = true },
-			"after, and the daemon is new": func(m *mta) { m.after[o.verb] = cut },
+		for name, prepare := range map[string]func(m *mailServer){
+			"before it was done":           func(m *mailServer) { m.before[o.verb] = cut },
+			"after it was done":            func(m *mailServer) { m.after[o.verb] = cut },
+			"unsure and not done":          func(m *mailServer) { m.unsure["A1A1A1"] = false },
+			"unsure and done":              func(m *mailServer) { m.unsure["A1A1A1"] = true },
+			"after, and the daemon is new": func(m *mailServer) { m.after[o.verb] = cut },
 		} {
 			t.Run(o.verb+" "+name, func(t *testing.T) {
 				s := open(t)
@@ -384,7 +384,7 @@ func TestActOnAMessageThatIsNotInTheQueueYet(t *testing.T) {
 func TestReleaseThatWasNotStartedStands(t *testing.T) {
 	s := open(t)
 	s.hold(taro, "volume", "A1A1A1", "A2A2A2")
-	s.mta.remark = fmt.Errorf("release mail: %w", postfix.ErrNotStarted)
+	s.mta.remark = fmt.Errorf("release mail: %w", mta.ErrNotStarted)
 	s.mta.tooOld["A2A2A2"] = "A9A9A9"
 	r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{All: true}})
 	if r.Counts["done"] != 2 || err != nil {

@@ -4,29 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"relayguard/mta"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"relayguard/cmd/internal/queue"
-	"relayguard/mta/postfix"
 )
 
 // mta is a queue in memory, with the semantics of queue.Direct over Postfix: it
 // compares each target before it acts, and touches only the queues concerned.
-type mta struct {
+type mailServer struct {
 	queue.Operator // nil: what is not below is not asked for here
 
 	mu        sync.Mutex
-	files     []postfix.QueueFile
+	files     []mta.QueueFile
 	texts     map[string]string // by id
 	acts      []string          // "release 3F1"
 	calls     map[string]int    // of acts, by verb
 	forbidden map[string]bool
 	stopped   bool
 	stopGone  []string // settings of the stop that somebody changed
-	byStop    []postfix.Target
+	byStop    []mta.Target
 	grace     []string          // ids of deleted mail
 	tooOld    map[string]string // id that a release requeues, and its new one
 
@@ -41,28 +41,28 @@ type mta struct {
 	stopError     error          // beside what Stop held
 }
 
-var _ queue.Operator = (*mta)(nil)
+var _ queue.Operator = (*mailServer)(nil)
 
-func newMTA() *mta {
-	return &mta{texts: map[string]string{}, calls: map[string]int{}, forbidden: map[string]bool{}, tooOld: map[string]string{}, before: map[string]func() error{},
+func newMTA() *mailServer {
+	return &mailServer{texts: map[string]string{}, calls: map[string]int{}, forbidden: map[string]bool{}, tooOld: map[string]string{}, before: map[string]func() error{},
 		after: map[string]func() error{}, unsure: map[string]bool{}, fails: map[string]error{}, miss: map[string]int{}}
 }
 
-func (m *mta) put(q postfix.QueueFile) {
+func (m *mailServer) put(q mta.QueueFile) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.files = append(m.files, q)
 }
 
 // set changes the fake while it may be in use.
-func (m *mta) set(change func()) {
+func (m *mailServer) set(change func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	change()
 }
 
 // where is the queue that has a message, "" for none.
-func (m *mta) where(id string) string {
+func (m *mailServer) where(id string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, q := range m.files {
@@ -73,20 +73,20 @@ func (m *mta) where(id string) string {
 	return ""
 }
 
-func (m *mta) remove(id string) {
+func (m *mailServer) remove(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.files = slices.DeleteFunc(m.files, func(q postfix.QueueFile) bool { return q.ID == id })
+	m.files = slices.DeleteFunc(m.files, func(q mta.QueueFile) bool { return q.ID == id })
 }
 
-func (m *mta) did() []string {
+func (m *mailServer) did() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.acts)
 }
 
 // hook runs one without the lock: it may look into the queue.
-func (m *mta) hook(hooks map[string]func() error, verb string) error {
+func (m *mailServer) hook(hooks map[string]func() error, verb string) error {
 	m.mu.Lock()
 	f := hooks[verb]
 	m.mu.Unlock()
@@ -96,13 +96,13 @@ func (m *mta) hook(hooks map[string]func() error, verb string) error {
 	return f()
 }
 
-func (m *mta) List(ctx context.Context, fn func(postfix.QueueFile) error) error {
+func (m *mailServer) List(ctx context.Context, fn func(mta.QueueFile) error) error {
 	if err := errors.Join(ctx.Err(), m.hook(m.before, "list")); err != nil {
 		return err
 	}
 	m.mu.Lock()
 	all := slices.Clone(m.files)
-	all = slices.DeleteFunc(all, func(q postfix.QueueFile) bool {
+	all = slices.DeleteFunc(all, func(q mta.QueueFile) bool {
 		missed := m.miss[q.ID] > 0
 		if missed {
 			m.miss[q.ID]--
@@ -117,28 +117,28 @@ func (m *mta) List(ctx context.Context, fn func(postfix.QueueFile) error) error 
 		}
 	}
 	if skipped > 0 {
-		return &postfix.SkippedError{Lines: skipped, First: errors.New("a line that is too long")}
+		return &mta.SkippedError{Lines: skipped, First: errors.New("a line that is too long")}
 	}
 	return m.hook(m.after, "list")
 }
 
 // act changes each message that matches and is in one of the queues.
-func (m *mta) act(ctx context.Context, verb string, targets []postfix.Target, from []string, change func(q *postfix.QueueFile) (newID string)) ([]postfix.Result, error) {
+func (m *mailServer) act(ctx context.Context, verb string, targets []mta.Target, from []string, change func(q *mta.QueueFile) (newID string)) ([]mta.Result, error) {
 	m.set(func() { m.calls[verb]++ })
 	if err := errors.Join(ctx.Err(), m.hook(m.before, verb)); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
-	results := make([]postfix.Result, len(targets))
+	results := make([]mta.Result, len(targets))
 	place := make(map[string][]int, len(m.files))
 	for i, q := range m.files {
 		place[q.ID] = append(place[q.ID], i)
 	}
 	for n, t := range targets {
-		results[n] = postfix.Result{ID: t.ID, Fate: postfix.Gone}
+		results[n] = mta.Result{ID: t.ID, Fate: mta.Gone}
 		unsure, isUnsure := m.unsure[t.ID]
 		if err := m.fails[t.ID]; err != nil {
-			results[n].Fate, results[n].Err = postfix.Failed, err
+			results[n].Fate, results[n].Err = mta.Failed, err
 			continue
 		}
 		for _, i := range place[t.ID] {
@@ -147,20 +147,20 @@ func (m *mta) act(ctx context.Context, verb string, targets []postfix.Target, fr
 				continue
 			}
 			if !t.Matches(*q) {
-				results[n].Fate = postfix.Changed
+				results[n].Fate = mta.Changed
 				continue
 			}
-			results[n].Fate = postfix.Done
+			results[n].Fate = mta.Done
 			if !isUnsure || unsure {
 				m.acts = append(m.acts, verb+" "+t.ID)
 				results[n].NewID = change(q)
 			}
 		}
 		if isUnsure {
-			results[n] = postfix.Result{ID: t.ID, Err: fmt.Errorf("%s: %w", verb, queue.ErrUnsure)}
+			results[n] = mta.Result{ID: t.ID, Err: fmt.Errorf("%s: %w", verb, queue.ErrUnsure)}
 		}
 	}
-	m.files = slices.DeleteFunc(m.files, func(q postfix.QueueFile) bool { return q.Queue == "" })
+	m.files = slices.DeleteFunc(m.files, func(q mta.QueueFile) bool { return q.Queue == "" })
 	m.mu.Unlock()
 	if err := m.hook(m.after, verb); err != nil {
 		return nil, err
@@ -170,12 +170,12 @@ func (m *mta) act(ctx context.Context, verb string, targets []postfix.Target, fr
 
 var onItsWay = []string{"incoming", "active", "deferred"}
 
-func (m *mta) Hold(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
-	return m.act(ctx, "hold", targets, onItsWay, func(q *postfix.QueueFile) string { q.Queue = "hold"; return "" })
+func (m *mailServer) Hold(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return m.act(ctx, "hold", targets, onItsWay, func(q *mta.QueueFile) string { q.Queue = "hold"; return "" })
 }
 
-func (m *mta) Release(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
-	results, err := m.act(ctx, "release", targets, []string{"hold"}, func(q *postfix.QueueFile) string {
+func (m *mailServer) Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	results, err := m.act(ctx, "release", targets, []string{"hold"}, func(q *mta.QueueFile) string {
 		q.Queue = "active"
 		if id := m.tooOld[q.ID]; id != "" {
 			q.ID = id
@@ -189,15 +189,15 @@ func (m *mta) Release(ctx context.Context, targets []postfix.Target) ([]postfix.
 	return results, err
 }
 
-func (m *mta) Delete(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
-	return m.act(ctx, "delete", targets, []string{"hold"}, func(q *postfix.QueueFile) string {
+func (m *mailServer) Delete(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return m.act(ctx, "delete", targets, []string{"hold"}, func(q *mta.QueueFile) string {
 		m.grace = append(m.grace, q.ID)
 		q.Queue = ""
 		return ""
 	})
 }
 
-func (m *mta) show(ctx context.Context, verb string, t postfix.Target) ([]byte, error) {
+func (m *mailServer) show(ctx context.Context, verb string, t mta.Target) ([]byte, error) {
 	if err := errors.Join(ctx.Err(), m.hook(m.before, verb)); err != nil {
 		return nil, err
 	}
@@ -207,30 +207,30 @@ func (m *mta) show(ctx context.Context, verb string, t postfix.Target) ([]byte, 
 	for _, q := range m.files {
 		if q.ID == t.ID && q.Queue == "hold" && t.Matches(q) {
 			if text, cut := strings.CutSuffix(m.texts[q.ID], "..."); cut {
-				return []byte(text), fmt.Errorf("show message %s: %w", t.ID, postfix.ErrCut)
+				return []byte(text), fmt.Errorf("show message %s: %w", t.ID, mta.ErrCut)
 			}
 			return []byte(m.texts[q.ID]), nil
 		}
 	}
-	return nil, postfix.ErrGone
+	return nil, mta.ErrGone
 }
 
-func (m *mta) Headers(ctx context.Context, t postfix.Target) ([]byte, error) {
+func (m *mailServer) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
 	return m.show(ctx, "headers", t)
 }
 
-func (m *mta) Content(ctx context.Context, t postfix.Target) ([]byte, error) {
+func (m *mailServer) Content(ctx context.Context, t mta.Target) ([]byte, error) {
 	return m.show(ctx, "content", t)
 }
 
 // Stop holds what is on its way to the outside: recipients at example.net.
-func (m *mta) Stop(ctx context.Context) (postfix.Stopped, error) {
+func (m *mailServer) Stop(ctx context.Context) (mta.Stopped, error) {
 	if err := errors.Join(ctx.Err(), m.hook(m.before, "stop")); err != nil {
-		return postfix.Stopped{}, err
+		return mta.Stopped{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var out postfix.Stopped
+	var out mta.Stopped
 	out.Already, m.stopped = m.stopped, true
 	for i := range m.files {
 		q := &m.files[i]
@@ -239,7 +239,7 @@ func (m *mta) Stop(ctx context.Context) (postfix.Stopped, error) {
 			continue
 		}
 		if err := m.fails[q.ID]; err != nil {
-			out.Failed = append(out.Failed, postfix.Result{ID: q.ID, Err: err})
+			out.Failed = append(out.Failed, mta.Result{ID: q.ID, Err: err})
 			continue
 		}
 		out.Held, m.byStop = append(out.Held, *q), append(m.byStop, q.Target())
@@ -248,23 +248,23 @@ func (m *mta) Stop(ctx context.Context) (postfix.Stopped, error) {
 	return out, m.stopError
 }
 
-func (m *mta) Start(ctx context.Context, keep bool) (postfix.Started, error) {
+func (m *mailServer) Start(ctx context.Context, keep bool) (mta.Started, error) {
 	if err := errors.Join(ctx.Err(), m.hook(m.before, "start")); err != nil {
-		return postfix.Started{}, err
+		return mta.Started{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.stopped {
-		return postfix.Started{}, fmt.Errorf("start outgoing mail: %w", postfix.ErrNotStopped)
+		return mta.Started{}, fmt.Errorf("start outgoing mail: %w", mta.ErrNotStopped)
 	}
-	out := postfix.Started{Kept: m.byStop}
+	out := mta.Started{Kept: m.byStop}
 	if !keep { // for a desk without a journal alone: else it lets go of mail itself
-		out = postfix.Started{}
+		out = mta.Started{}
 		for i := range m.files {
 			q := &m.files[i]
-			if q.Queue == "hold" && slices.ContainsFunc(m.byStop, func(t postfix.Target) bool { return t.Matches(*q) }) {
+			if q.Queue == "hold" && slices.ContainsFunc(m.byStop, func(t mta.Target) bool { return t.Matches(*q) }) {
 				q.Queue = "active"
-				out.Released = append(out.Released, postfix.Result{ID: q.ID, Fate: postfix.Done})
+				out.Released = append(out.Released, mta.Result{ID: q.ID, Fate: mta.Done})
 			}
 		}
 	}
@@ -272,15 +272,15 @@ func (m *mta) Start(ctx context.Context, keep bool) (postfix.Started, error) {
 	return out, nil
 }
 
-func (m *mta) ForbidSubmit(ctx context.Context, user string) error {
+func (m *mailServer) ForbidSubmit(ctx context.Context, user string) error {
 	return m.submit(ctx, "forbid", user, true)
 }
 
-func (m *mta) AllowSubmit(ctx context.Context, user string) error {
+func (m *mailServer) AllowSubmit(ctx context.Context, user string) error {
 	return m.submit(ctx, "allow", user, false)
 }
 
-func (m *mta) submit(ctx context.Context, verb, user string, forbidden bool) error {
+func (m *mailServer) submit(ctx context.Context, verb, user string, forbidden bool) error {
 	if err := errors.Join(ctx.Err(), m.hook(m.before, verb)); err != nil {
 		return err
 	}
@@ -292,14 +292,14 @@ func (m *mta) submit(ctx context.Context, verb, user string, forbidden bool) err
 }
 
 // Status is what it stops.
-func (m *mta) Status(ctx context.Context) (queue.Status, error) {
+func (m *mailServer) Status(ctx context.Context) (queue.Status, error) {
 	if err := errors.Join(ctx.Err(), m.hook(m.before, "status")); err != nil {
 		return queue.Status{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var s queue.Status
-	s.Stop = postfix.StopStatus{Stopped: m.stopped, Held: len(m.byStop), Missing: m.stopGone}
+	s.Stop = mta.StopStatus{Stopped: m.stopped, Held: len(m.byStop), Missing: m.stopGone}
 	for name, is := range m.forbidden {
 		if is {
 			s.Forbidden = append(s.Forbidden, name)
@@ -309,6 +309,6 @@ func (m *mta) Status(ctx context.Context) (queue.Status, error) {
 }
 
 // file is a message on hold with one recipient outside.
-func file(id string, arrival time.Time) postfix.QueueFile {
-	return postfix.QueueFile{Queue: "hold", ID: id, Arrival: arrival.Truncate(time.Second), Size: 1000, Sender: "taro@example.jp", Recipients: []string{"a@example.net"}}
+func file(id string, arrival time.Time) mta.QueueFile {
+	return mta.QueueFile{Queue: "hold", ID: id, Arrival: arrival.Truncate(time.Second), Size: 1000, Sender: "taro@example.jp", Recipients: []string{"a@example.net"}}
 }

@@ -9,7 +9,7 @@ import (
 
 	"relayguard/cmd/internal/holds"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy/address"
 )
 
@@ -61,9 +61,9 @@ func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
 // comparison is one look at queue and journal.
 type comparison struct {
 	now     time.Time
-	entries map[string]postfix.QueueFile // of the hold queue
-	partial bool                         // and there are some that could not be read
-	ours    map[string]bool              // ids of entries that have a hold
+	entries map[string]mta.QueueFile // of the hold queue
+	partial bool                     // and there are some that could not be read
+	ours    map[string]bool          // ids of entries that have a hold
 	totals  map[string]holds.Total
 	records []journal.Record
 	redo    map[string][]journal.Hold // by verb
@@ -188,7 +188,7 @@ func endOf(s journal.State) journal.State {
 // strangers are held messages without an open hold: ours, if one was closed too
 // early, or if the MTA's log says that a milter held them and the journal does
 // not say that it was not us; and else somebody else's, which are returned.
-func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []postfix.QueueFile) {
+func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []mta.QueueFile) {
 	var ids []string
 	for id := range c.entries {
 		if !c.ours[id] {
@@ -229,7 +229,7 @@ func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []postfix.
 // heldByUs reports whether the MTA's log says that a milter held the message, and
 // the journal knows of no decision to let it pass: then another milter did. The
 // log is evidence, not proof; what rests on it alone no bulk verb touches.
-func (d *Desk) heldByUs(ctx context.Context, now time.Time, e postfix.QueueFile) (at time.Time, ours bool) {
+func (d *Desk) heldByUs(ctx context.Context, now time.Time, e mta.QueueFile) (at time.Time, ours bool) {
 	d.mu.Lock()
 	at, ours = d.byMilter[e.ID]
 	d.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 )
 
 // forGood is the verb of a delete that keeps no copy.
@@ -121,15 +121,15 @@ func names(all []Deleted) []string {
 
 // restore brings one back, and journals under which id.
 func (d *Desk) restore(ctx context.Context, now time.Time, by By, reason string, m Deleted) Done {
-	done := Done{Held: m.Held, Outcome: postfix.Done.String()}
+	done := Done{Held: m.Held, Outcome: mta.Done.String()}
 	var err error
 	done.NewID, err = d.Queue.Restore(ctx, m.name)
 	switch {
-	case done.NewID == "" && errors.Is(err, postfix.ErrGone):
-		done.Outcome = postfix.Gone.String()
+	case done.NewID == "" && errors.Is(err, mta.ErrGone):
+		done.Outcome = mta.Gone.String()
 		return done
 	case done.NewID == "":
-		done.Outcome, done.Error = postfix.Failed.String(), err.Error()
+		done.Outcome, done.Error = mta.Failed.String(), err.Error()
 		return done
 	case err != nil: // it is back all the same
 		d.Log.Warn("held restore", "queue_id", m.QueueID, "error", err)

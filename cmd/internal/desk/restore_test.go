@@ -15,6 +15,7 @@ import (
 	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
 	"relayguard/journal"
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 	"relayguard/policy"
 )
@@ -22,13 +23,13 @@ import (
 // graveyard is a hold queue with a grace folder.
 type graveyard struct {
 	queue.Operator // what a test does not need
-	held           map[string]postfix.QueueFile
+	held           map[string]mta.QueueFile
 	kept           []postfix.Kept
 	full           bool // the disk
 	made           int
 }
 
-func (g *graveyard) List(_ context.Context, fn func(postfix.QueueFile) error) error {
+func (g *graveyard) List(_ context.Context, fn func(mta.QueueFile) error) error {
 	for _, f := range g.held {
 		if err := fn(f); err != nil {
 			return err
@@ -39,26 +40,26 @@ func (g *graveyard) List(_ context.Context, fn func(postfix.QueueFile) error) er
 
 func (g *graveyard) Status(context.Context) (queue.Status, error) { return queue.Status{}, nil }
 
-func (g *graveyard) delete(targets []postfix.Target, keep bool) (all []postfix.Result, err error) {
+func (g *graveyard) delete(targets []mta.Target, keep bool) (all []mta.Result, err error) {
 	for _, t := range targets {
 		if keep && g.full {
-			all = append(all, postfix.Result{ID: t.ID, Err: errors.New("no space left on device")})
+			all = append(all, mta.Result{ID: t.ID, Err: errors.New("no space left on device")})
 			continue
 		}
 		if keep {
 			g.kept = append(g.kept, postfix.Kept{Name: fmt.Sprintf("%s.%d", t.ID, t.Arrival.Unix()), ID: t.ID, Arrival: t.Arrival.Truncate(time.Second), Deleted: time.Now(), Size: 3000})
 		}
 		delete(g.held, t.ID)
-		all = append(all, postfix.Result{ID: t.ID, Fate: postfix.Done})
+		all = append(all, mta.Result{ID: t.ID, Fate: mta.Done})
 	}
 	return all, nil
 }
 
-func (g *graveyard) Delete(_ context.Context, t []postfix.Target) ([]postfix.Result, error) {
+func (g *graveyard) Delete(_ context.Context, t []mta.Target) ([]mta.Result, error) {
 	return g.delete(t, true)
 }
 
-func (g *graveyard) DeleteForGood(_ context.Context, t []postfix.Target) ([]postfix.Result, error) {
+func (g *graveyard) DeleteForGood(_ context.Context, t []mta.Target) ([]mta.Result, error) {
 	return g.delete(t, false)
 }
 
@@ -67,12 +68,12 @@ func (g *graveyard) Kept(context.Context) ([]postfix.Kept, error) { return g.kep
 func (g *graveyard) Restore(_ context.Context, name string) (string, error) {
 	i := slices.IndexFunc(g.kept, func(k postfix.Kept) bool { return k.Name == name })
 	if i < 0 {
-		return "", fmt.Errorf("restore %s: %w", name, postfix.ErrGone)
+		return "", fmt.Errorf("restore %s: %w", name, mta.ErrGone)
 	}
 	g.made++
 	k, id := g.kept[i], fmt.Sprintf("BACC%d", g.made)
 	g.kept = slices.Delete(g.kept, i, i+1)
-	g.held[id] = postfix.QueueFile{Queue: "hold", ID: id, Arrival: k.Arrival, Size: k.Size, Sender: "taro@example.jp"}
+	g.held[id] = mta.QueueFile{Queue: "hold", ID: id, Arrival: k.Arrival, Size: k.Size, Sender: "taro@example.jp"}
 	return id, nil
 }
 
@@ -92,7 +93,7 @@ func heldOne(t *testing.T) (*desk.Desk, *graveyard, *journal.Journal) {
 		t.Fatal(err)
 	}
 	at := time.Now().Add(-time.Hour).Truncate(time.Second).UTC()
-	g := &graveyard{held: map[string]postfix.QueueFile{"ABCDEF1": {Queue: "hold", ID: "ABCDEF1", Arrival: at, Size: 2310, Sender: "taro@example.jp"}}}
+	g := &graveyard{held: map[string]mta.QueueFile{"ABCDEF1": {Queue: "hold", ID: "ABCDEF1", Arrival: at, Size: 2310, Sender: "taro@example.jp"}}}
 	if err := j.Append(journal.Decision{ID: "0d5kqw3m8x7ya", Time: at.Add(time.Second), Stage: journal.StageMessage, Verdict: policy.Hold, Rule: "login-volume", Reason: "over", Account: "login:taro@example.jp", Login: "taro@example.jp",
 		MailFrom: "taro@example.jp", QueueID: "ABCDEF1", UID: -1, Size: 2310, Recipients: 3, Domains: map[string]int{"example.net": 3}}); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
@@ -45,11 +45,11 @@ const reasonStopped = "all mail to the outside is stopped: "
 
 // adopt journals what the MTA's side holds for the red switch: at once, and then
 // whose each message is.
-func (d *Desk) adopt(ctx context.Context, now time.Time, reason string, files []postfix.QueueFile) {
+func (d *Desk) adopt(ctx context.Context, now time.Time, reason string, files []mta.QueueFile) {
 	if len(files) == 0 {
 		return
 	}
-	entry := func(q *postfix.QueueFile, of whose) journal.Held {
+	entry := func(q *mta.QueueFile, of whose) journal.Held {
 		return journal.Held{QueueID: q.ID, Account: of.account, Rule: policy.RuleStopped, Reason: reason, Site: of.site, Plugin: of.plugin, Template: of.template,
 			MailFrom: q.Sender, Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
 	}
@@ -141,7 +141,7 @@ func (d *Desk) Start(ctx context.Context, now time.Time, by By, reason string, k
 		return out, d.startBlind(ctx, now, keep, blind, &out)
 	}
 	did, err := d.Queue.Start(ctx, true) // nothing goes before it is known whose it is
-	if err != nil && !errors.Is(err, postfix.ErrNotStopped) {
+	if err != nil && !errors.Is(err, mta.ErrNotStopped) {
 		return out, fmt.Errorf("new mail is taken again, but the MTA's side is not through with it, start once more: %w", err)
 	}
 	out.Remarks = append(out.Remarks, did.Caveats...)
@@ -193,7 +193,7 @@ func (d *Desk) startBlind(ctx context.Context, now time.Time, keep bool, blind e
 	if suspended && !keep && len(did.Kept) > 0 {
 		out.Remarks = append(out.Remarks, "accounts are suspended, so what Postfix held is not let go: postqueue -p shows it, postsuper -H lets it go")
 	}
-	if errors.Is(err, postfix.ErrNotStopped) {
+	if errors.Is(err, mta.ErrNotStopped) {
 		return nil
 	}
 	return err
@@ -213,7 +213,7 @@ func (d *Desk) keep(now time.Time, held []journal.Hold) {
 
 // stoppedMail is what the red switch holds: by the guard, and by the MTA's side,
 // of which what has no entry gets one.
-func (d *Desk) stoppedMail(ctx context.Context, now time.Time, reason string, kept []postfix.Target) ([]journal.Hold, error) {
+func (d *Desk) stoppedMail(ctx context.Context, now time.Time, reason string, kept []mta.Target) ([]journal.Hold, error) {
 	held, err := d.find(ctx, now, Filter{Rule: policy.RuleStopped})
 	if len(kept) == 0 {
 		return held, err
@@ -223,14 +223,14 @@ func (d *Desk) stoppedMail(ctx context.Context, now time.Time, reason string, ke
 		known[h.QueueID] = true
 	}
 	entries, lookErr := d.heldQueue(ctx)
-	var missing []postfix.QueueFile
+	var missing []mta.QueueFile
 	for _, t := range kept {
 		switch q, ok := entries[t.ID]; {
 		case known[t.ID]:
 		case ok && t.Matches(q):
 			missing = append(missing, q)
 		case lookErr != nil: // the MTA's side tells it once: better an entry too many, which reconciliation closes
-			missing = append(missing, postfix.QueueFile{ID: t.ID, Sender: t.Sender, Arrival: t.Arrival})
+			missing = append(missing, mta.QueueFile{ID: t.ID, Sender: t.Sender, Arrival: t.Arrival})
 		}
 	}
 	d.adopt(ctx, now, reasonStopped+reason, missing)

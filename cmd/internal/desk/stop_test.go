@@ -11,7 +11,7 @@ import (
 
 	"relayguard/cmd/internal/desk"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 )
 
@@ -427,7 +427,7 @@ func TestStartThatFails(t *testing.T) {
 	s.pass(taro, "active", "A1A1A1")
 	s.stop()
 	s.mta.before["start"] = func() error { return errors.New("root helper not reachable") }
-	if _, err := s.d.Start(t.Context(), s.now, admin, "delisted", false); err == nil || errors.Is(err, postfix.ErrNotStopped) {
+	if _, err := s.d.Start(t.Context(), s.now, admin, "delisted", false); err == nil || errors.Is(err, mta.ErrNotStopped) {
 		t.Errorf("got %v", err)
 	}
 	s.wantIn("hold", "A1A1A1")

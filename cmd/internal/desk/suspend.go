@@ -13,7 +13,7 @@ import (
 	"relayguard/cmd/internal/switches"
 	"relayguard/incident"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/origin"
@@ -190,10 +190,10 @@ func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, 
 	for _, a := range accepted {
 		byID[a.QueueID] = append(byID[a.QueueID], a)
 	}
-	var targets []postfix.Target
-	var files []postfix.QueueFile
+	var targets []mta.Target
+	var files []mta.QueueFile
 	var passed []journal.Passed
-	err = d.Queue.List(ctx, func(q postfix.QueueFile) error {
+	err = d.Queue.List(ctx, func(q mta.QueueFile) error {
 		if q.Queue == "hold" {
 			return nil
 		}
@@ -213,7 +213,7 @@ func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, 
 
 // hold holds queued mail and journals each message: before, so that none is held
 // without its reason.
-func (d *Desk) hold(ctx context.Context, now time.Time, by By, reason string, targets []postfix.Target, files []postfix.QueueFile, passed []journal.Passed) (held int, err error) {
+func (d *Desk) hold(ctx context.Context, now time.Time, by By, reason string, targets []mta.Target, files []mta.QueueFile, passed []journal.Passed) (held int, err error) {
 	entries := make([]journal.Record, len(targets))
 	for i, q := range files {
 		entries[i] = journal.Held{QueueID: q.ID, DecisionID: passed[i].DecisionID, Account: passed[i].Account, Rule: policy.RuleSuspended, Reason: reason, MailFrom: q.Sender,
@@ -230,13 +230,13 @@ func (d *Desk) hold(ctx context.Context, now time.Time, by By, reason string, ta
 	for i, r := range results {
 		why := "it had left before it could be held"
 		switch {
-		case r.Fate == postfix.Done:
+		case r.Fate == mta.Done:
 			held++
 			if d.Room != nil {
 				d.Room.Add(d.roomOf(passed[i].Account, passed[i].Site, passed[i].Template), files[i].Size)
 			}
 			continue
-		case r.Fate == postfix.Failed:
+		case r.Fate == mta.Failed:
 			failed++
 			first = cmp.Or(first, r.Err)
 			if errors.Is(r.Err, queue.ErrUnsure) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"relayguard/mta"
 	"time"
 
 	"relayguard/mta/postfix"
@@ -105,7 +106,7 @@ func readAnswer(from io.Reader, fn func(response) error) (*end, error) {
 	}
 }
 
-func (c *Client) List(ctx context.Context, fn func(postfix.QueueFile) error) error {
+func (c *Client) List(ctx context.Context, fn func(mta.QueueFile) error) error {
 	return c.ask(ctx, request{Verb: verbList}, func(r response) error {
 		if r.File == nil {
 			return nil
@@ -114,19 +115,19 @@ func (c *Client) List(ctx context.Context, fn func(postfix.QueueFile) error) err
 	})
 }
 
-func (c *Client) Hold(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+func (c *Client) Hold(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	return c.act(ctx, verbHold, targets)
 }
 
-func (c *Client) Release(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+func (c *Client) Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	return c.act(ctx, verbRelease, targets)
 }
 
-func (c *Client) Delete(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+func (c *Client) Delete(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	return c.act(ctx, verbDelete, targets)
 }
 
-func (c *Client) DeleteForGood(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+func (c *Client) DeleteForGood(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	return c.act(ctx, verbDestroy, targets)
 }
 
@@ -134,7 +135,7 @@ func (c *Client) DeleteForGood(ctx context.Context, targets []postfix.Target) ([
 const batchOctets = 3 << 20
 
 // batch cuts off as many targets as fit into a request.
-func batch(targets []postfix.Target) int {
+func batch(targets []mta.Target) int {
 	const frame, escaped = 120, 6 // octets beside the texts; of one escaped octet
 	octets := 0
 	for n, t := range targets {
@@ -149,8 +150,8 @@ func batch(targets []postfix.Target) int {
 // act asks in as many requests as needed. When a later one fails, the results
 // of its targets say so; so do those whose fate an answer does not tell, with
 // ErrUnsure.
-func (c *Client) act(ctx context.Context, v verb, targets []postfix.Target) ([]postfix.Result, error) {
-	var all []postfix.Result
+func (c *Client) act(ctx context.Context, v verb, targets []mta.Target) ([]mta.Result, error) {
+	var all []mta.Result
 	var remark error
 	for rest := targets; len(rest) > 0; {
 		n := batch(rest)
@@ -160,7 +161,7 @@ func (c *Client) act(ctx context.Context, v verb, targets []postfix.Target) ([]p
 				return nil, err
 			}
 			for _, t := range rest {
-				all = append(all, postfix.Result{ID: t.ID, Err: err})
+				all = append(all, mta.Result{ID: t.ID, Err: err})
 			}
 			return all, remark
 		}
@@ -172,7 +173,7 @@ func (c *Client) act(ctx context.Context, v verb, targets []postfix.Target) ([]p
 	return all, remark
 }
 
-func (c *Client) actOnce(ctx context.Context, v verb, targets []postfix.Target) ([]postfix.Result, error) {
+func (c *Client) actOnce(ctx context.Context, v verb, targets []mta.Target) ([]mta.Result, error) {
 	r := request{Verb: v, Targets: make([]target, len(targets))}
 	for n, t := range targets {
 		r.Targets[n] = toWire(t)
@@ -180,7 +181,7 @@ func (c *Client) actOnce(ctx context.Context, v verb, targets []postfix.Target) 
 			return nil, fmt.Errorf("%s mail: %w", v, err)
 		}
 	}
-	var results []postfix.Result
+	var results []mta.Result
 	err := c.ask(ctx, r, func(line response) error {
 		if line.Result == nil {
 			return nil
@@ -204,7 +205,7 @@ func (c *Client) actOnce(ctx context.Context, v verb, targets []postfix.Target) 
 		return results, err
 	}
 	for _, t := range targets[len(results):] {
-		results = append(results, postfix.Result{ID: t.ID, Err: err})
+		results = append(results, mta.Result{ID: t.ID, Err: err})
 	}
 	return results, nil
 }
@@ -236,15 +237,15 @@ func (c *Client) Restore(ctx context.Context, name string) (newID string, err er
 	return newID, err
 }
 
-func (c *Client) Headers(ctx context.Context, t postfix.Target) ([]byte, error) {
+func (c *Client) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
 	return c.text(ctx, verbHeaders, t)
 }
 
-func (c *Client) Content(ctx context.Context, t postfix.Target) ([]byte, error) {
+func (c *Client) Content(ctx context.Context, t mta.Target) ([]byte, error) {
 	return c.text(ctx, verbContent, t)
 }
 
-func (c *Client) text(ctx context.Context, v verb, t postfix.Target) ([]byte, error) {
+func (c *Client) text(ctx context.Context, v verb, t mta.Target) ([]byte, error) {
 	w := toWire(t)
 	if err := w.check(); err != nil {
 		return nil, fmt.Errorf("show message: %w", err)
@@ -257,16 +258,16 @@ func (c *Client) text(ctx context.Context, v verb, t postfix.Target) ([]byte, er
 		text = append(text, r.Data...)
 		return nil
 	})
-	if err != nil && !errors.Is(err, postfix.ErrCut) {
+	if err != nil && !errors.Is(err, mta.ErrCut) {
 		return nil, err
 	}
 	return text, err
 }
 
-func (c *Client) Stop(ctx context.Context) (postfix.Stopped, error) {
-	var out postfix.Stopped
-	var held []postfix.QueueFile
-	var failed []postfix.Result
+func (c *Client) Stop(ctx context.Context) (mta.Stopped, error) {
+	var out mta.Stopped
+	var held []mta.QueueFile
+	var failed []mta.Result
 	err := c.ask(ctx, request{Verb: verbStop}, func(r response) error {
 		switch {
 		case r.File != nil:
@@ -284,10 +285,10 @@ func (c *Client) Stop(ctx context.Context) (postfix.Stopped, error) {
 	return out, err
 }
 
-func (c *Client) Start(ctx context.Context, keep bool) (postfix.Started, error) {
-	var out postfix.Started
-	var released []postfix.Result
-	var kept []postfix.Target
+func (c *Client) Start(ctx context.Context, keep bool) (mta.Started, error) {
+	var out mta.Started
+	var released []mta.Result
+	var kept []mta.Target
 	err := c.ask(ctx, request{Verb: verbStart, Keep: keep}, func(r response) error {
 		switch {
 		case r.Target != nil:
@@ -314,8 +315,8 @@ func (c *Client) AllowSubmit(ctx context.Context, user string) error {
 }
 
 func (c *Client) switchUser(ctx context.Context, v verb, user string) error {
-	if !postfix.ValidUser(user) {
-		return fmt.Errorf("%s %q: %w", v, clip(user), postfix.ErrNoSuchUser)
+	if !mta.ValidUser(user) {
+		return fmt.Errorf("%s %q: %w", v, clip(user), mta.ErrNoSuchUser)
 	}
 	return c.ask(ctx, request{Verb: v, User: user}, func(response) error { return nil })
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 )
 
@@ -35,7 +36,7 @@ func (d *Direct) load(ctx context.Context) (*postfix.Instance, error) {
 
 // List also empties the grace folder of what has been there too long, for it is
 // what the daemon asks every few minutes.
-func (d *Direct) List(ctx context.Context, fn func(postfix.QueueFile) error) error {
+func (d *Direct) List(ctx context.Context, fn func(mta.QueueFile) error) error {
 	i, err := d.load(ctx)
 	if err != nil {
 		return err
@@ -66,7 +67,7 @@ func (d *Direct) sweep(ctx context.Context) {
 	}
 }
 
-func (d *Direct) Hold(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+func (d *Direct) Hold(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	i, err := d.load(ctx)
 	if err != nil {
 		return nil, err
@@ -74,7 +75,7 @@ func (d *Direct) Hold(ctx context.Context, targets []postfix.Target) ([]postfix.
 	return i.HoldMail(ctx, targets)
 }
 
-func (d *Direct) Release(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+func (d *Direct) Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	i, err := d.load(ctx)
 	if err != nil {
 		return nil, err
@@ -82,7 +83,7 @@ func (d *Direct) Release(ctx context.Context, targets []postfix.Target) ([]postf
 	return i.ReleaseMail(ctx, targets, postfix.Release{Now: time.Now()})
 }
 
-func (d *Direct) Delete(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+func (d *Direct) Delete(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	i, err := d.load(ctx)
 	if err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (d *Direct) Delete(ctx context.Context, targets []postfix.Target) ([]postfi
 	return i.DeleteMail(ctx, targets, d.Grace)
 }
 
-func (d *Direct) DeleteForGood(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error) {
+func (d *Direct) DeleteForGood(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
 	i, err := d.load(ctx)
 	if err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func (d *Direct) Kept(context.Context) ([]postfix.Kept, error) {
 
 func (d *Direct) Restore(ctx context.Context, name string) (newID string, err error) {
 	if d.Grace == nil {
-		return "", fmt.Errorf("restore %s: nothing is kept: %w", name, postfix.ErrGone)
+		return "", fmt.Errorf("restore %s: nothing is kept: %w", name, mta.ErrGone)
 	}
 	i, err := d.load(ctx)
 	if err != nil {
@@ -116,41 +117,41 @@ func (d *Direct) Restore(ctx context.Context, name string) (newID string, err er
 	return i.Restore(ctx, d.Grace, name)
 }
 
-func (d *Direct) Headers(ctx context.Context, t postfix.Target) ([]byte, error) {
+func (d *Direct) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
 	return d.show(ctx, t, (*postfix.Instance).Headers)
 }
 
-func (d *Direct) Content(ctx context.Context, t postfix.Target) ([]byte, error) {
+func (d *Direct) Content(ctx context.Context, t mta.Target) ([]byte, error) {
 	return d.show(ctx, t, (*postfix.Instance).Content)
 }
 
 // show looks first whether the message is on hold: mail that is on its way is
 // nobody's to read.
-func (d *Direct) show(ctx context.Context, t postfix.Target, read func(*postfix.Instance, context.Context, postfix.Target, io.Writer) error) ([]byte, error) {
+func (d *Direct) show(ctx context.Context, t mta.Target, read func(*postfix.Instance, context.Context, mta.Target, io.Writer) error) ([]byte, error) {
 	i, err := d.load(ctx)
 	if err != nil {
 		return nil, err
 	}
 	held, other := false, false
-	err = i.ScanQueue(ctx, func(f postfix.QueueFile) error {
+	err = i.ScanQueue(ctx, func(f mta.QueueFile) error {
 		if f.ID == t.ID && f.Queue == "hold" {
 			held = held || t.Matches(f)
 			other = other || !t.Matches(f)
 		}
 		return nil
 	})
-	var skipped *postfix.SkippedError
+	var skipped *mta.SkippedError
 	switch {
 	case err != nil && !errors.As(err, &skipped):
 		return nil, err
 	case !held && other:
-		return nil, fmt.Errorf("show message %s: %w", t.ID, postfix.ErrChanged)
+		return nil, fmt.Errorf("show message %s: %w", t.ID, mta.ErrChanged)
 	case !held:
-		return nil, fmt.Errorf("show message %s: it is not on hold: %w", t.ID, postfix.ErrGone)
+		return nil, fmt.Errorf("show message %s: it is not on hold: %w", t.ID, mta.ErrGone)
 	}
 	var text bytes.Buffer
 	err = read(i, ctx, t, &text)
-	if err != nil && !errors.Is(err, postfix.ErrCut) {
+	if err != nil && !errors.Is(err, mta.ErrCut) {
 		return nil, err
 	}
 	return text.Bytes(), err
@@ -161,18 +162,18 @@ func (d *Direct) redSwitch(ctx context.Context) (postfix.RedSwitch, error) {
 	return postfix.RedSwitch{Instance: i, StateDir: d.StateDir, Inside: d.Inside}, err
 }
 
-func (d *Direct) Stop(ctx context.Context) (postfix.Stopped, error) {
+func (d *Direct) Stop(ctx context.Context) (mta.Stopped, error) {
 	r, err := d.redSwitch(ctx)
 	if err != nil {
-		return postfix.Stopped{}, err
+		return mta.Stopped{}, err
 	}
 	return r.StopOutgoing(ctx, time.Now())
 }
 
-func (d *Direct) Start(ctx context.Context, keep bool) (postfix.Started, error) {
+func (d *Direct) Start(ctx context.Context, keep bool) (mta.Started, error) {
 	r, err := d.redSwitch(ctx)
 	if err != nil {
-		return postfix.Started{}, err
+		return mta.Started{}, err
 	}
 	return r.StartOutgoing(ctx, time.Now(), keep)
 }

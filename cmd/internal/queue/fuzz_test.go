@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 )
 
@@ -28,7 +29,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		rule, known := verbs[r.Verb]
-		if !known || len(r.Targets) > rule.targets || r.User != "" && !postfix.ValidUser(r.User) || r.Keep && !rule.keep || r.Name != "" && !postfix.ValidKept(r.Name) {
+		if !known || len(r.Targets) > rule.targets || r.User != "" && !mta.ValidUser(r.User) || r.Keep && !rule.keep || r.Name != "" && !postfix.ValidKept(r.Name) {
 			t.Fatalf("got %+v", r)
 		}
 		for _, w := range r.Targets {
@@ -61,7 +62,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		ended, err := readAnswer(bytes.NewReader(answer), func(r response) error {
 			if r.Result != nil {
-				if p, err := r.Result.fromWire(); err == nil && (p.Err != nil) != (p.Fate == postfix.Failed) {
+				if p, err := r.Result.fromWire(); err == nil && (p.Err != nil) != (p.Fate == mta.Failed) {
 					t.Fatalf("got %+v", p)
 				}
 			}

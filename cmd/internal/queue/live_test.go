@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 	"relayguard/mta/postfix/postfixtest"
 	"relayguard/mta/smtptest"
@@ -57,13 +58,13 @@ func (l live) send(uid int, to string) postfixtest.Sent {
 }
 
 // queued waits for a message in a queue, and returns it as the helper lists it.
-func (l live) queued(queue, to string) postfix.QueueFile {
+func (l live) queued(queue, to string) mta.QueueFile {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
 	defer cancel()
 	for {
-		var found *postfix.QueueFile
-		err := l.c.List(ctx, func(q postfix.QueueFile) error {
+		var found *mta.QueueFile
+		err := l.c.List(ctx, func(q mta.QueueFile) error {
 			if q.Queue == queue && slices.Contains(q.Recipients, to) {
 				found = &q
 			}
@@ -87,7 +88,7 @@ func (l live) arrives(to string) {
 	}
 }
 
-func want(t *testing.T, results []postfix.Result, err error, fate postfix.Fate) {
+func want(t *testing.T, results []mta.Result, err error, fate mta.Fate) {
 	t.Helper()
 	if err != nil || len(results) != 1 || results[0].Fate != fate || results[0].Err != nil {
 		t.Fatalf("got %+v, %v, want %v", results, err, fate)
@@ -103,14 +104,14 @@ func TestHelperOverARealPostfix(t *testing.T) {
 		l.send(33, to)
 	}
 	one := l.queued("deferred", "one@example.net").Target()
-	if text, err := l.c.Headers(ctx, one); !errors.Is(err, postfix.ErrGone) {
+	if text, err := l.c.Headers(ctx, one); !errors.Is(err, mta.ErrGone) {
 		t.Errorf("headers of mail that is on its way: got %q, %v", text, err)
 	}
-	results, err := l.c.Hold(ctx, []postfix.Target{one})
-	want(t, results, err, postfix.Done)
+	results, err := l.c.Hold(ctx, []mta.Target{one})
+	want(t, results, err, mta.Done)
 	l.queued("hold", "one@example.net")
-	results, err = l.c.Hold(ctx, []postfix.Target{one})
-	want(t, results, err, postfix.Gone)
+	results, err = l.c.Hold(ctx, []mta.Target{one})
+	want(t, results, err, mta.Gone)
 	headers, err := l.c.Headers(ctx, one)
 	if err != nil || !strings.Contains(string(headers), "Subject: hello") || strings.Contains(string(headers), "lines of content") {
 		t.Errorf("got headers %q, %v", headers, err)
@@ -121,22 +122,22 @@ func TestHelperOverARealPostfix(t *testing.T) {
 	}
 	another := one
 	another.Sender = "somebody@example.jp"
-	results, err = l.c.Delete(ctx, []postfix.Target{another})
-	want(t, results, err, postfix.Changed)
-	if _, err := l.c.Content(ctx, another); !errors.Is(err, postfix.ErrChanged) {
+	results, err = l.c.Delete(ctx, []mta.Target{another})
+	want(t, results, err, mta.Changed)
+	if _, err := l.c.Content(ctx, another); !errors.Is(err, mta.ErrChanged) {
 		t.Errorf("got %v", err)
 	}
 	l.Sink.Refuse("one@example.net", smtptest.Reply{Code: 250, Lines: []string{"2.1.5 ok"}})
-	results, err = l.c.Release(ctx, []postfix.Target{one})
-	want(t, results, err, postfix.Done)
+	results, err = l.c.Release(ctx, []mta.Target{one})
+	want(t, results, err, mta.Done)
 
 	two := l.queued("deferred", "two@example.net").Target()
-	results, err = l.c.Hold(ctx, []postfix.Target{two})
-	want(t, results, err, postfix.Done)
-	results, err = l.c.Delete(ctx, []postfix.Target{two})
-	want(t, results, err, postfix.Done)
-	results, err = l.c.Delete(ctx, []postfix.Target{two})
-	want(t, results, err, postfix.Gone)
+	results, err = l.c.Hold(ctx, []mta.Target{two})
+	want(t, results, err, mta.Done)
+	results, err = l.c.Delete(ctx, []mta.Target{two})
+	want(t, results, err, mta.Done)
+	results, err = l.c.Delete(ctx, []mta.Target{two})
+	want(t, results, err, mta.Gone)
 
 	kept, err := l.c.Kept(ctx)
 	if err != nil || len(kept) != 1 || kept[0].ID != two.ID {
@@ -149,11 +150,11 @@ func TestHelperOverARealPostfix(t *testing.T) {
 	if back := l.queued("hold", "two@example.net"); back.ID != id || !back.Arrival.Equal(two.Arrival) {
 		t.Errorf("restored as %s: got %+v", id, back)
 	}
-	if _, err := l.c.Restore(ctx, kept[0].Name); !errors.Is(err, postfix.ErrGone) {
+	if _, err := l.c.Restore(ctx, kept[0].Name); !errors.Is(err, mta.ErrGone) {
 		t.Errorf("the second time: %v", err)
 	}
-	results, err = l.c.DeleteForGood(ctx, []postfix.Target{l.queued("hold", "two@example.net").Target()})
-	want(t, results, err, postfix.Done)
+	results, err = l.c.DeleteForGood(ctx, []mta.Target{l.queued("hold", "two@example.net").Target()})
+	want(t, results, err, mta.Done)
 	if kept, err := l.c.Kept(ctx); err != nil || len(kept) != 0 {
 		t.Errorf("kept: got %+v, %v", kept, err)
 	}
@@ -189,11 +190,11 @@ func TestSwitchesOverARealPostfix(t *testing.T) {
 	}
 	l.send(nobody, "inside@example.jp")
 	l.arrives("inside@example.jp")
-	if q := l.queued("deferred", "new@example.net"); q.Reason != postfix.StopText {
+	if q := l.queued("deferred", "new@example.net"); q.Reason != mta.StopText {
 		t.Errorf("got %+v", q)
 	}
 	started, err := l.c.Start(ctx, false)
-	if err != nil || len(started.Released) != 1 || started.Released[0].Fate != postfix.Done || len(started.Caveats) > 0 {
+	if err != nil || len(started.Released) != 1 || started.Released[0].Fate != mta.Done || len(started.Caveats) > 0 {
 		t.Errorf("got %+v, %v", started, err)
 	}
 	l.arrives("new@example.net")
@@ -216,7 +217,7 @@ func TestSwitchesOverARealPostfix(t *testing.T) {
 			t.Errorf("%s is left in\n%s\nwhich was\n%s", name, after, before)
 		}
 	}
-	if _, err := l.c.Start(ctx, false); !errors.Is(err, postfix.ErrNotStopped) {
+	if _, err := l.c.Start(ctx, false); !errors.Is(err, mta.ErrNotStopped) {
 		t.Errorf("got %v", err)
 	}
 }

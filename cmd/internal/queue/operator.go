@@ -16,6 +16,7 @@ package queue
 import (
 	"context"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 )
 
@@ -25,16 +26,16 @@ import (
 type Operator interface {
 	// List calls fn with every message in the queue; fn's error ends it. A
 	// *postfix.SkippedError says that all others were seen.
-	List(ctx context.Context, fn func(postfix.QueueFile) error) error
+	List(ctx context.Context, fn func(mta.QueueFile) error) error
 
-	Hold(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+	Hold(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
 	// Release also requeues what is too old to be released. With results,
 	// postfix.ErrNotStarted says that they stand.
-	Release(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+	Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
 	// Delete keeps a copy in the grace folder, if there is one; DeleteForGood
 	// keeps none, which is what a full disk needs.
-	Delete(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
-	DeleteForGood(ctx context.Context, targets []postfix.Target) ([]postfix.Result, error)
+	Delete(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
+	DeleteForGood(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
 
 	// Kept lists what is in the grace folder, the longest deleted first. Restore
 	// puts one of it, by its name there, back on hold under a new id;
@@ -45,12 +46,12 @@ type Operator interface {
 	// Headers and Content return the raw text of a message in the hold queue.
 	// postfix.ErrCut comes with the beginning of a long one; postfix.ErrGone and
 	// postfix.ErrChanged without any.
-	Headers(ctx context.Context, t postfix.Target) ([]byte, error)
-	Content(ctx context.Context, t postfix.Target) ([]byte, error)
+	Headers(ctx context.Context, t mta.Target) ([]byte, error)
+	Content(ctx context.Context, t mta.Target) ([]byte, error)
 
 	// Stop is the red switch, Start takes it back (postfix.RedSwitch).
-	Stop(ctx context.Context) (postfix.Stopped, error)
-	Start(ctx context.Context, keep bool) (postfix.Started, error)
+	Stop(ctx context.Context) (mta.Stopped, error)
+	Start(ctx context.Context, keep bool) (mta.Started, error)
 
 	// ForbidSubmit takes sendmail(1) away from a Unix account.
 	ForbidSubmit(ctx context.Context, user string) error
@@ -62,6 +63,6 @@ type Operator interface {
 
 // Status is what the MTA's settings stop.
 type Status struct {
-	Stop      postfix.StopStatus // by the red switch
-	Forbidden []string           // Unix accounts that ForbidSubmit took sendmail(1) away from
+	Stop      mta.StopStatus // by the red switch
+	Forbidden []string       // Unix accounts that ForbidSubmit took sendmail(1) away from
 }

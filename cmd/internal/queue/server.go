@@ -15,8 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/local"
-	"relayguard/mta/postfix"
 )
 
 // Server serves an Operator to the processes of some accounts.
@@ -222,13 +222,13 @@ func (s *Server) run(ctx context.Context, a *answer, r request, rule rules) (err
 }
 
 func (s *Server) do(ctx context.Context, a *answer, r request) error {
-	targets := make([]postfix.Target, len(r.Targets))
+	targets := make([]mta.Target, len(r.Targets))
 	for n, t := range r.Targets {
 		targets[n] = t.fromWire()
 	}
-	results := func(all []postfix.Result, err error) error {
+	results := func(all []mta.Result, err error) error {
 		for _, one := range all {
-			if one.Fate == postfix.Done {
+			if one.Fate == mta.Done {
 				a.done++
 			}
 			a.send(response{Result: resultToWire(one)})
@@ -243,7 +243,7 @@ func (s *Server) do(ctx context.Context, a *answer, r request) error {
 	}
 	switch r.Verb {
 	case verbList:
-		return s.Operator.List(ctx, func(f postfix.QueueFile) error {
+		return s.Operator.List(ctx, func(f mta.QueueFile) error {
 			a.send(response{File: &f})
 			return a.err
 		})
@@ -265,7 +265,7 @@ func (s *Server) do(ctx context.Context, a *answer, r request) error {
 		id, err := s.Operator.Restore(ctx, r.Name)
 		if id != "" { // then it is on hold, whatever the error says
 			a.done++
-			a.send(response{Result: resultToWire(postfix.Result{ID: r.Name, Fate: postfix.Done, NewID: id})})
+			a.send(response{Result: resultToWire(mta.Result{ID: r.Name, Fate: mta.Done, NewID: id})})
 		}
 		return err
 	case verbHeaders:
@@ -348,7 +348,7 @@ func (a *answer) send(r response) {
 }
 
 // shortened leaves recipients out, so that a line stays in its bounds.
-func shortened(f *postfix.QueueFile) *postfix.QueueFile {
+func shortened(f *mta.QueueFile) *mta.QueueFile {
 	const most = 100
 	short := *f
 	if left := len(f.Recipients) - most; left > 0 {

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"relayguard/mta"
 	"strings"
 	"time"
 
+	"relayguard/mta/backup"
 	"relayguard/mta/postfix"
 )
 
@@ -21,7 +23,7 @@ const (
 	maxSender   = 1024    // octets; RFC 5321 §4.5.3.1.3 has 256
 	maxError    = 16 << 10
 	dataChunk   = 64 << 10 // octets of a message's text in a line
-	maxText     = postfix.MaxContent + postfix.MaxHeaders
+	maxText     = mta.MaxContent + mta.MaxHeaders
 )
 
 // verb is what may be asked.
@@ -89,12 +91,12 @@ type target struct {
 	Exact   bool   `json:"exact,omitempty"`
 }
 
-func toWire(t postfix.Target) target {
+func toWire(t mta.Target) target {
 	return target{t.ID, t.Sender, t.Arrival.UnixMicro(), t.Exact}
 }
 
-func (t target) fromWire() postfix.Target {
-	return postfix.Target{ID: t.ID, Sender: t.Sender, Arrival: time.UnixMicro(t.Arrival).UTC(), Exact: t.Exact}
+func (t target) fromWire() mta.Target {
+	return mta.Target{ID: t.ID, Sender: t.Sender, Arrival: time.UnixMicro(t.Arrival).UTC(), Exact: t.Exact}
 }
 
 // errRequest begins the answer to what is no request.
@@ -122,8 +124,8 @@ func decodeRequest(line []byte) (request, error) {
 		return request{}, fmt.Errorf("%w: %s without a message", errRequest, r.Verb)
 	case (r.User != "") != rule.user:
 		return request{}, fmt.Errorf("%w: %s with account %q", errRequest, r.Verb, clip(r.User))
-	case rule.user && !postfix.ValidUser(r.User):
-		return request{}, fmt.Errorf("%w: %q is %w", errRequest, clip(r.User), postfix.ErrNoSuchUser)
+	case rule.user && !mta.ValidUser(r.User):
+		return request{}, fmt.Errorf("%w: %q is %w", errRequest, clip(r.User), mta.ErrNoSuchUser)
 	case r.Keep && !rule.keep:
 		return request{}, fmt.Errorf("%w: %s with keep", errRequest, r.Verb)
 	case (r.Name != "") != rule.name:
@@ -162,15 +164,15 @@ func clip(s string) string {
 
 // response is one line of an answer: one field is set. End comes last, always.
 type response struct {
-	File    *postfix.QueueFile `json:"file,omitempty"`
-	Result  *result            `json:"result,omitempty"`
-	Target  *target            `json:"target,omitempty"` // that stays on hold after a start
-	Data    []byte             `json:"data,omitempty"`
-	Stopped *postfix.Stopped   `json:"stopped,omitempty"` // without messages, which have come before
-	Started *postfix.Started   `json:"started,omitempty"` // likewise
-	Kept    *postfix.Kept      `json:"kept,omitempty"`
-	Status  *Status            `json:"status,omitempty"`
-	End     *end               `json:"end,omitempty"`
+	File    *mta.QueueFile `json:"file,omitempty"`
+	Result  *result        `json:"result,omitempty"`
+	Target  *target        `json:"target,omitempty"` // that stays on hold after a start
+	Data    []byte         `json:"data,omitempty"`
+	Stopped *mta.Stopped   `json:"stopped,omitempty"` // without messages, which have come before
+	Started *mta.Started   `json:"started,omitempty"` // likewise
+	Kept    *postfix.Kept  `json:"kept,omitempty"`
+	Status  *Status        `json:"status,omitempty"`
+	End     *end           `json:"end,omitempty"`
 }
 
 type result struct {
@@ -188,12 +190,12 @@ type end struct {
 }
 
 // fates by their names.
-var fates = map[string]postfix.Fate{
-	postfix.Failed.String(): postfix.Failed, postfix.Done.String(): postfix.Done,
-	postfix.Gone.String(): postfix.Gone, postfix.Changed.String(): postfix.Changed,
+var fates = map[string]mta.Fate{
+	mta.Failed.String(): mta.Failed, mta.Done.String(): mta.Done,
+	mta.Gone.String(): mta.Gone, mta.Changed.String(): mta.Changed,
 }
 
-func resultToWire(r postfix.Result) *result {
+func resultToWire(r mta.Result) *result {
 	w := &result{ID: clip(r.ID), Fate: r.Fate.String(), NewID: r.NewID}
 	if r.Err != nil {
 		w.Error = cut(r.Err.Error())
@@ -201,13 +203,13 @@ func resultToWire(r postfix.Result) *result {
 	return w
 }
 
-func (r *result) fromWire() (postfix.Result, error) {
+func (r *result) fromWire() (mta.Result, error) {
 	fate, known := fates[r.Fate]
 	if !known {
-		return postfix.Result{}, fmt.Errorf("%w (outcome %q of %s)", ErrUnsure, clip(r.Fate), clip(r.ID))
+		return mta.Result{}, fmt.Errorf("%w (outcome %q of %s)", ErrUnsure, clip(r.Fate), clip(r.ID))
 	}
-	p := postfix.Result{ID: r.ID, Fate: fate, NewID: r.NewID}
-	if fate == postfix.Failed {
+	p := mta.Result{ID: r.ID, Fate: fate, NewID: r.NewID}
+	if fate == mta.Failed {
 		p.Err = errors.New(r.Error)
 	}
 	return p, nil
@@ -228,13 +230,13 @@ var ErrBusy = errors.New("the root helper is busy")
 
 // codes are the errors that a caller may branch on, over the wire too.
 var codes = map[string]error{
-	"gone":         postfix.ErrGone,
-	"changed":      postfix.ErrChanged,
-	"cut":          postfix.ErrCut,
-	"not_started":  postfix.ErrNotStarted,
-	"not_stopped":  postfix.ErrNotStopped,
-	"no_such_user": postfix.ErrNoSuchUser,
-	"untrusted":    postfix.ErrUntrusted,
+	"gone":         mta.ErrGone,
+	"changed":      mta.ErrChanged,
+	"cut":          mta.ErrCut,
+	"not_started":  mta.ErrNotStarted,
+	"not_stopped":  mta.ErrNotStopped,
+	"no_such_user": mta.ErrNoSuchUser,
+	"untrusted":    backup.ErrUntrusted,
 	"busy":         ErrBusy,
 	"unsure":       ErrUnsure,
 	"timeout":      context.DeadlineExceeded,
@@ -250,7 +252,7 @@ func endOf(err error) *end {
 		return &end{}
 	}
 	e := &end{Code: codeOther, Error: cut(err.Error())}
-	var skipped *postfix.SkippedError
+	var skipped *mta.SkippedError
 	if errors.As(err, &skipped) {
 		e.Code, e.Skipped, e.Error = codeSkipped, skipped.Lines, cut(skipped.First.Error())
 	}
@@ -271,7 +273,7 @@ func (e *end) err() error {
 	case "":
 		return nil
 	case codeSkipped:
-		return &postfix.SkippedError{Lines: e.Skipped, First: errors.New(e.Error)}
+		return &mta.SkippedError{Lines: e.Skipped, First: errors.New(e.Error)}
 	}
 	return &helperError{e.Error, codes[e.Code]}
 }

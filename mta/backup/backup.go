@@ -1,4 +1,4 @@
-package postfix
+package backup
 
 import (
 	"crypto/sha256"
@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// manifest describes one backup: what the files were before, and what Apply
+// Manifest describes one backup: what the files were before, and what Apply
 // made of them.
-type manifest struct {
+type Manifest struct {
 	Time      time.Time  `json:"time"`
 	ConfigDir string     `json:"config_dir"`
 	Files     []original `json:"files"`
@@ -35,12 +35,13 @@ type original struct {
 	Copy   string      `json:"copy"`         // name in the backup's directory
 }
 
-const manifestName = "manifest.json"
+// ManifestName is the file in a backup that describes it.
+const ManifestName = "manifest.json"
 
-// backUp copies files into a new directory below root, named for the time. Root
+// BackUp copies files into a new directory below root, named for the time. Root
 // must be ours alone.
-func backUp(root, configDir string, now time.Time, paths []string) (dir string, m manifest, err error) {
-	if root, err = makeTrusted(root); err != nil {
+func BackUp(root, configDir string, now time.Time, paths []string) (dir string, m Manifest, err error) {
+	if root, err = MakeTrusted(root); err != nil {
 		return "", m, fmt.Errorf("back up settings: %w", err)
 	}
 	stamp := now.UTC().Format("20060102-150405.000000")
@@ -48,10 +49,10 @@ func backUp(root, configDir string, now time.Time, paths []string) (dir string, 
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", m, fmt.Errorf("back up settings: %w", err)
 	}
-	m = manifest{Time: now.UTC(), ConfigDir: configDir}
+	m = Manifest{Time: now.UTC(), ConfigDir: configDir}
 	for n, path := range paths {
 		o := original{Path: path, Copy: strconv.Itoa(n) + "-" + filepath.Base(path)}
-		text, err := readIfThere(path)
+		text, err := ReadIfThere(path)
 		if err != nil {
 			return "", m, fmt.Errorf("back up settings: %w", err)
 		}
@@ -64,57 +65,57 @@ func backUp(root, configDir string, now time.Time, paths []string) (dir string, 
 			if sys, ok := info.Sys().(*syscall.Stat_t); ok {
 				o.UID, o.GID = int(sys.Uid), int(sys.Gid)
 			}
-			o.Before = digest(text)
-			if err := replaceFile(filepath.Join(dir, o.Copy), text, 0o600, -1, -1); err != nil {
+			o.Before = Digest(text)
+			if err := Replace(filepath.Join(dir, o.Copy), text, 0o600, -1, -1); err != nil {
 				return "", m, fmt.Errorf("back up settings: %w", err)
 			}
 		}
 		m.Files = append(m.Files, o)
 	}
-	return dir, m, m.save(dir)
+	return dir, m, m.Save(dir)
 }
 
-func (m *manifest) save(dir string) error {
+func (m *Manifest) Save(dir string) error {
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err == nil {
-		err = replaceFile(filepath.Join(dir, manifestName), append(text, '\n'), 0o600, -1, -1)
+		err = Replace(filepath.Join(dir, ManifestName), append(text, '\n'), 0o600, -1, -1)
 	}
 	if err != nil {
-		return fmt.Errorf("write %s of backup %s: %w", manifestName, dir, err)
+		return fmt.Errorf("write %s of backup %s: %w", ManifestName, dir, err)
 	}
 	return nil
 }
 
-// done notes what Apply made of the files.
-func (m *manifest) done(dir string) error {
+// Finish notes what Apply made of the files.
+func (m *Manifest) Finish(dir string) error {
 	for n := range m.Files {
-		text, err := readIfThere(m.Files[n].Path)
+		text, err := ReadIfThere(m.Files[n].Path)
 		if err != nil {
 			return fmt.Errorf("note the new settings in %s: %w", dir, err)
 		}
-		m.Files[n].After = digest(text)
+		m.Files[n].After = Digest(text)
 	}
-	return m.save(dir)
+	return m.Save(dir)
 }
 
-// changedSince names the files that are no longer as Apply left them.
-func (m *manifest) changedSince() ([]string, error) {
+// ChangedSince names the files that are no longer as Apply left them.
+func (m *Manifest) ChangedSince() ([]string, error) {
 	var changed []string
 	for _, o := range m.Files {
-		text, err := readIfThere(o.Path)
+		text, err := ReadIfThere(o.Path)
 		if err != nil {
 			return nil, err
 		}
-		if got := digest(text); got != o.After && !(o.After == "" && got == o.Before) {
+		if got := Digest(text); got != o.After && !(o.After == "" && got == o.Before) {
 			changed = append(changed, o.Path)
 		}
 	}
 	return changed, nil
 }
 
-// restore puts every file back as it was, or tries to and names what it could
+// Restore puts every file back as it was, or tries to and names what it could
 // not.
-func (m *manifest) restore(dir string) error {
+func (m *Manifest) Restore(dir string) error {
 	var errs []error
 	for _, o := range m.Files {
 		if o.Absent {
@@ -123,12 +124,12 @@ func (m *manifest) restore(dir string) error {
 			}
 			continue
 		}
-		text, err := readTrusted(filepath.Join(dir, o.Copy))
-		if err == nil && digest(text) != o.Before {
+		text, err := Read(filepath.Join(dir, o.Copy))
+		if err == nil && Digest(text) != o.Before {
 			err = fmt.Errorf("the copy %s is not what was backed up", filepath.Join(dir, o.Copy))
 		}
 		if err == nil {
-			err = replaceFile(o.Path, text, o.Mode, o.UID, o.GID)
+			err = Replace(o.Path, text, o.Mode, o.UID, o.GID)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("restore %s: %w", o.Path, err))
@@ -137,9 +138,9 @@ func (m *manifest) restore(dir string) error {
 	return errors.Join(errs...)
 }
 
-// lastBackup finds the newest backup of an instance that was not undone.
-func lastBackup(root, configDir string) (dir string, m manifest, err error) {
-	real, err := trusted(root)
+// Last finds the newest backup of an instance that was not undone.
+func Last(root, configDir string, names []string) (dir string, m Manifest, err error) {
+	real, err := Trusted(root)
 	var entries []fs.DirEntry
 	if err == nil {
 		entries, err = os.ReadDir(real)
@@ -158,15 +159,15 @@ func lastBackup(root, configDir string) (dir string, m manifest, err error) {
 		case m.ConfigDir != configDir || m.Undone:
 			continue
 		}
-		if err := m.checkPaths(configDir); err != nil {
+		if err := m.checkPaths(configDir, names); err != nil {
 			return "", m, fmt.Errorf("read backup %s: %w", dir, err)
 		}
 		return dir, m, nil
 	}
-	return "", m, fmt.Errorf("look for backups of %s in %s: %w", configDir, root, ErrNoBackup)
+	return "", m, fmt.Errorf("look for backups of %s in %s: %w", configDir, root, ErrNone)
 }
 
-func readManifest(dir string) (m manifest, err error) {
+func readManifest(dir string) (m Manifest, err error) {
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return m, err
@@ -177,18 +178,21 @@ func readManifest(dir string) (m manifest, err error) {
 	if err := ours(dir, info, false); err != nil {
 		return m, err
 	}
-	text, err := readTrusted(filepath.Join(dir, manifestName))
+	text, err := Read(filepath.Join(dir, ManifestName))
 	if err == nil {
 		err = json.Unmarshal(text, &m)
 	}
 	return m, err
 }
 
-// ErrNoBackup says that there is nothing to undo.
-var ErrNoBackup = errors.New("no backup that is not undone already")
+// ErrNone says that there is nothing to undo.
+var ErrNone = errors.New("no backup that is not undone already")
 
-// readIfThere returns nil for a file that is not there.
-func readIfThere(path string) ([]byte, error) {
+// ErrChangedSince says that somebody else changed the files after Apply.
+var ErrChangedSince = errors.New("changed since by somebody else")
+
+// ReadIfThere returns nil for a file that is not there.
+func ReadIfThere(path string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -199,8 +203,8 @@ func readIfThere(path string) ([]byte, error) {
 	return text, err
 }
 
-// digest of a file's text; of one that is not there it is "absent".
-func digest(text []byte) string {
+// Digest of a file's text; of one that is not there it is "absent".
+func Digest(text []byte) string {
 	if text == nil {
 		return "absent"
 	}
@@ -208,9 +212,9 @@ func digest(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// replaceFile writes a file beside the old one and renames it into place, so
+// Replace writes a file beside the old one and renames it into place, so
 // that readers see the old or the new, also after a power cut.
-func replaceFile(path string, text []byte, mode fs.FileMode, uid, gid int) error {
+func Replace(path string, text []byte, mode fs.FileMode, uid, gid int) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".relayguard-*")
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package postfix
+package backup
 
 import (
 	"errors"
@@ -12,17 +12,17 @@ import (
 	"syscall"
 )
 
-// ErrUntrusted says that somebody else could have written a backup. What Undo
+// ErrUntrusted says that somebody else could have written a  What Undo
 // restores becomes Postfix's configuration, with all that runs as root there.
 var ErrUntrusted = errors.New("others may change it")
 
 // maxBackupFile bounds a copy or manifest; a main.cf has some kilobytes.
 const maxBackupFile = 16 << 20
 
-// trusted resolves a directory that nobody but root and we may write to, nor
+// Trusted resolves a directory that nobody but root and we may write to, nor
 // put another in its place: so for every directory above it. A sticky one (/tmp)
 // may be above it, for nobody renames there what is ours.
-func trusted(dir string) (string, error) {
+func Trusted(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err == nil {
 		dir, err = filepath.EvalSymlinks(dir)
@@ -62,11 +62,11 @@ func ours(path string, info fs.FileInfo, shared bool) error {
 	return nil
 }
 
-// makeTrusted makes the directory of the backups and returns it resolved. It
+// MakeTrusted makes the directory of the backups and returns it resolved. It
 // looks at what is there already before it makes anything below it.
-func makeTrusted(dir string) (string, error) {
+func MakeTrusted(dir string) (string, error) {
 	for at := dir; ; at = filepath.Dir(at) {
-		if _, err := trusted(at); err == nil {
+		if _, err := Trusted(at); err == nil {
 			break
 		} else if !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at) {
 			return "", err
@@ -75,13 +75,13 @@ func makeTrusted(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	return trusted(dir)
+	return Trusted(dir)
 }
 
-// readTrusted reads a regular file of ours; no link is followed.
-func readTrusted(path string) ([]byte, error) { return readTrustedUpTo(path, maxBackupFile) }
+// Read reads a regular file of ours; no link is followed.
+func Read(path string) ([]byte, error) { return ReadUpTo(path, maxBackupFile) }
 
-func readTrustedUpTo(path string, most int64) ([]byte, error) {
+func ReadUpTo(path string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -102,10 +102,10 @@ func readTrustedUpTo(path string, most int64) ([]byte, error) {
 
 // checkPaths lets a manifest name only the files that setup changes, and copies
 // beside itself.
-func (m *manifest) checkPaths(configDir string) error {
+func (m *Manifest) checkPaths(configDir string, names []string) error {
 	for n, o := range m.Files {
 		name := filepath.Base(o.Path)
-		if o.Path != filepath.Join(configDir, name) || !slices.Contains([]string{"main.cf", "master.cf", uidChecksFile, stripChecksFile}, name) {
+		if o.Path != filepath.Join(configDir, name) || !slices.Contains(names, name) {
 			return fmt.Errorf("it names %s, which setup never changes", o.Path)
 		}
 		if o.Copy != strconv.Itoa(n)+"-"+name {
@@ -113,4 +113,14 @@ func (m *manifest) checkPaths(configDir string) error {
 		}
 	}
 	return nil
+}
+
+// SyncDir makes the names in a directory survive a power cut.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }

@@ -168,7 +168,7 @@ func TestReleaseDeleteRestore(t *testing.T) {
 
 func holdReleaseDelete(q queueTest) {
 	ctx := q.ctx
-	now := Release{Now: time.Now()}
+	now := mta.Release{Now: time.Now()}
 	held := q.send(true, "a@example.org", "one@example.jp", "two@example.jp", "three@example.jp")
 	if deferred := q.in(held[0]); deferred != "hold" {
 		q.Fatalf("got queue %q", deferred)
@@ -318,7 +318,7 @@ func TestQueueBulk(t *testing.T) {
 		t.Errorf("swept %d, %v", n, err)
 	}
 	begin := time.Now()
-	results, err := q.i.ReleaseMail(ctx, held, Release{Now: time.Now()})
+	results, err := q.i.ReleaseMail(ctx, held, mta.Release{Now: time.Now()})
 	t.Logf("release of 200: %v", time.Since(begin))
 	q.fates("release", results, err, append(slices.Repeat([]mta.Fate{mta.Gone}, 100), slices.Repeat([]mta.Fate{mta.Done}, 200)...)...)
 	q.wait("200 delivered", func() bool { return len(q.Sink.All()) >= 200 })
@@ -349,7 +349,7 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 	if f := q.queue()[sent[0].ID]; !strings.Contains(f.Reason, "4.7.1 later") {
 		t.Errorf("reason %q", f.Reason)
 	}
-	results, err := q.i.ReleaseMail(ctx, sent, Release{Now: born})
+	results, err := q.i.ReleaseMail(ctx, sent, mta.Release{Now: born})
 	q.fates("release of what is not held", results, err, mta.Gone, mta.Gone)
 	results, err = q.i.HoldMail(ctx, sent)
 	q.fates("hold", results, err, mta.Done, mta.Done)
@@ -360,7 +360,7 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 	// The message that was under way while it was held is not sent twice.
 	close(answer)
 	q.wait("delivery noted", func() bool { return strings.Contains(q.log(), sent[1].ID+": to=<x@slow.example>") })
-	results, err = q.i.ReleaseMail(ctx, sent[1:], Release{Now: born})
+	results, err = q.i.ReleaseMail(ctx, sent[1:], mta.Release{Now: born})
 	q.fates("release of what was delivered", results, err, mta.Done)
 	q.wait("delivered mail gone", func() bool { return q.in(sent[1]) == "" })
 	if n := strings.Count(q.log(), sent[1].ID+": to=<x@slow.example>"); n != 1 {
@@ -369,7 +369,7 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 
 	// A message that waited for its next try is tried at once.
 	q.Sink.Refuse("later@example.jp", smtptest.Reply{})
-	results, err = q.i.ReleaseMail(ctx, sent[:1], Release{Now: born})
+	results, err = q.i.ReleaseMail(ctx, sent[:1], mta.Release{Now: born})
 	q.fates("release of what was deferred", results, err, mta.Done)
 	if _, err := q.Sink.WaitFor(ctx, "later@example.jp"); err != nil {
 		t.Fatal(err)
@@ -377,7 +377,7 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 
 	// Past its lifetime: as it is, one try that is deferred is the last.
 	q.wait("old mail", func() bool { return time.Since(born) > 5*time.Second })
-	asItIs := Release{Now: time.Now(), Margin: -1}
+	asItIs := mta.Release{Now: time.Now(), Margin: -1}
 	results, err = q.i.ReleaseMail(ctx, []mta.Target{old[0], old[2]}, asItIs)
 	q.fates("release of old mail as it is", results, err, mta.Done, mta.Done)
 	q.wait("old mail bounced", func() bool { return strings.Contains(q.log(), old[0].ID+": from=<a@example.org>, status=expired") })
@@ -386,7 +386,7 @@ func TestHoldAndRequeueOfMailOnItsWay(t *testing.T) {
 	}
 
 	// Requeued, it has a lifetime again, and a new id.
-	results, err = q.i.ReleaseMail(ctx, old[1:2], Release{Now: time.Now()})
+	results, err = q.i.ReleaseMail(ctx, old[1:2], mta.Release{Now: time.Now()})
 	q.fates("release of old mail", results, err, mta.Done)
 	if !strings.Contains(q.log(), "orig_id="+old[1].ID) {
 		t.Errorf("%s was not requeued", old[1].ID)
@@ -464,7 +464,7 @@ func TestRequeueTellsTheNewID(t *testing.T) {
 	if err := q.StopMaster(); err != nil {
 		t.Fatal(err)
 	}
-	results, err = q.i.ReleaseMail(ctx, []mta.Target{is.Target()}, Release{Now: time.Now()})
+	results, err = q.i.ReleaseMail(ctx, []mta.Target{is.Target()}, mta.Release{Now: time.Now()})
 	if !errors.Is(err, mta.ErrNotStarted) || len(results) != 1 || results[0].Fate != mta.Done {
 		t.Fatalf("release while Postfix is stopped: %+v, %v", results, err)
 	}

@@ -11,15 +11,6 @@ import (
 	"relayguard/mta"
 )
 
-// Release says how ReleaseMail treats old mail.
-type Release struct {
-	Now time.Time
-	// Margin is how much of its lifetime a message must have left to be released
-	// as it is; with less it is requeued, which begins its lifetime anew. 0: a
-	// day, or half the lifetime if that is less. Negative: nothing is requeued.
-	Margin time.Duration
-}
-
 // ReleaseMail takes mail off hold and has it delivered. An error that is
 // ErrNotStarted comes with results that stand. Once it has begun, only ctx's
 // deadline cuts it short.
@@ -37,7 +28,7 @@ type Release struct {
 // for the null sender) only when a try to deliver it ends in a temporary
 // failure; so a released old one gets one try. That is why such mail is
 // requeued instead, by RequeueMail's rules.
-func (i *Instance) ReleaseMail(ctx context.Context, targets []mta.Target, how Release) ([]mta.Result, error) {
+func (i *Instance) ReleaseMail(ctx context.Context, targets []mta.Target, how mta.Release) ([]mta.Result, error) {
 	look, err := i.look(ctx, targets)
 	if err != nil {
 		return nil, fmt.Errorf("release mail: %w", err)
@@ -94,7 +85,7 @@ func toItsEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // tooOld tells whether a message should be requeued rather than released.
-func (i *Instance) tooOld(f mta.QueueFile, how Release) bool {
+func (i *Instance) tooOld(f mta.QueueFile, how mta.Release) bool {
 	if how.Margin < 0 {
 		return false
 	}

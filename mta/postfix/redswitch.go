@@ -475,7 +475,7 @@ func (r RedSwitch) letGo(ctx context.Context, now time.Time, state *stopState, k
 // release lets go what the switch held; what could not be released stays in the
 // state.
 func (r RedSwitch) release(ctx context.Context, now time.Time, state *stopState, out *mta.Started) error {
-	results, err := r.Instance.ReleaseMail(ctx, state.Held, Release{Now: now})
+	results, err := r.Instance.ReleaseMail(ctx, state.Held, mta.Release{Now: now})
 	if errors.Is(err, mta.ErrNotStarted) {
 		out.Caveats, err = append(out.Caveats, err.Error()), nil
 	}

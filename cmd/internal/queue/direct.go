@@ -80,7 +80,7 @@ func (d *Direct) Release(ctx context.Context, targets []mta.Target) ([]mta.Resul
 	if err != nil {
 		return nil, err
 	}
-	return i.ReleaseMail(ctx, targets, postfix.Release{Now: time.Now()})
+	return i.ReleaseMail(ctx, targets, mta.Release{Now: time.Now()})
 }
 
 func (d *Direct) Delete(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {

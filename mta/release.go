@@ -1,0 +1,12 @@
+package mta
+
+import "time"
+
+// Release says how ReleaseMail treats old mail.
+type Release struct {
+	Now time.Time
+	// Margin is how much of its lifetime a message must have left to be released
+	// as it is; with less it is requeued, which begins its lifetime anew. 0: a
+	// day, or half the lifetime if that is less. Negative: nothing is requeued.
+	Margin time.Duration
+}

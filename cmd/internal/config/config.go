@@ -69,13 +69,19 @@ type Inside struct {
 
 // MTA is the mail server on this machine.
 type MTA struct {
-	Kind            string // "postfix"
+	Kind            string // KindPostfix or KindSendmail
 	ConfigDirectory string // absolute
 	Log             string // absolute path, LogJournal or LogNone
 	QueueHelper     string // absolute path of the root helper's Unix socket
 	QueueState      string // absolute; the root helper's own directory
 	SMTP            string // host:port, for the daemon's own mail
 }
+
+// What MTA.Kind may be.
+const (
+	KindPostfix  = "postfix"
+	KindSendmail = "sendmail"
+)
 
 // What MTA.Log may be beside a path.
 const (
@@ -228,7 +234,7 @@ func Default() *Config {
 	return &Config{
 		Phase:  policy.Learning,
 		Inside: Inside{FromMTA: true},
-		MTA:    MTA{Kind: "postfix", ConfigDirectory: "/etc/postfix", Log: "/var/log/mail.log", QueueHelper: "/run/relayguard-queue/queue.sock", QueueState: "/var/lib/relayguard-queue", SMTP: "127.0.0.1:25"},
+		MTA:    MTA{Kind: KindPostfix, ConfigDirectory: "/etc/postfix", Log: "/var/log/mail.log", QueueHelper: "/run/relayguard-queue/queue.sock", QueueState: "/var/lib/relayguard-queue", SMTP: "127.0.0.1:25"},
 		Log:    Log{Format: "text", Level: slog.LevelInfo},
 		Milter: Milter{
 			DecisionTimeout: 5 * time.Second,

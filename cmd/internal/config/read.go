@@ -13,6 +13,9 @@ func (r *report) read() *Config {
 	c := Default()
 	root := r.parse()
 	syntax := len(r.problems) > 0
+	if mailServerOf(root) == KindSendmail {
+		c.besideSendmail()
+	}
 
 	r.unknown(root, head.names(), sectionNames())
 	readFields(r, head, root, c)
@@ -22,6 +25,9 @@ func (r *report) read() *Config {
 	}
 	var lts, limts, nts, cts, ots, custs, nds, dbs, zks []*table
 	c.Listeners, lts = readInstead(r, listeners, root, c.Listeners, "delete the key to get the default ones")
+	if c.MTA.Kind == KindSendmail {
+		listenersOfSendmail(c.Listeners, lts)
+	}
 	c.Limits, limts = readInstead(r, limits, root, c.Limits, "delete the key to get the default ones; one that stops nothing has observe = true")
 	c.Networks, nts = readAll(r, networks, root)
 	c.Certificates, cts = readAll(r, certificates, root)

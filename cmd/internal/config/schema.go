@@ -99,10 +99,10 @@ var sections = []section[Config]{
 			`Let limits count only recipients outside, where they do not say otherwise by limit.recipients. A stolen login can then flood our own users.`),
 	}},
 	{"mta", `The mail server that this guard serves.`, Default, nil, []field[Config]{
-		key("kind", words("postfix"), func(c *Config) *string { return &c.MTA.Kind },
-			`Its name.`),
+		key("kind", words(KindPostfix, KindSendmail), func(c *Config) *string { return &c.MTA.Kind },
+			`Its name. With "sendmail" the defaults of mta.config_directory and of the listeners are others: "/etc/mail", and sockets in /run/relayguard to which root alone may connect, as which Sendmail runs.`),
 		key("config_directory", absolutePath("a directory"), func(c *Config) *string { return &c.MTA.ConfigDirectory },
-			`Where its settings are, main.cf among them.`),
+			`Where its settings are: main.cf, or sendmail.cf and submit.cf.`),
 		key("log", mtaLog(), func(c *Config) *string { return &c.MTA.Log },
 			`The log that it writes: a file, "journal" for systemd's journal, or "none" to leave it unread. From it come deliveries, bounces, the accounts behind sendmail(1), and what became of aliases and lists: with "none" the guard sees none of these.`),
 		key("queue_helper", socketPath(), func(c *Config) *string { return &c.MTA.QueueHelper },

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"relayguard/mta/backup"
 	"slices"
 	"strings"
 	"time"
 
 	"relayguard/mta"
+	"relayguard/mta/backup"
 	"relayguard/policy"
 )
 

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"relayguard/mta/backup"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"relayguard/mta/backup"
 	"relayguard/policy"
 )
 

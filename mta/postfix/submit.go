@@ -3,9 +3,10 @@ package postfix
 import (
 	"context"
 	"fmt"
-	"relayguard/mta"
 	"slices"
 	"strings"
+
+	"relayguard/mta"
 )
 
 // submitSetting says who may use sendmail(1) and postdrop(1): a match list,

@@ -3,12 +3,12 @@ package postfix_test
 import (
 	"errors"
 	"os/user"
-	"relayguard/mta"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 	"relayguard/mta/postfix/postfixtest"
 )

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"relayguard/mta"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"relayguard/cmd/internal/queue"
+	"relayguard/mta"
 )
 
 // mta is a queue in memory, with the semantics of queue.Direct over Postfix: it

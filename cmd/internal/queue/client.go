@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"relayguard/mta"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/postfix"
 )
 

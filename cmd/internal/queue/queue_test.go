@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"relayguard/mta"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/backup"
 	"relayguard/mta/postfix"
 )

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"relayguard/mta"
 	"strings"
 	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/backup"
 	"relayguard/mta/postfix"
 )

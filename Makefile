@@ -45,6 +45,8 @@ REDIS_PACKAGES = ./limitstore/redis/... ./cmd/internal/share/... ./systemtest/fl
 FORWARD_PACKAGES = ./forward/... ./systemtest/forward/...
 # Those about blocklists: with rbldnsd, NSD and unbound.
 RBL_PACKAGES = ./rbl/dnstest/... ./systemtest/rbl/...
+# Those over a real Sendmail, and the cases that run on both mail servers.
+SENDMAIL_PACKAGES = ./mta/sendmail/... ./systemtest/sendmail/... ./systemtest/cases/...
 # Those that need PHP, and of them one that needs WordPress.
 WORDPRESS_PACKAGES = ./wordpress/... ./cmd/internal/call/... ./systemtest/wordpress/...
 
@@ -128,17 +130,11 @@ bench: build ## the load generator; writes bench.json
 
 ## Testing
 
-# What make test has no subject for yet, each with the issue that brings it.
-LATER = sendmail:Sendmail
-LATER_TARGETS = $(foreach later,$(LATER),test-$(firstword $(subst :, ,$(later))))
-
 .PHONY: test
 test: ## everything that can be tested here
-	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-rbl test-postfix test-forward test-wordpress faults
+	@RELAYGUARD_REQUIRE=1 $(MAKE) --no-print-directory lint test-unit test-redis test-rbl test-postfix test-sendmail test-forward test-wordpress faults
 	@echo
-	@echo 'Passed: lint, unit tests, real Redis, real DNS servers with blocklists, real Postfix with Dovecot, forwarding rules with real deliveries and databases, real WordPress with MariaDB and PHP, faults.'
-	@echo 'Skipped, nothing to test yet:'
-	@for later in $(LATER); do echo "  test-$${later%%:*}: comes with $${later#*:}"; done
+	@echo 'Passed: lint, unit tests, real Redis, real DNS servers with blocklists, real Postfix with Dovecot, real Sendmail, forwarding rules with real deliveries and databases, real WordPress with MariaDB and PHP, faults.'
 	@echo 'Not part of test: soak (test-wordpress at full size), fuzz, bench, demo.'
 
 .PHONY: lint
@@ -149,14 +145,18 @@ lint: ## gofmt, go vet, go.mod
 
 .PHONY: test-unit
 test-unit: ## all packages but those that need real servers
-	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$' -e '^relayguard/wordpress$$' -e '/cmd/internal/call$$' -e '^relayguard/forward\(/\|$$\)' -e '^relayguard/rbl/dnstest$$'); \
+	@packages=$$($(GO) list ./... | grep -v -e '/systemtest\(/\|$$\)' -e '/mta/postfix\(/\|$$\)' -e '/mta/sendmail\(/\|$$\)' -e '/mta/maillog$$' -e '/cmd/internal/queue$$' -e '/limitstore/redis\(/\|$$\)' -e '/cmd/internal/share$$' -e '^relayguard/wordpress$$' -e '/cmd/internal/call$$' -e '^relayguard/forward\(/\|$$\)' -e '^relayguard/rbl/dnstest$$'); \
 	test -n "$$packages" || { echo 'no unit test packages found'; exit 1; }; \
 	$(GOTEST) -json $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-postfix
 test-postfix: ## the whole over a private real Postfix and Dovecot
-	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward\(/\|$$\)' -e '/systemtest/rbl\(/\|$$\)'); \
+	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward\(/\|$$\)' -e '/systemtest/rbl\(/\|$$\)' -e '/systemtest/sendmail\(/\|$$\)' -e '/systemtest/cases\(/\|$$\)'); \
 	$(GOTEST) -json -timeout 20m $$packages | $(GO) run ./tools/testreport
+
+.PHONY: test-sendmail
+test-sendmail: ## the same over a private real Sendmail, and the cases that both mail servers run
+	@$(GOTEST) -json -timeout 20m $(SENDMAIL_PACKAGES) | $(GO) run ./tools/testreport
 
 .PHONY: test-forward
 test-forward: ## forwarding rules: found, watched, proven, stopped, each by a real delivery
@@ -194,7 +194,3 @@ fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	done; \
 	test $$found -gt 0 || { echo 'no fuzz targets found'; exit 1; }; \
 	echo "$$found fuzz targets ran"
-
-.PHONY: $(LATER_TARGETS)
-$(LATER_TARGETS):
-	@for later in $(LATER); do test "test-$${later%%:*}" != $@ || echo "$@: nothing to test yet: comes with $${later#*:}"; done

@@ -33,6 +33,10 @@ func (r *report) checkSections(c *Config, seen map[string]*table) {
 			fmt.Sprintf("less than milter.decision_timeout, %q", showDuration(m.DecisionTimeout)),
 			"else a slow table never meets address.map_slow: lower the one or raise the other")
 	}
+	if seen["mta"].sure("kind") && c.MTA.Kind == KindSendmail && len(c.Address.PostfixMaps) > 0 && address.sure("postfix_maps") {
+		r.add(address.place("postfix_maps"), "address.postfix_maps", fmt.Sprintf("tables of Postfix with mta.kind = %q", KindSendmail), "no such tables",
+			"Sendmail has none that say whose address it is: write LOGIN ADDRESS lines into a file and name it in address.files")
+	}
 	r.checkHold(&c.Hold, seen["hold"])
 	r.checkStore(c, seen)
 	r.checkRecords(c, seen)

@@ -33,7 +33,7 @@ func (i *Instance) ScanQueue(ctx context.Context, fn func(mta.QueueFile) error) 
 	null := i.Setting("empty_address_recipient")
 	err := i.tools.stream(ctx, "postqueue", i.tools.inDir(i.ConfigDir, "-j"), func(r io.Reader) error {
 		return scanLines(r, func(f mta.QueueFile) error {
-			if f.Sender == null {
+			if f.Instance = i.Name; f.Sender == null {
 				f.Sender = ""
 			}
 			return fn(f)

@@ -2,8 +2,9 @@ package postfix
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 
 	"relayguard/mta"
@@ -14,13 +15,18 @@ type act struct {
 	flag string
 	says string   // what it prints of a message when it did it
 	from []string // the only queues that it touches
+	to   []string // where it puts a message
 }
 
 var (
-	holdAct    = act{"-h", "placed on hold", []string{"incoming", "active", "deferred"}}
-	releaseAct = act{"-H", "released from hold", []string{"hold"}}
-	deleteAct  = act{"-d", "removed", []string{"hold"}}
-	requeueAct = act{"-r", "requeued", []string{"hold"}}
+	onItsWay = []string{"incoming", "active", "deferred"}
+	anyQueue = []string{"hold", "incoming", "active", "deferred"}
+
+	holdAct        = act{"-h", "placed on hold", onItsWay, []string{"hold"}}
+	releaseAct     = act{"-H", "released from hold", []string{"hold"}, onItsWay}
+	deleteAct      = act{"-d", "removed", []string{"hold"}, nil}
+	requeueAct     = act{"-r", "requeued", []string{"hold"}, []string{"maildrop"}}
+	requeueIdleAct = act{"-r", "requeued", []string{"hold", "deferred"}, []string{"maildrop"}}
 )
 
 // HoldMail puts mail that is on its way on hold. What is held already is Gone,
@@ -28,106 +34,32 @@ var (
 // moment is delivered to the recipients in hand; the held file knows them as
 // done, so a release does not send twice.
 //
-// Like every act on the queue it needs root, reads the queue once to compare
-// each target, touches only the queues named, and is one postsuper(1) for any
-// number of targets. An error without results means that nothing was done.
+// Like every act on the queue it needs root, compares each target with its queue
+// file, and touches only the queues named. It works in parts of a thousand: when
+// ctx ends the rest is Failed with its error, what was done stands, and the same
+// call does the rest another time. A target of another instance is Gone. An error
+// without results means that nothing was done.
 func (i *Instance) HoldMail(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	look, err := i.look(ctx, targets)
-	if err != nil {
-		return nil, fmt.Errorf("hold mail: %w", err)
-	}
-	results, ids := look.judge(targets, holdAct.from)
-	i.do(ctx, holdAct, targets, results, ids)
-	return results, nil
-}
-
-// look is what one scan found of some targets.
-type look map[string][]sighting
-
-// sighting is a message without its recipients: a bulk may have 20,000 messages
-// with 1,000 recipients each.
-type sighting struct {
-	mta.QueueFile
-	like likeness
-}
-
-func sightingOf(f mta.QueueFile) sighting {
-	s := sighting{f, likenessOf(f)}
-	s.Recipients = nil
-	return s
-}
-
-// look reads the queue once and keeps what has the id of a target.
-func (i *Instance) look(ctx context.Context, targets []mta.Target) (look, error) {
-	found := make(look, len(targets))
-	for _, t := range targets {
-		if ValidQueueID(t.ID) {
-			found[t.ID] = nil
+	results, err := inParts(ctx, targets, func(part []mta.Target) ([]mta.Result, error) {
+		look, err := i.look(part, holdAct.from)
+		if err != nil {
+			return nil, err
 		}
-	}
-	if len(found) == 0 {
-		return found, nil
-	}
-	err := i.ScanQueue(ctx, func(f mta.QueueFile) error {
-		if _, wanted := found[f.ID]; wanted {
-			found[f.ID] = append(found[f.ID], sightingOf(f))
-		}
-		return nil
+		results, ids := look.judge(part, holdAct.from)
+		i.do(ctx, holdAct, part, results, ids)
+		return results, nil
 	})
-	var skipped *mta.SkippedError
-	if err != nil && !errors.As(err, &skipped) {
-		return nil, err
+	if err != nil {
+		err = fmt.Errorf("hold mail: %w", err)
 	}
-	return found, nil
+	return results, err
 }
-
-// find returns the target's file in one of the queues; if there is none, Gone
-// or Changed.
-func (l look) find(t mta.Target, queues []string) (sighting, mta.Fate) {
-	fate := mta.Gone
-	for _, f := range l[t.ID] {
-		if !slices.Contains(queues, f.Queue) {
-			continue
-		}
-		if t.Matches(f.QueueFile) {
-			return f, mta.Done
-		}
-		fate = mta.Changed
-	}
-	return sighting{}, fate
-}
-
-// judge prepares the results; those that are left to do are Failed for now, and
-// their ids are returned, each once.
-func (l look) judge(targets []mta.Target, queues []string) (results []mta.Result, ids []string) {
-	results = make([]mta.Result, len(targets))
-	seen := make(map[string]bool, len(targets))
-	for n, t := range targets {
-		results[n].ID = t.ID
-		if !ValidQueueID(t.ID) {
-			results[n].Err = fmt.Errorf("got queue id %q: not one of Postfix's", clip(t.ID))
-			continue
-		}
-		if _, fate := l.find(t, queues); fate != mta.Done {
-			results[n].Fate = fate
-			continue
-		}
-		results[n].Err = errPending
-		if !seen[t.ID] {
-			seen[t.ID] = true
-			ids = append(ids, t.ID)
-		}
-	}
-	return results, ids
-}
-
-// errPending marks what judge left to do.
-var errPending = errors.New("not yet tried")
 
 // do acts on ids and settles their pending results. What postsuper did not
-// confirm is looked for again: it left, or it failed.
-func (i *Instance) do(ctx context.Context, a act, targets []mta.Target, results []mta.Result, ids []string) {
-	done, err := i.postsuper(ctx, a, ids)
+// confirm is looked for again: it left, or it failed. The child inherits these
+// files.
+func (i *Instance) do(ctx context.Context, a act, targets []mta.Target, results []mta.Result, ids []string, inherits ...*os.File) {
+	done, err := i.persist(ctx, a, ids, inherits)
 	acted := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		acted[id] = true
@@ -143,19 +75,55 @@ func (i *Instance) do(ctx context.Context, a act, targets []mta.Target, results 
 			left, leftTargets = append(left, n), append(leftTargets, targets[n])
 		}
 	}
-	again, lookErr := i.look(ctx, leftTargets)
-	for _, n := range left {
-		r := &results[n]
-		_, fate := again.find(targets[n], a.from)
-		switch {
-		case lookErr != nil:
-			r.Err = errors.Join(err, lookErr)
-		case fate != mta.Done:
-			r.Fate, r.Err = fate, nil
-		case err != nil:
-			r.Err = err
-		default:
-			r.Err = fmt.Errorf("postsuper %s passed over %s, which is still there", a.flag, r.ID)
+	if len(left) == 0 {
+		return
+	}
+	again, lookErr := i.look(leftTargets, slices.Concat(a.from, a.to))
+	for n, at := range left {
+		if results[at].Err = lookErr; lookErr == nil {
+			results[at] = a.unconfirmed(again, leftTargets[n], err)
 		}
 	}
+}
+
+// persist runs postsuper, and again for the rest as long as it gets on: with
+// maillog_file, while Postfix is stopped, it ends after each message, for it cannot
+// open the log (observed, 3.7.11). The error is the first one: whatever was not
+// confirmed may have been done all the same.
+func (i *Instance) persist(ctx context.Context, a act, ids []string, inherits []*os.File) (done map[string]bool, err error) {
+	done = make(map[string]bool, len(ids))
+	for len(ids) > 0 {
+		did, bad := i.postsuper(ctx, a, ids, inherits...)
+		maps.Copy(done, did)
+		if err = firstOf(err, bad); bad == nil || len(did) == 0 || ctx.Err() != nil {
+			break
+		}
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return did[id] })
+	}
+	return done, err
+}
+
+// unconfirmed is what became of a target that postsuper did not say it did. One
+// that was broken off, by err, may have done it and not said so: then the message
+// is where the act puts it. A deleted one is nowhere, as one that was delivered
+// after somebody released it; it counts as deleted, for then its copy stays.
+func (a act) unconfirmed(now look, t mta.Target, err error) mta.Result {
+	r := mta.Result{ID: t.ID}
+	if _, r.Fate, r.Err = now.find(t, a.from); r.Fate == mta.Failed {
+		return r
+	}
+	switch {
+	case r.Fate == mta.Done && err != nil:
+		r.Fate, r.Err = mta.Failed, err
+	case r.Fate == mta.Done:
+		r.Fate, r.Err = mta.Failed, fmt.Errorf("postsuper %s passed over %s, which is still there", a.flag, t.ID)
+	case err == nil || r.Fate == mta.Changed:
+	case len(a.to) == 0:
+		r.Fate = mta.Done
+	default:
+		if _, fate, _ := now.find(t, a.to); fate == mta.Done {
+			r.Fate = mta.Done
+		}
+	}
+	return r
 }

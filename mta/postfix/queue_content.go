@@ -25,11 +25,13 @@ func (i *Instance) show(ctx context.Context, t mta.Target, w io.Writer, flag str
 	if !ValidQueueID(t.ID) {
 		return fmt.Errorf("show message: got queue id %q: not one of Postfix's", clip(t.ID))
 	}
-	look, err := i.look(ctx, []mta.Target{t})
+	look, err := i.look([]mta.Target{t}, anyQueue)
 	if err != nil {
 		return fmt.Errorf("show message %s: %w", t.ID, err)
 	}
-	switch _, fate := look.find(t, []string{"hold", "deferred", "active", "incoming"}); fate {
+	switch _, fate, err := look.find(t, anyQueue); fate {
+	case mta.Failed:
+		return fmt.Errorf("show message %s: %w", t.ID, err)
 	case mta.Gone:
 		return fmt.Errorf("show message %s: %w", t.ID, mta.ErrGone)
 	case mta.Changed:

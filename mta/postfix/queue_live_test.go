@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"relayguard/mta"
+	"relayguard/mta/grace"
 	"relayguard/mta/postfix/postfixtest"
 	"relayguard/mta/smtptest"
 )
@@ -133,6 +135,11 @@ func TestQueueListsHostileSenders(t *testing.T) {
 		if !target.Matches(f) || !f.Target().Matches(f) {
 			t.Errorf("from %q: %+v does not match %+v", from, target, f)
 		}
+		for _, target := range []mta.Target{target, f.Target()} { // as the queue file itself says
+			if err := q.i.Headers(q.ctx, target, io.Discard); err != nil {
+				t.Errorf("from %q: %v", from, err)
+			}
+		}
 	}
 	ctx, cancel := context.WithCancel(q.ctx)
 	err := q.i.ScanQueue(ctx, func(mta.QueueFile) error { cancel(); return nil })
@@ -179,10 +186,10 @@ func holdReleaseDelete(q queueTest) {
 	foreign[0].Sender = "b@example.org"
 	foreign[1].Arrival = foreign[1].Arrival.Add(-time.Minute)
 	foreign[2].Arrival, foreign[2].Exact = q.queue()[held[0].ID].Arrival.Add(time.Second), true
-	grace := &Grace{Dir: filepath.Join(q.TempDir(), "grace")}
+	keep := &grace.Folder{Dir: filepath.Join(q.TempDir(), "grace")}
 	results, err := q.i.ReleaseMail(ctx, foreign, now)
 	q.fates("release of a reused id", results, err, mta.Changed, mta.Changed, mta.Changed)
-	results, err = q.i.DeleteMail(ctx, foreign, grace)
+	results, err = q.i.DeleteMail(ctx, foreign, keep)
 	q.fates("delete of a reused id", results, err, mta.Changed, mta.Changed, mta.Changed)
 	results, err = q.i.RequeueMail(ctx, foreign)
 	q.fates("requeue of a reused id", results, err, mta.Changed, mta.Changed, mta.Changed)
@@ -224,21 +231,21 @@ func holdReleaseDelete(q queueTest) {
 	q.fates("second release", results, err, mta.Gone)
 
 	// Deleted means gone, with a grace folder only for a while.
-	results, err = q.i.DeleteMail(ctx, []mta.Target{held[1], absent}, grace)
+	results, err = q.i.DeleteMail(ctx, []mta.Target{held[1], absent}, keep)
 	q.fates("delete", results, err, mta.Done, mta.Gone)
 	if got := q.in(held[1]); got != "" {
 		q.Errorf("deleted mail is in %q", got)
 	}
-	kept, err := grace.List()
+	kept, err := keep.List()
 	if err != nil || len(kept) != 1 || kept[0].ID != held[1].ID || time.Since(kept[0].Deleted) > time.Minute {
 		q.Fatalf("kept %+v, %v", kept, err)
 	}
-	for path, mode := range map[string]os.FileMode{grace.Dir: os.ModeDir | 0o700, filepath.Join(grace.Dir, kept[0].Name): 0o600} {
+	for path, mode := range map[string]os.FileMode{keep.Dir: os.ModeDir | 0o700, filepath.Join(keep.Dir, kept[0].Name): os.ModeDir | 0o700, filepath.Join(keep.Dir, kept[0].Name, "queue"): 0o600} {
 		if info, err := os.Stat(path); err != nil || info.Mode() != mode {
 			q.Errorf("%s: mode %v, %v", path, info.Mode(), err)
 		}
 	}
-	newID, err := q.i.Restore(ctx, grace, kept[0].Name)
+	newID, err := q.i.Restore(ctx, keep, kept[0].Name)
 	if err != nil {
 		q.Fatal(err)
 	}
@@ -249,7 +256,7 @@ func holdReleaseDelete(q queueTest) {
 	if _, err := q.Command(ctx, "postsuper", "-s"); err != nil { // would rename what has a wrong name
 		q.Fatal(err)
 	}
-	if _, err := q.i.Restore(ctx, grace, kept[0].Name); !errors.Is(err, mta.ErrGone) {
+	if _, err := q.i.Restore(ctx, keep, kept[0].Name); !errors.Is(err, mta.ErrGone) {
 		q.Errorf("second restore: %v", err)
 	}
 	results, err = q.i.ReleaseMail(ctx, []mta.Target{back.Target()}, now)
@@ -259,9 +266,9 @@ func holdReleaseDelete(q queueTest) {
 	}
 
 	// Where no copy can be made, nothing is deleted.
-	results, err = q.i.DeleteMail(ctx, held[2:], &Grace{Dir: grace.Dir, Bytes: 10})
+	results, err = q.i.DeleteMail(ctx, held[2:], &grace.Folder{Dir: keep.Dir, Bytes: 10})
 	q.fates("delete that does not fit", results, err, mta.Failed)
-	if _, err := q.i.DeleteMail(ctx, held[2:], &Grace{Dir: "/proc/none"}); err == nil {
+	if _, err := q.i.DeleteMail(ctx, held[2:], &grace.Folder{Dir: "/proc/none"}); err == nil {
 		q.Error("deleted without a folder")
 	}
 	if got := q.in(held[2]); got != "hold" {
@@ -285,12 +292,12 @@ func TestQueueBulk(t *testing.T) {
 	}
 	held := q.send(true, "spam@example.org", addresses...)
 	other := q.send(true, "honest@example.org", "kept@example.jp")[0]
-	grace := &Grace{Dir: filepath.Join(t.TempDir(), "grace"), Count: 40}
+	keep := &grace.Folder{Dir: filepath.Join(t.TempDir(), "grace"), Count: 100}
 	var both [2][]mta.Result
 	var wait sync.WaitGroup
 	for n := range both { // two at once: each message is deleted by one of them, and kept
 		wait.Go(func() {
-			results, err := q.i.DeleteMail(ctx, held[:100], grace)
+			results, err := q.i.DeleteMail(ctx, held[:100], keep)
 			if both[n] = results; err != nil {
 				t.Error(err)
 			}
@@ -302,23 +309,23 @@ func TestQueueBulk(t *testing.T) {
 			t.Fatalf("deleted by two: %v, %v", a, b)
 		}
 	}
-	leftover := filepath.Join(grace.Dir, held[0].ID+".1"+halfSuffix)
-	writeFile(t, leftover, "")
-	if n, err := grace.Sweep(ctx, time.Now()); err != nil || n != 0 {
+	results, err := q.i.DeleteMail(ctx, held[100:102], keep)
+	q.fates("delete with the folder full", results, err, mta.Failed, mta.Failed)
+	if !errors.Is(results[0].Err, grace.ErrFull) || !errors.Is(results[1].Err, grace.ErrFull) || q.in(held[100]) != "hold" {
+		t.Errorf("got %v, in %q", results[0].Err, q.in(held[100]))
+	}
+	if n, err := keep.Sweep(ctx, time.Now()); err != nil || n != 0 {
 		t.Errorf("swept %d, %v", n, err)
 	}
-	if _, err := os.Stat(leftover); err == nil {
-		t.Error("half a copy was left")
-	}
-	kept, err := grace.List()
-	if err != nil || len(kept) != 40 || !slices.ContainsFunc(kept, func(k Kept) bool { return k.ID == held[99].ID }) {
+	kept, err := keep.List()
+	if err != nil || len(kept) != 100 || !slices.ContainsFunc(kept, func(k grace.Kept) bool { return k.ID == held[99].ID }) {
 		t.Errorf("kept %d, %v", len(kept), err)
 	}
-	if n, err := grace.Sweep(ctx, time.Now().Add(8*24*time.Hour)); err != nil || n != 40 {
+	if n, err := keep.Sweep(ctx, time.Now().Add(8*24*time.Hour)); err != nil || n != 100 {
 		t.Errorf("swept %d, %v", n, err)
 	}
 	begin := time.Now()
-	results, err := q.i.ReleaseMail(ctx, held, mta.Release{Now: time.Now()})
+	results, err = q.i.ReleaseMail(ctx, held, mta.Release{Now: time.Now()})
 	t.Logf("release of 200: %v", time.Since(begin))
 	q.fates("release", results, err, append(slices.Repeat([]mta.Fate{mta.Gone}, 100), slices.Repeat([]mta.Fate{mta.Done}, 200)...)...)
 	q.wait("200 delivered", func() bool { return len(q.Sink.All()) >= 200 })

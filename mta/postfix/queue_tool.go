@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -74,7 +75,7 @@ const actWait = 5 * time.Minute
 // did. It says so on standard error, a line each (3.7.11): "postsuper: ID:
 // placed on hold", "released from hold", "removed", "requeued". An id that is
 // not there is passed over in silence. Needs root.
-func (i *Instance) postsuper(ctx context.Context, act act, ids []string) (done map[string]bool, err error) {
+func (i *Instance) postsuper(ctx context.Context, act act, ids []string, inherits ...*os.File) (done map[string]bool, err error) {
 	done = make(map[string]bool, len(ids))
 	if len(ids) == 0 {
 		return done, nil
@@ -93,7 +94,7 @@ func (i *Instance) postsuper(ctx context.Context, act act, ids []string) (done m
 	for _, id := range ids {
 		said.asked[id] = true
 	}
-	cmd.Stderr = &said
+	cmd.Stderr, cmd.ExtraFiles = &said, inherits
 	if err = cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()

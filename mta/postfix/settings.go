@@ -16,7 +16,7 @@ var parameters = []string{
 	"command_directory", "config_directory", "content_filter", "cleanup_service_name", "data_directory", "default_transport",
 	"header_checks", "inet_interfaces", "info_log_addr_form", "mail_name", "mail_owner", "mail_version", "maillog_file", "master_service_disable",
 	"milter_command_timeout", "milter_connect_timeout", "milter_content_timeout", "milter_default_action",
-	"milter_header_checks", "milter_macro_daemon_name", "milter_protocol",
+	"milter_header_checks", "milter_macro_daemon_name", "milter_protocol", "multi_instance_directories", "multi_instance_name",
 	"mydestination", "mydomain", "myhostname", "mynetworks", "myorigin",
 	"non_smtpd_milters", "parent_domain_matches_subdomains", "qmqpd_authorized_clients", "queue_directory",
 	"receive_override_options", "recipient_bcc_maps", "recipient_delimiter", "relay_domains", "relayhost",
@@ -30,6 +30,7 @@ var parameters = []string{
 // Instance is one Postfix as it was configured when Load read it. Its methods
 // only read it; safe for concurrent use.
 type Instance struct {
+	Name      string // multi_instance_name; empty: of one that has none, or one that cannot be part of a file's name
 	ConfigDir string
 	QueueDir  string
 	Version   string // "3.7.11"
@@ -52,6 +53,9 @@ type Service struct {
 	settings map[string]string // expanded with the overrides in force; nil: main.cf's
 }
 
+// QueueDirectory is QueueDir.
+func (i *Instance) QueueDirectory() string { return i.QueueDir }
+
 // ID names the service as postconf(1) does: "submission/inet".
 func (s *Service) ID() string { return s.Name + "/" + s.Type }
 
@@ -65,6 +69,9 @@ func Load(ctx context.Context, tools Tools, configDir string) (*Instance, error)
 		return nil, fmt.Errorf("read Postfix settings of %s: %w", configDir, err)
 	}
 	i.QueueDir, i.Version = i.main["queue_directory"], i.main["mail_version"]
+	if name := i.main["multi_instance_name"]; validInstance(name) {
+		i.Name = name
+	}
 	s, err := tools.run(ctx, nil, maxToolOutput, "postconf", tools.inDir(configDir, "-M")...)
 	if err != nil {
 		return nil, fmt.Errorf("read Postfix services of %s: %w", configDir, err)

@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -10,38 +11,54 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// spool is the queue's directory, for the two things that no tool of Postfix
-// does: copying a held file, and putting it back. The directories in it belong
-// to Postfix's account, which must not lead root elsewhere: nothing is followed
-// out of it, and only that account's own files are read.
+// spool is the queue's directory, for what no tool of Postfix does: telling of one
+// message whether it is the one that is meant, keeping a held file, and putting it
+// back. The directories in it belong to Postfix's account, which must not lead root
+// elsewhere: no link is followed, and only that account's own files are read. Not
+// for concurrent use. Close it.
 type spool struct {
-	root      *os.Root
-	uid, gid  int
-	hashDepth int // levels of directories in the hold queue
+	root     *os.Root
+	dir      *os.File // the same directory
+	uid, gid int
+	hashed   []string // queues with a directory for each of the first letters
+	depth    int      // of those
+	opened   map[string]int
 }
 
-// readyMode is the mode of a complete queue file (MAIL_QUEUE_STAT_READY);
-// Postfix leaves any other alone.
-const readyMode = 0o700
+const (
+	// readyMode is the mode of a complete queue file (MAIL_QUEUE_STAT_READY);
+	// Postfix leaves any other alone.
+	readyMode = 0o700
+	// maxOpened is how many of the queue's directories stay open; two levels of
+	// hashing have 256.
+	maxOpened = 300
+)
 
 func (i *Instance) openSpool() (*spool, error) {
+	s := &spool{opened: map[string]int{}}
 	owner, err := user.Lookup(i.Setting("mail_owner"))
-	if err != nil {
-		return nil, fmt.Errorf("open Postfix's queue: %w", err)
+	if err == nil {
+		s.uid, err = strconv.Atoi(owner.Uid)
 	}
-	s := &spool{}
-	if s.uid, err = strconv.Atoi(owner.Uid); err == nil {
+	if err == nil {
 		s.gid, err = strconv.Atoi(owner.Gid)
 	}
-	if names, bad := splitList(i.Setting("hash_queue_names")); bad == nil && err == nil && slices.Contains(names, "hold") {
-		s.hashDepth, err = strconv.Atoi(i.Setting("hash_queue_depth"))
+	if names, bad := splitList(i.Setting("hash_queue_names")); bad == nil && err == nil && len(names) > 0 {
+		s.hashed = names
+		s.depth, err = strconv.Atoi(i.Setting("hash_queue_depth"))
 	}
 	if err == nil {
 		s.root, err = os.OpenRoot(i.QueueDir)
+	}
+	if err == nil {
+		if s.dir, err = s.root.Open("."); err != nil {
+			s.root.Close()
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open Postfix's queue: %w", err)
@@ -49,10 +66,21 @@ func (i *Instance) openSpool() (*spool, error) {
 	return s, nil
 }
 
-// held is where a message with that id lies on hold: in a directory for each
-// of the first letters if hold is hashed; of a long id those are its
+func (s *spool) Close() {
+	for _, fd := range s.opened {
+		unix.Close(fd)
+	}
+	s.dir.Close()
+	s.root.Close()
+}
+
+// dirOf is where a message with that id lies in a queue: in a directory for each
+// of the first letters if the queue is hashed; of a long id those are its
 // microseconds, in hexadecimal.
-func (s *spool) held(id string) string {
+func (s *spool) dirOf(queue, id string) string {
+	if !slices.Contains(s.hashed, queue) {
+		return queue
+	}
 	letters := id
 	if z := strings.LastIndexByte(id, 'z'); z >= 10 {
 		micros := 0
@@ -61,40 +89,72 @@ func (s *spool) held(id string) string {
 		}
 		letters = fmt.Sprintf("%05X", micros)
 	}
-	dir := "hold"
-	for n := range s.hashDepth {
+	for n := range s.depth {
 		letter := "_"
 		if n < len(letters) {
 			letter = letters[n : n+1]
 		}
-		dir = path.Join(dir, letter)
+		queue += "/" + letter
 	}
-	return path.Join(dir, id)
+	return queue
 }
 
-// openHeld opens a held message; fs.ErrNotExist if it is not there.
-func (s *spool) openHeld(id string) (*os.File, fs.FileInfo, error) {
-	// O_NONBLOCK: a pipe of that name must not hold us up.
-	f, err := s.root.OpenFile(s.held(id), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+// open opens a message's complete queue file. fs.ErrNotExist: there is none, or
+// what has its name is not complete, not a file. The id must be valid.
+func (s *spool) open(queue, id string) (*os.File, *unix.Stat_t, error) {
+	at := s.dirOf(queue, id)
+	dir, err := s.openDir(at)
 	if err != nil {
 		return nil, nil, err
 	}
-	info, err := f.Stat()
-	var named fs.FileInfo // os.Root follows a link that stays inside, whatever the flags
-	if err == nil {
-		named, err = s.root.Lstat(s.held(id))
+	if _, kept := s.opened[at]; !kept {
+		defer unix.Close(dir)
 	}
-	if err == nil {
-		sys, ok := info.Sys().(*syscall.Stat_t)
-		if !os.SameFile(named, info) || !info.Mode().IsRegular() || info.Mode().Perm()&0o700 != readyMode || !ok || int(sys.Uid) != s.uid || sys.Nlink != 1 {
-			err = fmt.Errorf("%s is not a complete queue file of Postfix's account", s.held(id))
+	name := path.Join(at, id)
+	// O_NONBLOCK: a pipe of that name must not hold us up.
+	fd, err := unix.Openat(dir, id, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil {
+		switch {
+		case st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o700 != readyMode:
+			err = fs.ErrNotExist
+		case int(st.Uid) != s.uid:
+			err = errors.New("it does not belong to Postfix's account")
 		}
 	}
 	if err != nil {
-		f.Close()
-		return nil, nil, err
+		unix.Close(fd)
+		return nil, nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	return f, info, nil
+	return os.NewFile(uintptr(fd), name), &st, nil
+}
+
+// openDir opens a directory of the queue, and keeps it open while there are few.
+func (s *spool) openDir(at string) (fd int, err error) {
+	if fd, ok := s.opened[at]; ok {
+		return fd, nil
+	}
+	fd = int(s.dir.Fd())
+	for n, part := range strings.Split(at, "/") {
+		next, err := unix.Openat(fd, part, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if n > 0 {
+			unix.Close(fd)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("open %s: %w", at, err)
+		}
+		fd = next
+	}
+	if len(s.opened) < maxOpened {
+		s.opened[at] = fd
+	}
+	return fd, nil
 }
 
 // hold writes a queue file into the hold queue, under an id as Postfix makes
@@ -103,7 +163,7 @@ func (s *spool) openHeld(id string) (*os.File, fs.FileInfo, error) {
 // takes for unfinished. An error with an id: it is there, but a power cut may
 // undo that.
 func (s *spool) hold(from io.Reader) (id string, err error) {
-	half := fmt.Sprintf("hold/relayguard_%d_%d", os.Getpid(), time.Now().UnixNano())
+	half := fmt.Sprintf("hold/%s%d_%d", halfName, os.Getpid(), time.Now().UnixNano())
 	f, err := s.root.OpenFile(half, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", err
@@ -116,22 +176,19 @@ func (s *spool) hold(from io.Reader) (id string, err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	var info fs.FileInfo
+	var st unix.Stat_t
 	if err == nil {
-		info, err = f.Stat()
+		err = unix.Fstat(int(f.Fd()), &st)
 	}
 	if err != nil {
 		return "", err
 	}
-	sys, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return "", fmt.Errorf("%s: its inode cannot be told", half)
-	}
-	id = fmt.Sprintf("%05X%X", time.Now().Nanosecond()/1000, sys.Ino)
-	if err := s.makeDirs(path.Dir(s.held(id))); err != nil {
+	id = fmt.Sprintf("%05X%X", time.Now().Nanosecond()/1000, st.Ino)
+	at := s.dirOf("hold", id)
+	if err := s.makeDirs(at); err != nil {
 		return "", err
 	}
-	if err := s.root.Link(half, s.held(id)); err != nil { // never over another message
+	if err := s.root.Link(half, at+"/"+id); err != nil { // never over another message
 		return "", err
 	}
 	if err := s.root.Remove(half); err != nil {
@@ -141,14 +198,26 @@ func (s *spool) hold(from io.Reader) (id string, err error) {
 		return "", err
 	}
 	if err := f.Sync(); err != nil {
-		return "", err
+		return id, err
 	}
-	dir, err := s.root.Open(path.Dir(s.held(id)))
+	dir, err := s.root.Open(at)
 	if err != nil {
-		return "", err
+		return id, err
 	}
 	defer dir.Close()
 	return id, dir.Sync() // the name, too, before the copy elsewhere goes
+}
+
+// halfName begins the name of what hold has not finished.
+const halfName = "relayguard_"
+
+// clearHalves removes what a program that died left of hold.
+func (s *spool) clearHalves() error {
+	halves, err := fs.Glob(s.root.FS(), "hold/"+halfName+"*")
+	for _, name := range halves {
+		err = errors.Join(err, s.root.Remove(name))
+	}
+	return err
 }
 
 // makeDirs makes the directories of a hashed queue, as Postfix does.

@@ -1,15 +1,13 @@
 package postfix
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"relayguard/mta"
+	"relayguard/mta/probe"
 	"relayguard/policy"
 )
 
@@ -22,9 +20,9 @@ const verifyFor = 15 * time.Second
 // first) or by the guard; none may answer 451, which is what Postfix says when
 // it finds no guard. And while a client is connected, Postfix must have a
 // session on the guard's socket.
-func (s Setup) VerifyBySMTP(probe RelayProbe) func(ctx context.Context, i *Instance) error {
+func (s Setup) VerifyBySMTP(relays RelayProbe) func(ctx context.Context, i *Instance) error {
 	return func(ctx context.Context, i *Instance) error {
-		ctx, cancel := context.WithTimeout(ctx, verifyFor+probeWait)
+		ctx, cancel := context.WithTimeout(ctx, verifyFor+probe.Wait)
 		defer cancel()
 		asking := 0
 		for n := range i.Services {
@@ -41,7 +39,7 @@ func (s Setup) VerifyBySMTP(probe RelayProbe) func(ctx context.Context, i *Insta
 			}
 			asking++
 			for end := time.Now().Add(verifyFor); ; time.Sleep(200 * time.Millisecond) {
-				tried := verifyService(ctx, i, service, l, probe)
+				tried := verifyService(ctx, i, service, l, relays)
 				if tried == nil {
 					break
 				}
@@ -60,12 +58,12 @@ func (s Setup) VerifyBySMTP(probe RelayProbe) func(ctx context.Context, i *Insta
 	}
 }
 
-func verifyService(ctx context.Context, i *Instance, s *Service, l mta.Listener, probe RelayProbe) error {
+func verifyService(ctx context.Context, i *Instance, s *Service, l mta.Listener, relays RelayProbe) error {
 	address, err := dialAddress(s.Name)
 	if err != nil {
 		return err
 	}
-	answer, err := probe.Relays(ctx, address, isYes(i.Effective(s, "smtpd_tls_wrappermode")))
+	answer, err := relays.Relays(ctx, address, isYes(i.Effective(s, "smtpd_tls_wrappermode")))
 	switch {
 	case err != nil:
 		return fmt.Errorf("service %s: %w", s.ID(), err)
@@ -76,49 +74,8 @@ func verifyService(ctx context.Context, i *Instance, s *Service, l mta.Listener,
 	case l.Network != "unix":
 		return nil // whose sessions these are cannot be seen
 	}
-	return sessionReaches(ctx, s, address, isYes(i.Effective(s, "smtpd_tls_wrappermode")), l.Address)
-}
-
-// sessionReaches opens an SMTP session and looks whether Postfix then has one on
-// the guard's socket: Postfix calls its milters before it greets.
-func sessionReaches(ctx context.Context, s *Service, address string, wrapped bool, socket string) error {
-	ctx, cancel := context.WithTimeout(ctx, probeWait)
-	defer cancel()
-	c, err := dialProbe(ctx, address, wrapped)
-	if err != nil {
+	if err := probe.Asks(ctx, address, isYes(i.Effective(s, "smtpd_tls_wrappermode")), l.Address); err != nil {
 		return fmt.Errorf("service %s: %w", s.ID(), err)
 	}
-	defer c.conn.Close()
-	if _, _, err := c.reply(); err != nil {
-		return fmt.Errorf("service %s: read its greeting: %w", s.ID(), err)
-	}
-	seen, err := hasSession(procUnix, socket)
-	if err != nil {
-		return fmt.Errorf("look for a session on %s: %w", socket, err)
-	}
-	if !seen {
-		return fmt.Errorf("service %s greeted a client without a session on %s: it does not ask the guard", s.ID(), socket)
-	}
-	_, _, _ = c.say("QUIT")
 	return nil
-}
-
-// procUnix lists Unix sockets: proc(5).
-const procUnix = "/proc/net/unix"
-
-// hasSession reports whether somebody is connected to the socket at path: the
-// accepting end carries the listener's path and the state SS_CONNECTED (03).
-func hasSession(table, path string) (bool, error) {
-	f, err := os.Open(table)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if fields := strings.Fields(lines.Text()); len(fields) == 8 && fields[7] == path && fields[5] == "03" {
-			return true, nil
-		}
-	}
-	return false, lines.Err()
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"relayguard/mta"
-	"relayguard/mta/postfix"
+	"relayguard/mta/grace"
 )
 
 // Client is an Operator that asks the root helper, over a connection for each
@@ -115,20 +115,28 @@ func (c *Client) List(ctx context.Context, fn func(mta.QueueFile) error) error {
 	})
 }
 
-func (c *Client) Hold(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	return c.act(ctx, verbHold, targets)
+func (c *Client) Hold(ctx context.Context, targets []mta.Target, reason string) ([]mta.Result, error) {
+	return c.act(ctx, request{Verb: verbHold, Reason: clipReason(reason)}, targets)
+}
+
+func (c *Client) Requeue(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return c.act(ctx, request{Verb: verbRequeue}, targets)
+}
+
+func (c *Client) DeleteQueued(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return c.act(ctx, request{Verb: verbDeleteQueued}, targets)
 }
 
 func (c *Client) Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	return c.act(ctx, verbRelease, targets)
+	return c.act(ctx, request{Verb: verbRelease}, targets)
 }
 
 func (c *Client) Delete(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	return c.act(ctx, verbDelete, targets)
+	return c.act(ctx, request{Verb: verbDelete}, targets)
 }
 
 func (c *Client) DeleteForGood(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	return c.act(ctx, verbDestroy, targets)
+	return c.act(ctx, request{Verb: verbDestroy}, targets)
 }
 
 // batchOctets is what the targets of one request may take, by a generous count.
@@ -150,12 +158,12 @@ func batch(targets []mta.Target) int {
 // act asks in as many requests as needed. When a later one fails, the results
 // of its targets say so; so do those whose fate an answer does not tell, with
 // ErrUnsure.
-func (c *Client) act(ctx context.Context, v verb, targets []mta.Target) ([]mta.Result, error) {
+func (c *Client) act(ctx context.Context, r request, targets []mta.Target) ([]mta.Result, error) {
 	var all []mta.Result
 	var remark error
 	for rest := targets; len(rest) > 0; {
 		n := batch(rest)
-		results, err := c.actOnce(ctx, v, rest[:n])
+		results, err := c.actOnce(ctx, r, rest[:n])
 		if err != nil && len(results) == 0 {
 			if len(all) == 0 {
 				return nil, err
@@ -173,12 +181,12 @@ func (c *Client) act(ctx context.Context, v verb, targets []mta.Target) ([]mta.R
 	return all, remark
 }
 
-func (c *Client) actOnce(ctx context.Context, v verb, targets []mta.Target) ([]mta.Result, error) {
-	r := request{Verb: v, Targets: make([]target, len(targets))}
+func (c *Client) actOnce(ctx context.Context, r request, targets []mta.Target) ([]mta.Result, error) {
+	r.Targets = make([]target, len(targets))
 	for n, t := range targets {
 		r.Targets[n] = toWire(t)
 		if err := r.Targets[n].check(); err != nil {
-			return nil, fmt.Errorf("%s mail: %w", v, err)
+			return nil, fmt.Errorf("%s mail: %w", r.Verb, err)
 		}
 	}
 	var results []mta.Result
@@ -210,8 +218,8 @@ func (c *Client) actOnce(ctx context.Context, v verb, targets []mta.Target) ([]m
 	return results, nil
 }
 
-func (c *Client) Kept(ctx context.Context) ([]postfix.Kept, error) {
-	var kept []postfix.Kept
+func (c *Client) Kept(ctx context.Context) ([]grace.Kept, error) {
+	var kept []grace.Kept
 	err := c.ask(ctx, request{Verb: verbKept}, func(r response) error {
 		if r.Kept != nil {
 			kept = append(kept, *r.Kept)
@@ -222,7 +230,7 @@ func (c *Client) Kept(ctx context.Context) ([]postfix.Kept, error) {
 }
 
 func (c *Client) Restore(ctx context.Context, name string) (newID string, err error) {
-	if !postfix.ValidKept(name) {
+	if !grace.ValidName(name) {
 		return "", fmt.Errorf("restore mail: got name %q, want one of Kept", clip(name))
 	}
 	err = c.ask(ctx, request{Verb: verbRestore, Name: name}, func(r response) error {

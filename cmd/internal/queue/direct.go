@@ -1,27 +1,35 @@
 package queue
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"relayguard/mta"
+	"relayguard/mta/grace"
 	"relayguard/mta/postfix"
+	"relayguard/mta/sendmail"
 )
 
-// Direct is an Operator over a Postfix of this machine. It needs root.
+// The mail servers that Direct knows.
+const (
+	Postfix  = "postfix"
+	Sendmail = "sendmail"
+)
+
+// Direct is an Operator over the mail server of this machine. It needs root.
 type Direct struct {
-	Tools     postfix.Tools
-	ConfigDir string         // "/etc/postfix"
-	StateDir  string         // of the red switch; root's alone: "/var/lib/relayguard-queue"
-	Inside    []string       // our domains beside those that Postfix's settings name
-	Grace     *postfix.Grace // where deleted mail stays for a while; nil: nowhere
-	Log       *slog.Logger   // nil: slog.Default
+	Kind          string // Postfix or Sendmail; empty: Postfix
+	Tools         postfix.Tools
+	SendmailTools sendmail.Tools
+	ConfigDir     string        // "/etc/postfix", "/etc/mail"
+	StateDir      string        // of the red switch; root's alone: "/var/lib/relayguard-queue"
+	Inside        []string      // our domains beside those that the settings name
+	Grace         *grace.Folder // where deleted mail stays for a while; nil: nowhere. Further instances have folders beside it
+	Log           *slog.Logger  // nil: slog.Default
 
 	mu    sync.Mutex
 	swept time.Time
@@ -29,28 +37,67 @@ type Direct struct {
 
 var _ Operator = (*Direct)(nil)
 
-// load reads the settings anew: they may have changed since the last request.
-func (d *Direct) load(ctx context.Context) (*postfix.Instance, error) {
-	return postfix.Load(ctx, d.Tools, d.ConfigDir)
+// instances reads the settings anew: they may have changed since the last request.
+func (d *Direct) instances(ctx context.Context) (several, error) {
+	switch d.Kind {
+	case Postfix, "":
+		all, err := postfix.Instances(ctx, d.Tools, d.ConfigDir)
+		if len(all) == 0 {
+			return nil, err
+		}
+		out := make(several, len(all))
+		for n, i := range all {
+			name, state, keep := d.placeOf(i.Name, n, len(all))
+			out[n] = instance{name, &postfixServer{i, postfix.RedSwitch{Instance: i, StateDir: state, Inside: d.Inside}}, keep}
+		}
+		if err != nil { // of the others
+			out = append(out, instance{name: "unreadable", server: unreadable{err}})
+		}
+		return out, nil
+	case Sendmail:
+		i, err := sendmail.Load(ctx, d.sendmailTools(), d.ConfigDir)
+		if err != nil {
+			return nil, err
+		}
+		return several{{"", &sendmailServer{i, sendmail.RedSwitch{Instance: i, StateDir: d.StateDir, Inside: d.Inside}}, d.Grace}}, nil
+	}
+	return nil, fmt.Errorf("act on the queue: got mail server %q, want %s or %s", d.Kind, Postfix, Sendmail)
 }
 
-// List also empties the grace folder of what has been there too long, for it is
+// placeOf is the name of an instance, where it keeps the state of its red switch and
+// its deleted mail. The first one's place is that of the only one.
+func (d *Direct) placeOf(name string, n, of int) (called, state string, keep *grace.Folder) {
+	if of == 1 {
+		return "", d.StateDir, d.Grace
+	}
+	if n == 0 {
+		return "-", d.StateDir, d.Grace // as postmulti(1) calls it
+	}
+	if d.Grace != nil {
+		folder := *d.Grace
+		folder.Dir = filepath.Join(d.Grace.Dir+"-of-instances", name)
+		keep = &folder
+	}
+	return name, filepath.Join(d.StateDir, "instances", name), keep
+}
+
+// List also empties the grace folders of what has been there too long, for it is
 // what the daemon asks every few minutes.
 func (d *Direct) List(ctx context.Context, fn func(mta.QueueFile) error) error {
-	i, err := d.load(ctx)
+	s, err := d.instances(ctx)
 	if err != nil {
 		return err
 	}
-	d.sweep(ctx)
-	return i.ScanQueue(ctx, fn)
+	d.sweep(ctx, s)
+	return s.list(ctx, fn)
 }
 
 const sweepEvery = 10 * time.Minute
 
-func (d *Direct) sweep(ctx context.Context) {
+func (d *Direct) sweep(ctx context.Context, s several) {
 	now := time.Now()
 	d.mu.Lock()
-	due := d.Grace != nil && now.Sub(d.swept) >= sweepEvery
+	due := now.Sub(d.swept) >= sweepEvery
 	if due {
 		d.swept = now
 	}
@@ -58,151 +105,135 @@ func (d *Direct) sweep(ctx context.Context) {
 	if !due {
 		return
 	}
-	if _, err := d.Grace.Sweep(ctx, now); err != nil {
-		log := d.Log
-		if log == nil {
-			log = slog.Default()
+	log := d.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	for _, i := range s {
+		if i.keep == nil {
+			continue
 		}
-		log.Warn("empty the folder of deleted mail", "error", err)
+		if _, err := i.keep.Sweep(ctx, now); err != nil {
+			log.Warn("empty the folder of deleted mail", "error", i.of(err))
+		}
 	}
 }
 
-func (d *Direct) Hold(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	i, err := d.load(ctx)
+func (d *Direct) act(ctx context.Context, targets []mta.Target, do func(instance, []mta.Target) ([]mta.Result, error)) ([]mta.Result, error) {
+	s, err := d.instances(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return i.HoldMail(ctx, targets)
+	return s.act(targets, do)
+}
+
+func (d *Direct) Hold(ctx context.Context, targets []mta.Target, reason string) ([]mta.Result, error) {
+	return d.act(ctx, targets, func(i instance, some []mta.Target) ([]mta.Result, error) { return i.server.Hold(ctx, some, reason) })
 }
 
 func (d *Direct) Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	i, err := d.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return i.ReleaseMail(ctx, targets, mta.Release{Now: time.Now()})
+	return d.act(ctx, targets, func(i instance, some []mta.Target) ([]mta.Result, error) { return i.server.Release(ctx, some) })
+}
+
+func (d *Direct) Requeue(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return d.act(ctx, targets, func(i instance, some []mta.Target) ([]mta.Result, error) { return i.server.Requeue(ctx, some) })
 }
 
 func (d *Direct) Delete(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	i, err := d.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return i.DeleteMail(ctx, targets, d.Grace)
+	return d.act(ctx, targets, func(i instance, some []mta.Target) ([]mta.Result, error) {
+		return i.server.Delete(ctx, some, i.keep)
+	})
 }
 
 func (d *Direct) DeleteForGood(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
-	i, err := d.load(ctx)
+	return d.act(ctx, targets, func(i instance, some []mta.Target) ([]mta.Result, error) { return i.server.Delete(ctx, some, nil) })
+}
+
+func (d *Direct) DeleteQueued(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return d.act(ctx, targets, func(i instance, some []mta.Target) ([]mta.Result, error) {
+		return i.server.DeleteQueued(ctx, some, i.keep)
+	})
+}
+
+func (d *Direct) Kept(ctx context.Context) ([]grace.Kept, error) {
+	s, err := d.instances(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return i.DeleteMail(ctx, targets, nil)
-}
-
-func (d *Direct) Kept(context.Context) ([]postfix.Kept, error) {
-	if d.Grace == nil {
-		return nil, nil
-	}
-	return d.Grace.List()
+	return s.kept()
 }
 
 func (d *Direct) Restore(ctx context.Context, name string) (newID string, err error) {
-	if d.Grace == nil {
-		return "", fmt.Errorf("restore %s: nothing is kept: %w", name, mta.ErrGone)
-	}
-	i, err := d.load(ctx)
+	s, err := d.instances(ctx)
 	if err != nil {
 		return "", err
 	}
-	return i.Restore(ctx, d.Grace, name)
+	return s.restore(ctx, name)
 }
 
 func (d *Direct) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
-	return d.show(ctx, t, (*postfix.Instance).Headers)
+	s, err := d.instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.text(t, func(i instance) ([]byte, error) { return i.server.Headers(ctx, t) })
 }
 
 func (d *Direct) Content(ctx context.Context, t mta.Target) ([]byte, error) {
-	return d.show(ctx, t, (*postfix.Instance).Content)
-}
-
-// show looks first whether the message is on hold: mail that is on its way is
-// nobody's to read.
-func (d *Direct) show(ctx context.Context, t mta.Target, read func(*postfix.Instance, context.Context, mta.Target, io.Writer) error) ([]byte, error) {
-	i, err := d.load(ctx)
+	s, err := d.instances(ctx)
 	if err != nil {
 		return nil, err
 	}
-	held, other := false, false
-	err = i.ScanQueue(ctx, func(f mta.QueueFile) error {
-		if f.ID == t.ID && f.Queue == "hold" {
-			held = held || t.Matches(f)
-			other = other || !t.Matches(f)
-		}
-		return nil
-	})
-	var skipped *mta.SkippedError
-	switch {
-	case err != nil && !errors.As(err, &skipped):
-		return nil, err
-	case !held && other:
-		return nil, fmt.Errorf("show message %s: %w", t.ID, mta.ErrChanged)
-	case !held:
-		return nil, fmt.Errorf("show message %s: it is not on hold: %w", t.ID, mta.ErrGone)
-	}
-	var text bytes.Buffer
-	err = read(i, ctx, t, &text)
-	if err != nil && !errors.Is(err, mta.ErrCut) {
-		return nil, err
-	}
-	return text.Bytes(), err
-}
-
-func (d *Direct) redSwitch(ctx context.Context) (postfix.RedSwitch, error) {
-	i, err := d.load(ctx)
-	return postfix.RedSwitch{Instance: i, StateDir: d.StateDir, Inside: d.Inside}, err
+	return s.text(t, func(i instance) ([]byte, error) { return i.server.Content(ctx, t) })
 }
 
 func (d *Direct) Stop(ctx context.Context) (mta.Stopped, error) {
-	r, err := d.redSwitch(ctx)
+	s, err := d.instances(ctx)
 	if err != nil {
 		return mta.Stopped{}, err
 	}
-	return r.StopOutgoing(ctx, time.Now())
+	return s.stop(ctx)
 }
 
 func (d *Direct) Start(ctx context.Context, keep bool) (mta.Started, error) {
-	r, err := d.redSwitch(ctx)
+	s, err := d.instances(ctx)
 	if err != nil {
 		return mta.Started{}, err
 	}
-	return r.StartOutgoing(ctx, time.Now(), keep)
+	return s.start(ctx, keep)
 }
 
 func (d *Direct) ForbidSubmit(ctx context.Context, user string) error {
-	i, err := d.load(ctx)
+	s, err := d.instances(ctx)
 	if err != nil {
 		return err
 	}
-	return i.ForbidSubmit(ctx, []string{user})
+	return s.each(func(one server) error { return one.Forbid(ctx, user) })
 }
 
 func (d *Direct) AllowSubmit(ctx context.Context, user string) error {
-	i, err := d.load(ctx)
+	s, err := d.instances(ctx)
 	if err != nil {
 		return err
 	}
-	return i.AllowSubmit(ctx, user)
+	return s.each(func(one server) error { return one.Allow(ctx, user) })
 }
 
 func (d *Direct) Status(ctx context.Context) (Status, error) {
-	r, err := d.redSwitch(ctx)
+	s, err := d.instances(ctx)
 	if err != nil {
 		return Status{}, err
 	}
-	var s Status
-	if s.Stop, err = r.OutgoingStopped(ctx); err != nil {
-		return Status{}, err
+	return s.status(ctx)
+}
+
+// sendmailTools are those that all requests share: queue runs are bounded over all
+// of them.
+func (d *Direct) sendmailTools() sendmail.Tools {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.SendmailTools.Runs == nil {
+		d.SendmailTools.Runs = sendmail.NewRuns()
 	}
-	s.Forbidden, err = r.Instance.Forbidden(ctx)
-	return s, err
+	return d.SendmailTools
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"relayguard/mta"
+	"relayguard/mta/grace"
 	"relayguard/mta/postfix"
 )
 
@@ -29,7 +30,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		rule, known := verbs[r.Verb]
-		if !known || len(r.Targets) > rule.targets || r.User != "" && !mta.ValidUser(r.User) || r.Keep && !rule.keep || r.Name != "" && !postfix.ValidKept(r.Name) {
+		if !known || len(r.Targets) > rule.targets || r.User != "" && !mta.ValidUser(r.User) || r.Keep && !rule.keep || r.Name != "" && !grace.ValidName(r.Name) {
 			t.Fatalf("got %+v", r)
 		}
 		for _, w := range r.Targets {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"relayguard/mta"
-	"relayguard/mta/postfix"
+	"relayguard/mta/grace"
 	"relayguard/mta/postfix/postfixtest"
 	"relayguard/mta/smtptest"
 )
@@ -28,7 +28,7 @@ func startLive(t *testing.T) live {
 	t.Helper()
 	p := postfixtest.StartTest(t, postfixtest.Options{})
 	dir := t.TempDir()
-	d := &Direct{ConfigDir: p.ConfigDir, StateDir: filepath.Join(dir, "state"), Grace: &postfix.Grace{Dir: filepath.Join(dir, "grace")}}
+	d := &Direct{ConfigDir: p.ConfigDir, StateDir: filepath.Join(dir, "state"), Grace: &grace.Folder{Dir: filepath.Join(dir, "grace")}}
 	ln, err := Listen(filepath.Join(p.Dir, "helper.sock"), -1)
 	if err != nil {
 		t.Fatal(err)
@@ -107,10 +107,10 @@ func TestHelperOverARealPostfix(t *testing.T) {
 	if text, err := l.c.Headers(ctx, one); !errors.Is(err, mta.ErrGone) {
 		t.Errorf("headers of mail that is on its way: got %q, %v", text, err)
 	}
-	results, err := l.c.Hold(ctx, []mta.Target{one})
+	results, err := l.c.Hold(ctx, []mta.Target{one}, "a test")
 	want(t, results, err, mta.Done)
 	l.queued("hold", "one@example.net")
-	results, err = l.c.Hold(ctx, []mta.Target{one})
+	results, err = l.c.Hold(ctx, []mta.Target{one}, "a test")
 	want(t, results, err, mta.Gone)
 	headers, err := l.c.Headers(ctx, one)
 	if err != nil || !strings.Contains(string(headers), "Subject: hello") || strings.Contains(string(headers), "lines of content") {
@@ -132,7 +132,7 @@ func TestHelperOverARealPostfix(t *testing.T) {
 	want(t, results, err, mta.Done)
 
 	two := l.queued("deferred", "two@example.net").Target()
-	results, err = l.c.Hold(ctx, []mta.Target{two})
+	results, err = l.c.Hold(ctx, []mta.Target{two}, "a test")
 	want(t, results, err, mta.Done)
 	results, err = l.c.Delete(ctx, []mta.Target{two})
 	want(t, results, err, mta.Done)

@@ -17,43 +17,51 @@ import (
 	"context"
 
 	"relayguard/mta"
-	"relayguard/mta/postfix"
+	"relayguard/mta/grace"
 )
 
-// Operator acts on one MTA's queue and switches. Implementations are safe for
+// Operator acts on the queues and switches of one machine's MTA, of all its instances. Implementations are safe for
 // concurrent use. Results come in the order of the targets; an error without
 // results means that nothing was done, unless it is ctx's.
 type Operator interface {
 	// List calls fn with every message in the queue; fn's error ends it. A
-	// *postfix.SkippedError says that all others were seen.
+	// *mta.SkippedError says that all others were seen.
 	List(ctx context.Context, fn func(mta.QueueFile) error) error
 
-	Hold(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
+	// Hold puts mail that is on its way on hold. The reason, a line for admins, stays
+	// with the message where the MTA has room for it.
+	Hold(ctx context.Context, targets []mta.Target, reason string) ([]mta.Result, error)
 	// Release also requeues what is too old to be released. With results,
-	// postfix.ErrNotStarted says that they stand.
+	// mta.ErrNotStarted says that they stand.
 	Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
-	// Delete keeps a copy in the grace folder, if there is one; DeleteForGood
-	// keeps none, which is what a full disk needs.
+	// Requeue sends mail, held or on its way, through the MTA's front door again: its
+	// lifetime begins anew, and with Postfix it gets another id.
+	Requeue(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
+	// Delete is for held mail, and keeps a copy in the grace folder, if there is one; DeleteForGood
+	// keeps none, which is what a full disk needs. DeleteQueued is Delete for mail that is
+	// not held, too: it is put on hold first.
 	Delete(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
 	DeleteForGood(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
+	DeleteQueued(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
 
 	// Kept lists what is in the grace folder, the longest deleted first. Restore
 	// puts one of it, by its name there, back on hold under a new id;
-	// postfix.ErrGone: it is not there any more.
-	Kept(ctx context.Context) ([]postfix.Kept, error)
+	// mta.ErrGone: it is not there any more.
+	Kept(ctx context.Context) ([]grace.Kept, error)
 	Restore(ctx context.Context, name string) (newID string, err error)
 
 	// Headers and Content return the raw text of a message in the hold queue.
-	// postfix.ErrCut comes with the beginning of a long one; postfix.ErrGone and
-	// postfix.ErrChanged without any.
+	// mta.ErrCut comes with the beginning of a long one; mta.ErrGone and
+	// mta.ErrChanged without any.
 	Headers(ctx context.Context, t mta.Target) ([]byte, error)
 	Content(ctx context.Context, t mta.Target) ([]byte, error)
 
-	// Stop is the red switch, Start takes it back (postfix.RedSwitch).
+	// Stop is the red switch, Start takes it back.
 	Stop(ctx context.Context) (mta.Stopped, error)
 	Start(ctx context.Context, keep bool) (mta.Started, error)
 
-	// ForbidSubmit takes sendmail(1) away from a Unix account.
+	// ForbidSubmit takes sendmail(1) away from a Unix account; mta.ErrUnsupported where
+	// the MTA cannot.
 	ForbidSubmit(ctx context.Context, user string) error
 	AllowSubmit(ctx context.Context, user string) error
 

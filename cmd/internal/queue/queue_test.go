@@ -21,7 +21,7 @@ import (
 
 	"relayguard/mta"
 	"relayguard/mta/backup"
-	"relayguard/mta/postfix"
+	"relayguard/mta/grace"
 )
 
 var then = time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
@@ -103,7 +103,7 @@ func (f *fake) act(ctx context.Context, what string, targets []mta.Target) ([]mt
 	return all, f.err
 }
 
-func (f *fake) Hold(ctx context.Context, t []mta.Target) ([]mta.Result, error) {
+func (f *fake) Hold(ctx context.Context, t []mta.Target, reason string) ([]mta.Result, error) {
 	return f.act(ctx, "hold", t)
 }
 func (f *fake) Release(ctx context.Context, t []mta.Target) ([]mta.Result, error) {
@@ -111,6 +111,12 @@ func (f *fake) Release(ctx context.Context, t []mta.Target) ([]mta.Result, error
 }
 func (f *fake) Delete(ctx context.Context, t []mta.Target) ([]mta.Result, error) {
 	return f.act(ctx, "delete", t)
+}
+func (f *fake) Requeue(ctx context.Context, t []mta.Target) ([]mta.Result, error) {
+	return f.act(ctx, "requeue", t)
+}
+func (f *fake) DeleteQueued(ctx context.Context, t []mta.Target) ([]mta.Result, error) {
+	return f.act(ctx, "delete-queued", t)
 }
 func (f *fake) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
 	return f.text, f.note(ctx, fmt.Sprintf("headers %+v", t))
@@ -135,8 +141,8 @@ func (f *fake) AllowSubmit(ctx context.Context, user string) error {
 func (f *fake) DeleteForGood(ctx context.Context, t []mta.Target) ([]mta.Result, error) {
 	return f.act(ctx, "delete for good", t)
 }
-func (f *fake) Kept(context.Context) ([]postfix.Kept, error) {
-	return []postfix.Kept{{Name: keptName, ID: "4F3A29", Arrival: then, Deleted: then.Add(time.Hour), Size: 12}}, f.err
+func (f *fake) Kept(context.Context) ([]grace.Kept, error) {
+	return []grace.Kept{{Name: keptName, ID: "4F3A29", Arrival: then, Deleted: then.Add(time.Hour), Size: 12}}, f.err
 }
 func (f *fake) Restore(ctx context.Context, name string) (string, error) {
 	return "4F3A2B", f.note(ctx, "restore "+name)
@@ -230,7 +236,10 @@ func TestEveryVerbOverTheSocket(t *testing.T) {
 	if err := c.List(ctx, func(q mta.QueueFile) error { files = append(files, q); return nil }); err != nil || !reflect.DeepEqual(files, f.files) {
 		t.Errorf("list: got %+v, %v", files, err)
 	}
-	for name, act := range map[string]func(context.Context, []mta.Target) ([]mta.Result, error){"hold": c.Hold, "release": c.Release, "delete": c.Delete, "delete for good": c.DeleteForGood} {
+	for name, act := range map[string]func(context.Context, []mta.Target) ([]mta.Result, error){
+		"hold": func(ctx context.Context, all []mta.Target) ([]mta.Result, error) { return c.Hold(ctx, all, "a test") }, "release": c.Release, "requeue": c.Requeue,
+		"delete": c.Delete, "delete for good": c.DeleteForGood, "delete queued": c.DeleteQueued,
+	} {
 		results, err := act(ctx, targetsOf(3))
 		if err != nil || len(results) != 3 || results[2] != (mta.Result{ID: aTarget(2).ID, Fate: mta.Done}) {
 			t.Errorf("%s: got %+v, %v", name, results, err)
@@ -302,7 +311,7 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 		if err := c.ForbidSubmit(t.Context(), "www-data"); !errors.Is(err, known) || !strings.HasPrefix(err.Error(), "do it: ") {
 			t.Errorf("%v: got %v", known, err)
 		}
-		if results, err := c.Hold(t.Context(), targetsOf(2)); !errors.Is(err, known) || len(results) != 2 {
+		if results, err := c.Hold(t.Context(), targetsOf(2), "a test"); !errors.Is(err, known) || len(results) != 2 {
 			t.Errorf("%v: got %+v, %v", known, results, err)
 		}
 		if text, err := c.Content(t.Context(), aTarget(1)); !errors.Is(err, known) || (string(text) == "begin") != (known == mta.ErrCut) {
@@ -348,7 +357,7 @@ func TestManyTargets(t *testing.T) {
 	for n := range long {
 		long[n].Sender = strings.Repeat("\x01", maxSender)
 	}
-	if results, err := c.Hold(t.Context(), long); err != nil || len(results) != len(long) {
+	if results, err := c.Hold(t.Context(), long, "a test"); err != nil || len(results) != len(long) {
 		t.Errorf("long senders: got %d results, %v", len(results), err)
 	}
 }
@@ -485,7 +494,7 @@ func TestCancelledRequestEndsTheOperation(t *testing.T) {
 		"list": func(ctx context.Context) error {
 			return c.List(ctx, func(mta.QueueFile) error { return nil })
 		},
-		"hold": func(ctx context.Context) error { _, err := c.Hold(ctx, targetsOf(2)); return err },
+		"hold": func(ctx context.Context) error { _, err := c.Hold(ctx, targetsOf(2), "a test"); return err },
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		asked := make(chan error, 1)
@@ -544,7 +553,7 @@ func TestOneActAtATimeButStopAtOnce(t *testing.T) {
 	var wait sync.WaitGroup
 	for range 4 {
 		wait.Go(func() {
-			if _, err := c.Hold(t.Context(), targetsOf(1)); err != nil {
+			if _, err := c.Hold(t.Context(), targetsOf(1), "a test"); err != nil {
 				t.Error(err)
 			}
 		})
@@ -596,7 +605,7 @@ func TestBusyServerSaysSo(t *testing.T) {
 func TestPanicIsAnError(t *testing.T) {
 	f := &fake{boom: true}
 	c, log, _ := served(t, f, nil)
-	results, err := c.Hold(t.Context(), targetsOf(1))
+	results, err := c.Hold(t.Context(), targetsOf(1), "a test")
 	if err != nil || len(results) != 1 || !errors.Is(results[0].Err, ErrUnsure) || strings.Contains(results[0].Err.Error(), "boom") {
 		t.Errorf("got %+v, %v", results, err)
 	}
@@ -661,7 +670,7 @@ func TestBrokenAnswers(t *testing.T) {
 			conn.Read(buf)
 			conn.Write([]byte(answer))
 		}()
-		results, err := (&Client{Path: path}).Hold(t.Context(), targetsOf(2))
+		results, err := (&Client{Path: path}).Hold(t.Context(), targetsOf(2), "a test")
 		if err != nil || len(results) != 2 || results[1].Fate != mta.Failed || !errors.Is(results[1].Err, ErrUnsure) {
 			t.Errorf("%s: got %+v, %v", name, results, err)
 		}
@@ -683,7 +692,7 @@ func TestLaterRequestFails(t *testing.T) {
 		first = false
 		return mta.Result{ID: t.ID, Fate: mta.Done}
 	}
-	results, err := c.Hold(t.Context(), targetsOf(MaxTargets+10))
+	results, err := c.Hold(t.Context(), targetsOf(MaxTargets+10), "a test")
 	if err != nil || len(results) != MaxTargets+10 || first {
 		t.Fatalf("got %d results, %v", len(results), err)
 	}

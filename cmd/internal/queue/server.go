@@ -248,7 +248,11 @@ func (s *Server) do(ctx context.Context, a *answer, r request) error {
 			return a.err
 		})
 	case verbHold:
-		return results(s.Operator.Hold(ctx, targets))
+		return results(s.Operator.Hold(ctx, targets, r.Reason))
+	case verbRequeue:
+		return results(s.Operator.Requeue(ctx, targets))
+	case verbDeleteQueued:
+		return results(s.Operator.DeleteQueued(ctx, targets))
 	case verbRelease:
 		return results(s.Operator.Release(ctx, targets))
 	case verbDelete:

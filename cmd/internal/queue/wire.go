@@ -12,7 +12,7 @@ import (
 
 	"relayguard/mta"
 	"relayguard/mta/backup"
-	"relayguard/mta/postfix"
+	"relayguard/mta/grace"
 )
 
 // Bounds of the protocol. A request is one line, an answer some lines.
@@ -30,20 +30,22 @@ const (
 type verb string
 
 const (
-	verbList    verb = "list"
-	verbHold    verb = "hold"
-	verbRelease verb = "release"
-	verbDelete  verb = "delete"
-	verbDestroy verb = "delete-for-good"
-	verbKept    verb = "kept"
-	verbRestore verb = "restore"
-	verbHeaders verb = "headers"
-	verbContent verb = "content"
-	verbStop    verb = "stop"
-	verbStart   verb = "start"
-	verbForbid  verb = "suspend-local"
-	verbAllow   verb = "resume-local"
-	verbStatus  verb = "status"
+	verbList         verb = "list"
+	verbHold         verb = "hold"
+	verbRelease      verb = "release"
+	verbRequeue      verb = "requeue"
+	verbDeleteQueued verb = "delete-queued"
+	verbDelete       verb = "delete"
+	verbDestroy      verb = "delete-for-good"
+	verbKept         verb = "kept"
+	verbRestore      verb = "restore"
+	verbHeaders      verb = "headers"
+	verbContent      verb = "content"
+	verbStop         verb = "stop"
+	verbStart        verb = "start"
+	verbForbid       verb = "suspend-local"
+	verbAllow        verb = "resume-local"
+	verbStatus       verb = "status"
 )
 
 // rules say of each verb what it takes and how it is run.
@@ -51,6 +53,7 @@ type rules struct {
 	targets int           // at most; at least one, where there are any
 	user    bool          // takes an account's name
 	keep    bool          // takes keep
+	reason  bool          // takes a reason, which may be empty
 	name    bool          // takes the name of a deleted message
 	limit   time.Duration // of the operation
 	logged  bool          // it changes something, or shows what is private
@@ -59,20 +62,22 @@ type rules struct {
 }
 
 var verbs = map[verb]rules{
-	verbList:    {limit: 5 * time.Minute},
-	verbHold:    {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
-	verbRelease: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
-	verbDelete:  {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
-	verbDestroy: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
-	verbKept:    {limit: time.Minute},
-	verbRestore: {name: true, limit: 2 * time.Minute, logged: true, queues: true},
-	verbHeaders: {targets: 1, limit: 2 * time.Minute, logged: true},
-	verbContent: {targets: 1, limit: 2 * time.Minute, logged: true},
-	verbStop:    {limit: 10 * time.Minute, logged: true, always: true},
-	verbStart:   {keep: true, limit: 10 * time.Minute, logged: true, always: true},
-	verbForbid:  {user: true, limit: time.Minute, logged: true, always: true},
-	verbAllow:   {user: true, limit: time.Minute, logged: true, always: true},
-	verbStatus:  {limit: time.Minute},
+	verbList:         {limit: 5 * time.Minute},
+	verbHold:         {targets: MaxTargets, reason: true, limit: 10 * time.Minute, logged: true, queues: true},
+	verbRelease:      {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbDelete:       {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbRequeue:      {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbDeleteQueued: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbDestroy:      {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
+	verbKept:         {limit: time.Minute},
+	verbRestore:      {name: true, limit: 2 * time.Minute, logged: true, queues: true},
+	verbHeaders:      {targets: 1, limit: 2 * time.Minute, logged: true},
+	verbContent:      {targets: 1, limit: 2 * time.Minute, logged: true},
+	verbStop:         {limit: 10 * time.Minute, logged: true, always: true},
+	verbStart:        {keep: true, limit: 10 * time.Minute, logged: true, always: true},
+	verbForbid:       {user: true, limit: time.Minute, logged: true, always: true},
+	verbAllow:        {user: true, limit: time.Minute, logged: true, always: true},
+	verbStatus:       {limit: time.Minute},
 }
 
 type request struct {
@@ -81,22 +86,24 @@ type request struct {
 	User    string   `json:"user,omitempty"`
 	Keep    bool     `json:"keep,omitempty"`
 	Name    string   `json:"name,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
 }
 
-// target is a postfix.Target on the wire.
+// target is a mta.Target on the wire.
 type target struct {
-	ID      string `json:"id"`
-	Sender  string `json:"sender"`
-	Arrival int64  `json:"arrival"` // microseconds since 1970
-	Exact   bool   `json:"exact,omitempty"`
+	Instance string `json:"instance,omitempty"`
+	ID       string `json:"id"`
+	Sender   string `json:"sender"`
+	Arrival  int64  `json:"arrival"` // microseconds since 1970
+	Exact    bool   `json:"exact,omitempty"`
 }
 
 func toWire(t mta.Target) target {
-	return target{t.ID, t.Sender, t.Arrival.UnixMicro(), t.Exact}
+	return target{t.Instance, t.ID, t.Sender, t.Arrival.UnixMicro(), t.Exact}
 }
 
 func (t target) fromWire() mta.Target {
-	return mta.Target{ID: t.ID, Sender: t.Sender, Arrival: time.UnixMicro(t.Arrival).UTC(), Exact: t.Exact}
+	return mta.Target{Instance: t.Instance, ID: t.ID, Sender: t.Sender, Arrival: time.UnixMicro(t.Arrival).UTC(), Exact: t.Exact}
 }
 
 // errRequest begins the answer to what is no request.
@@ -128,9 +135,13 @@ func decodeRequest(line []byte) (request, error) {
 		return request{}, fmt.Errorf("%w: %q is %w", errRequest, clip(r.User), mta.ErrNoSuchUser)
 	case r.Keep && !rule.keep:
 		return request{}, fmt.Errorf("%w: %s with keep", errRequest, r.Verb)
+	case r.Reason != "" && !rule.reason:
+		return request{}, fmt.Errorf("%w: %s with a reason", errRequest, r.Verb)
+	case r.Reason != clipReason(r.Reason):
+		return request{}, fmt.Errorf("%w: reason %q", errRequest, clip(r.Reason))
 	case (r.Name != "") != rule.name:
 		return request{}, fmt.Errorf("%w: %s with name %q", errRequest, r.Verb, clip(r.Name))
-	case rule.name && !postfix.ValidKept(r.Name):
+	case rule.name && !grace.ValidName(r.Name):
 		return request{}, fmt.Errorf("%w: no deleted message has the name %q", errRequest, clip(r.Name))
 	}
 	for _, t := range r.Targets {
@@ -144,14 +155,37 @@ func decodeRequest(line []byte) (request, error) {
 func (t target) check() error {
 	const lastSecond = 253402300799 // of the year 9999
 	switch {
-	case !postfix.ValidQueueID(t.ID):
+	case !mta.ValidQueueID(t.ID):
 		return fmt.Errorf("queue id %q", clip(t.ID))
+	case !validInstance(t.Instance):
+		return fmt.Errorf("%s: instance %q", t.ID, clip(t.Instance))
 	case len(t.Sender) > maxSender:
 		return fmt.Errorf("%s: a sender of %d octets", t.ID, len(t.Sender))
 	case t.Arrival < 0 || t.Arrival > lastSecond*1_000_000:
 		return fmt.Errorf("%s: arrival %d", t.ID, t.Arrival)
 	}
 	return nil
+}
+
+// maxReason is what a hold may say of itself, in octets.
+const maxReason = 200
+
+// clipReason makes one line of printable ASCII of a reason.
+func clipReason(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	return s[:min(len(s), maxReason)]
+}
+
+// validInstance tells what postmulti(1) may call an instance; the first is "-".
+func validInstance(name string) bool {
+	return len(name) <= 100 && !strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	})
 }
 
 func clip(s string) string {
@@ -170,7 +204,7 @@ type response struct {
 	Data    []byte         `json:"data,omitempty"`
 	Stopped *mta.Stopped   `json:"stopped,omitempty"` // without messages, which have come before
 	Started *mta.Started   `json:"started,omitempty"` // likewise
-	Kept    *postfix.Kept  `json:"kept,omitempty"`
+	Kept    *grace.Kept    `json:"kept,omitempty"`
 	Status  *Status        `json:"status,omitempty"`
 	End     *end           `json:"end,omitempty"`
 }
@@ -236,6 +270,8 @@ var codes = map[string]error{
 	"not_started":  mta.ErrNotStarted,
 	"not_stopped":  mta.ErrNotStopped,
 	"no_such_user": mta.ErrNoSuchUser,
+	"unsupported":  mta.ErrUnsupported,
+	"full":         grace.ErrFull,
 	"untrusted":    backup.ErrUntrusted,
 	"busy":         ErrBusy,
 	"unsure":       ErrUnsure,

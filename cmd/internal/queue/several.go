@@ -1,0 +1,297 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"relayguard/mta"
+	"relayguard/mta/grace"
+)
+
+// several are the instances of one machine's mail server, most often one.
+type several []instance
+
+// instance is one of them by its name; the name is empty where there is only one.
+type instance struct {
+	name   string
+	server server
+	keep   *grace.Folder // where its deleted mail stays for a while; nil: nowhere
+}
+
+// server acts on one instance.
+type server interface {
+	Scan(ctx context.Context, fn func(mta.QueueFile) error) error
+	Hold(ctx context.Context, targets []mta.Target, reason string) ([]mta.Result, error)
+	Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
+	Requeue(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
+	Delete(ctx context.Context, targets []mta.Target, keep *grace.Folder) ([]mta.Result, error)
+	DeleteQueued(ctx context.Context, targets []mta.Target, keep *grace.Folder) ([]mta.Result, error)
+	Restore(ctx context.Context, keep *grace.Folder, name string) (newID string, err error)
+	Headers(ctx context.Context, t mta.Target) ([]byte, error)
+	Content(ctx context.Context, t mta.Target) ([]byte, error)
+	Stop(ctx context.Context) (mta.Stopped, error)
+	Start(ctx context.Context, keep bool) (mta.Started, error)
+	Stopped(ctx context.Context) (mta.StopStatus, error)
+	Forbid(ctx context.Context, user string) error
+	Allow(ctx context.Context, user string) error
+	Forbidden(ctx context.Context) ([]string, error)
+}
+
+// of is an error with the instance that it is about.
+func (i instance) of(err error) error {
+	if err == nil || i.name == "" {
+		return err
+	}
+	return fmt.Errorf("instance %s: %w", i.name, err)
+}
+
+// list tells the mail of all, one instance after another. An instance that cannot
+// be read does not hide the others.
+func (s several) list(ctx context.Context, fn func(mta.QueueFile) error) error {
+	var skipped mta.SkippedError
+	var errs []error
+	for _, i := range s {
+		var fnErr error
+		err := i.server.Scan(ctx, func(f mta.QueueFile) error {
+			f.Instance = i.name
+			fnErr = fn(f)
+			return fnErr
+		})
+		var some *mta.SkippedError
+		switch {
+		case fnErr != nil:
+			return fnErr
+		case errors.As(err, &some):
+			skipped.Lines += some.Lines
+			skipped.First = cmp.Or(skipped.First, i.of(some.First))
+		case err != nil:
+			errs = append(errs, i.of(err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	if skipped.Lines > 0 {
+		return &skipped
+	}
+	return nil
+}
+
+// act gives each target to its instance. One that names none is tried in each, until
+// it is there: the same id may be somebody else's in another.
+func (s several) act(targets []mta.Target, do func(instance, []mta.Target) ([]mta.Result, error)) ([]mta.Result, error) {
+	if len(s) == 1 {
+		return do(s[0], targets)
+	}
+	results := make([]mta.Result, len(targets))
+	for n, t := range targets {
+		results[n] = mta.Result{ID: t.ID, Fate: mta.Gone}
+	}
+	var errs []error
+	broken := 0
+	for _, i := range s {
+		some, index := i.share(targets, results)
+		if len(some) == 0 {
+			continue
+		}
+		got, err := do(i, some)
+		if err != nil {
+			errs = append(errs, i.of(err))
+		}
+		if err != nil && got == nil { // it may be there: that it is gone cannot be said
+			broken++
+			for _, n := range index {
+				results[n] = severer(results[n], mta.Result{ID: results[n].ID, Err: i.of(err)})
+			}
+			continue
+		}
+		for k, n := range index {
+			results[n] = severer(results[n], got[k])
+		}
+	}
+	if broken == len(s) {
+		return nil, errors.Join(errs...)
+	}
+	return results, errors.Join(errs...)
+}
+
+// share are the targets that this instance may have, with their places.
+func (i instance) share(targets []mta.Target, results []mta.Result) (some []mta.Target, index []int) {
+	for n, t := range targets {
+		if t.Instance == i.name || t.Instance == "" && results[n].Fate != mta.Done {
+			some, index = append(some, t), append(index, n)
+		}
+	}
+	return some, index
+}
+
+// severer is what is said of a message of which two instances speak: that it was
+// done, then that it could not be, then that its id is another's.
+func severer(a, b mta.Result) mta.Result {
+	weight := map[mta.Fate]int{mta.Gone: 0, mta.Changed: 1, mta.Failed: 2, mta.Done: 3}
+	if weight[b.Fate] > weight[a.Fate] {
+		return b
+	}
+	return a
+}
+
+// text finds the message in the instance that has it.
+func (s several) text(t mta.Target, read func(instance) ([]byte, error)) (text []byte, err error) {
+	err = fmt.Errorf("show message %s: %w", t.ID, mta.ErrGone)
+	for _, i := range s {
+		if t.Instance != "" && t.Instance != i.name {
+			continue
+		}
+		text, thisErr := read(i)
+		if thisErr == nil || errors.Is(thisErr, mta.ErrCut) {
+			return text, thisErr
+		}
+		if !errors.Is(thisErr, mta.ErrGone) {
+			err = i.of(thisErr)
+		}
+	}
+	return nil, err
+}
+
+func (s several) kept() ([]grace.Kept, error) {
+	var all []grace.Kept
+	for _, i := range s {
+		if i.keep == nil {
+			continue
+		}
+		some, err := i.keep.List()
+		if err != nil {
+			return nil, i.of(err)
+		}
+		for _, k := range some {
+			k.Instance = i.name
+			all = append(all, k)
+		}
+	}
+	return all, nil
+}
+
+func (s several) restore(ctx context.Context, name string) (newID string, err error) {
+	err = fmt.Errorf("restore %s: %w", name, mta.ErrGone)
+	for _, i := range s {
+		if i.keep == nil {
+			continue
+		}
+		id, thisErr := i.server.Restore(ctx, i.keep, name)
+		if !errors.Is(thisErr, mta.ErrGone) {
+			return id, i.of(thisErr)
+		}
+	}
+	return "", err
+}
+
+// stop stops all, whatever one of them says.
+func (s several) stop(ctx context.Context) (mta.Stopped, error) {
+	all := mta.Stopped{Already: true}
+	var errs []error
+	for _, i := range s {
+		one, err := i.server.Stop(ctx)
+		errs = append(errs, i.of(err))
+		for n := range one.Held {
+			one.Held[n].Instance = i.name
+		}
+		all.Since = earlier(all.Since, one.Since)
+		all.Already, all.Running, all.Ended = all.Already && one.Already, all.Running || one.Running, all.Ended+one.Ended
+		all.Held, all.Failed, all.Caveats = append(all.Held, one.Held...), append(all.Failed, one.Failed...), append(all.Caveats, i.caveats(one.Caveats)...)
+	}
+	return all, errors.Join(errs...)
+}
+
+// earlier is the earlier of two times that are known.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func (i instance) caveats(all []string) []string {
+	if i.name == "" {
+		return all
+	}
+	named := make([]string, len(all))
+	for n, c := range all {
+		named[n] = "instance " + i.name + ": " + c
+	}
+	return named
+}
+
+// start starts all; mta.ErrNotStopped only if none was stopped.
+func (s several) start(ctx context.Context, keep bool) (mta.Started, error) {
+	var all mta.Started
+	var errs []error
+	running := 0
+	for _, i := range s {
+		one, err := i.server.Start(ctx, keep)
+		if errors.Is(err, mta.ErrNotStopped) {
+			running++
+			continue
+		}
+		errs = append(errs, i.of(err))
+		for n := range one.Kept {
+			one.Kept[n].Instance = i.name
+		}
+		all.Since = earlier(all.Since, one.Since)
+		all.Running, all.Retried = all.Running || one.Running, all.Retried+one.Retried
+		all.Released, all.Kept, all.Caveats = append(all.Released, one.Released...), append(all.Kept, one.Kept...), append(all.Caveats, i.caveats(one.Caveats)...)
+	}
+	if running == len(s) {
+		return all, mta.ErrNotStopped
+	}
+	return all, errors.Join(errs...)
+}
+
+// status is stopped if any instance is; what the others lack is missing then.
+func (s several) status(ctx context.Context) (Status, error) {
+	var out Status
+	var open []string
+	for _, i := range s {
+		one, err := i.server.Stopped(ctx)
+		if err != nil {
+			return Status{}, i.of(err)
+		}
+		if one.Stopped {
+			out.Stop.Stopped, out.Stop.Since = true, earlier(out.Stop.Since, one.Since)
+			out.Stop.Held += one.Held
+			out.Stop.Missing = append(out.Stop.Missing, i.caveats(one.Missing)...)
+		} else {
+			open = append(open, "all of instance "+i.name)
+		}
+		forbidden, err := i.server.Forbidden(ctx)
+		if err != nil {
+			return Status{}, i.of(err)
+		}
+		out.Forbidden = union(out.Forbidden, forbidden)
+	}
+	if out.Stop.Stopped {
+		out.Stop.Missing = append(out.Stop.Missing, open...)
+	}
+	return out, nil
+}
+
+func union(a, b []string) []string {
+	for _, name := range b {
+		if !slices.Contains(a, name) {
+			a = append(a, name)
+		}
+	}
+	return a
+}
+
+// each does the same in all, whatever one of them says.
+func (s several) each(do func(server) error) error {
+	var errs []error
+	for _, i := range s {
+		errs = append(errs, i.of(do(i.server)))
+	}
+	return errors.Join(errs...)
+}

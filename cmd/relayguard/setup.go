@@ -34,15 +34,15 @@ func newSetup() *cobra.Command {
 			return &exitError{code: exitUsage}
 		},
 	}
-	cmd.AddCommand(newSetupPostfix())
+	cmd.AddCommand(newSetupPostfix(), newSetupSendmail())
 	return cmd
 }
 
 // backupDir holds what --apply replaced. It is root's: what --undo finds there
-// becomes Postfix's configuration. /var/lib/relayguard is the daemon's.
+// becomes the MTA's configuration. /var/lib/relayguard is the daemon's.
 const backupDir = "/var/backups/relayguard"
 
-// setupFlags are the flags of setup postfix.
+// setupFlags are the flags of setup postfix and setup sendmail.
 type setupFlags struct {
 	apply, undo, force, asJSON bool
 	smtp, backups              string
@@ -90,6 +90,11 @@ usage; 3 it did not work, and the old settings are in force.`),
 			return f.run(cmd, c)
 		},
 	}
+	f.add(cmd)
+	return cmd
+}
+
+func (f *setupFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.apply, "apply", false, "make the changes")
 	flags.BoolVar(&f.undo, "undo", false, "take the changes of the last --apply back")
@@ -98,16 +103,52 @@ usage; 3 it did not work, and the old settings are in force.`),
 	flags.StringVar(&f.backups, "backups", backupDir, "`directory` of the backups")
 	flags.BoolVar(&f.asJSON, "json", false, "print the settings as JSON")
 	cmd.RegisterFlagCompletionFunc("smtp", cobra.FixedCompletions([]string{"off", "relay", "inbound"}, cobra.ShellCompDirectiveNoFileComp))
-	return cmd
+}
+
+// mtaSetup is what the setup of a mail server can do.
+type mtaSetup interface {
+	// plan lists the settings; obstacle says why apply would refuse.
+	plan(ctx context.Context) (settings []mtaSetting, obstacle, err error)
+	apply(ctx context.Context, now time.Time) (setupOutcome, error)
+	undo(ctx context.Context, force bool) (setupOutcome, error)
+}
+
+// mtaSetting is a setting of a mail server, to be printed.
+type mtaSetting struct {
+	place, service, name, value, was, why string
+
+	line    string // as the mail server's file has it
+	changes bool
+	isFile  bool // value is the text of a file
+}
+
+// setupOutcome is what apply or undo did.
+type setupOutcome struct {
+	changed                    []mtaSetting
+	restored                   []string
+	backup                     string
+	earlier, running, verified bool
+}
+
+// setupOf is the setup of one mail server by its name.
+type setupOf struct {
+	mtaSetup
+	name, configDir string // "Postfix", "/etc/postfix"
 }
 
 func (f *setupFlags) run(cmd *cobra.Command, c *config.Config) error {
+	if err := isKind(c, config.KindPostfix); err != nil {
+		return err
+	}
 	smtp, err := f.smtpRole(c)
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	setup := postfix.Setup{ConfigDir: c.MTA.ConfigDirectory, Listeners: postfixListeners(c), SMTP: smtp, LocalMail: localMail(c), Backups: f.backups, ProbeLocal: true}
-	setup.Verify = setup.VerifyBySMTP(postfix.SMTPProbe{})
+	return f.do(cmd, newPostfixSetup(c, smtp, f.backups))
+}
+
+// do does what the flags ask for.
+func (f *setupFlags) do(cmd *cobra.Command, setup setupOf) error {
 	switch {
 	case f.apply && f.undo:
 		return &exitError{exitUsage, errors.New("--apply and --undo do not go together")}
@@ -121,6 +162,15 @@ func (f *setupFlags) run(cmd *cobra.Command, c *config.Config) error {
 		return f.change(cmd, setup)
 	}
 	return f.print(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), setup)
+}
+
+// isKind refuses the setup of a mail server that the configuration is not for: its
+// directory and sockets would be the other's.
+func isKind(c *config.Config, kind string) error {
+	if c.MTA.Kind == kind {
+		return nil
+	}
+	return &exitError{exitUsage, fmt.Errorf("the configuration has mta.kind %q; for this mail server set it to %q", c.MTA.Kind, kind)}
 }
 
 // smtpRole reads --smtp; zero is off.
@@ -139,18 +189,14 @@ func (f *setupFlags) smtpRole(c *config.Config) (policy.Role, error) {
 }
 
 // print shows the plan.
-func (f *setupFlags) print(ctx context.Context, stdout, stderr io.Writer, setup postfix.Setup) error {
-	i, err := postfix.Load(ctx, setup.Tools, setup.ConfigDir)
-	if err != nil {
-		return &exitError{exitCannotTell, err}
-	}
-	settings, err := setup.Plan(ctx, i)
+func (f *setupFlags) print(ctx context.Context, stdout, stderr io.Writer, setup setupOf) error {
+	settings, obstacle, err := setup.plan(ctx)
 	if err != nil {
 		return &exitError{exitCannotTell, err}
 	}
 	changes := 0
 	for _, s := range settings {
-		if s.Changes() {
+		if s.changes {
 			changes++
 		}
 	}
@@ -158,10 +204,13 @@ func (f *setupFlags) print(ctx context.Context, stdout, stderr io.Writer, setup 
 		err = writeSettingsJSON(stdout, settings)
 	} else {
 		err = writeSettings(stdout, settings)
-		if changes == 0 {
-			fmt.Fprintf(stderr, "%s: nothing to change, all %d settings are as they should be\n", setup.ConfigDir, len(settings))
-		} else {
-			fmt.Fprintf(stderr, "%s: %d of %d settings to change; make the changes with --apply\n", setup.ConfigDir, changes, len(settings))
+		switch {
+		case changes == 0:
+			fmt.Fprintf(stderr, "%s: nothing to change, all %d settings are as they should be\n", setup.configDir, len(settings))
+		case obstacle != nil:
+			fmt.Fprintf(stderr, "%s: %d of %d settings to change; --apply would not: %v\n", setup.configDir, changes, len(settings), obstacle)
+		default:
+			fmt.Fprintf(stderr, "%s: %d of %d settings to change; make the changes with --apply\n", setup.configDir, changes, len(settings))
 		}
 		if f.smtp == "off" {
 			fmt.Fprintln(stderr, "SMTP services other than submission are left alone; see --smtp in --help")
@@ -177,32 +226,32 @@ func (f *setupFlags) print(ctx context.Context, stdout, stderr io.Writer, setup 
 }
 
 // mark tells what is to change from what is so already.
-func mark(s postfix.Setting) string {
-	if s.Changes() {
+func mark(s mtaSetting) string {
+	if s.changes {
 		return "+"
 	}
 	return "="
 }
 
-func writeSettings(w io.Writer, settings []postfix.Setting) error {
+func writeSettings(w io.Writer, settings []mtaSetting) error {
 	var b strings.Builder
 	for _, s := range settings {
-		fmt.Fprintf(&b, "%s %-9s  %s\n", mark(s), s.Place, s)
-		if s.Changes() && s.Was != "" && s.Place != postfix.InFile {
-			b.WriteString(wrap("was: "+s.Was, 13, 80))
+		fmt.Fprintf(&b, "%s %-9s  %s\n", mark(s), s.place, s.line)
+		if s.changes && s.was != "" && !s.isFile {
+			b.WriteString(wrap("was: "+s.was, 13, 80))
 		}
-		if s.Place == postfix.InFile && s.Changes() {
-			for line := range strings.Lines(s.Value) {
+		if s.isFile && s.changes {
+			for line := range strings.Lines(s.value) {
 				fmt.Fprintf(&b, "%13s| %s", "", line)
 			}
 		}
-		b.WriteString(wrap(s.Why, 13, 80))
+		b.WriteString(wrap(s.why, 13, 80))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func writeSettingsJSON(w io.Writer, settings []postfix.Setting) error {
+func writeSettingsJSON(w io.Writer, settings []mtaSetting) error {
 	type setting struct {
 		Place   string `json:"place"`
 		Service string `json:"service,omitempty"`
@@ -214,7 +263,7 @@ func writeSettingsJSON(w io.Writer, settings []postfix.Setting) error {
 	}
 	all := make([]setting, len(settings))
 	for i, s := range settings {
-		all[i] = setting{string(s.Place), s.Service, s.Name, s.Value, s.Was, s.Changes(), s.Why}
+		all[i] = setting{s.place, s.service, s.name, s.value, s.was, s.changes, s.why}
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
@@ -223,8 +272,8 @@ func writeSettingsJSON(w io.Writer, settings []postfix.Setting) error {
 	}{all})
 }
 
-func (f *setupFlags) change(cmd *cobra.Command, setup postfix.Setup) error {
-	out, err := setup.Apply(cmd.Context(), time.Now())
+func (f *setupFlags) change(cmd *cobra.Command, setup setupOf) error {
+	out, err := setup.apply(cmd.Context(), time.Now())
 	if err != nil {
 		return &exitError{exitCannotTell, err}
 	}
@@ -232,41 +281,81 @@ func (f *setupFlags) change(cmd *cobra.Command, setup postfix.Setup) error {
 	if f.asJSON {
 		write = writeSettingsJSON
 	}
-	if err := write(cmd.OutOrStdout(), out.Changed); err != nil {
+	if err := write(cmd.OutOrStdout(), out.changed); err != nil {
 		return &exitError{exitCannotTell, err}
 	}
 	say := cmd.ErrOrStderr()
 	switch {
-	case len(out.Changed) == 0:
+	case len(out.changed) == 0:
 		fmt.Fprintln(say, "everything is as it should be; nothing changed")
 		return nil
-	case out.Verified:
-		fmt.Fprintln(say, "done: Postfix has reloaded its settings and asks the guard")
-	case !out.Running:
-		fmt.Fprintln(say, "done: Postfix is not running; it will ask the guard when it starts")
+	case out.verified:
+		fmt.Fprintf(say, "done: %s has reloaded its settings and asks the guard\n", setup.name)
+	case !out.running:
+		fmt.Fprintf(say, "done: %s is not running; it will ask the guard when it starts\n", setup.name)
 	}
-	fmt.Fprintf(say, "the old settings are in %s; --undo puts them back\n", out.Backup)
+	fmt.Fprintf(say, "the old settings are in %s; --undo puts them back\n", out.backup)
 	return nil
 }
 
-func (f *setupFlags) takeBack(cmd *cobra.Command, setup postfix.Setup) error {
-	out, err := setup.Undo(cmd.Context(), f.force)
+func (f *setupFlags) takeBack(cmd *cobra.Command, setup setupOf) error {
+	out, err := setup.undo(cmd.Context(), f.force)
 	switch {
 	case errors.Is(err, backup.ErrNone):
 		return &exitError{exitUsage, err}
 	case err != nil:
 		return &exitError{exitCannotTell, err}
 	}
-	for _, path := range out.Restored {
+	for _, path := range out.restored {
 		fmt.Fprintln(cmd.OutOrStdout(), path)
 	}
-	if out.Running {
-		fmt.Fprintln(cmd.ErrOrStderr(), "the old settings are back, and Postfix has reloaded them")
+	if out.running {
+		fmt.Fprintf(cmd.ErrOrStderr(), "the old settings are back, and %s has reloaded them\n", setup.name)
 	} else {
 		fmt.Fprintln(cmd.ErrOrStderr(), "the old settings are back")
 	}
-	if out.Earlier {
+	if out.earlier {
 		fmt.Fprintln(cmd.ErrOrStderr(), "those of an earlier --apply are still in force; another --undo takes them back, too")
 	}
 	return nil
+}
+
+// postfixSetup is the mtaSetup of Postfix.
+type postfixSetup struct{ setup postfix.Setup }
+
+func newPostfixSetup(c *config.Config, smtp policy.Role, backups string) setupOf {
+	s := postfix.Setup{ConfigDir: c.MTA.ConfigDirectory, Listeners: mtaListeners(c), SMTP: smtp, LocalMail: localMail(c), Backups: backups, ProbeLocal: true}
+	s.Verify = s.VerifyBySMTP(postfix.SMTPProbe{})
+	return setupOf{postfixSetup{s}, "Postfix", s.ConfigDir}
+}
+
+func (p postfixSetup) plan(ctx context.Context) (settings []mtaSetting, obstacle, err error) {
+	i, err := postfix.Load(ctx, p.setup.Tools, p.setup.ConfigDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := p.setup.Plan(ctx, i)
+	return postfixSettings(all), nil, err
+}
+
+func (p postfixSetup) apply(ctx context.Context, now time.Time) (setupOutcome, error) {
+	out, err := p.setup.Apply(ctx, now)
+	return postfixOutcome(out), err
+}
+
+func (p postfixSetup) undo(ctx context.Context, force bool) (setupOutcome, error) {
+	out, err := p.setup.Undo(ctx, force)
+	return postfixOutcome(out), err
+}
+
+func postfixOutcome(o postfix.Outcome) setupOutcome {
+	return setupOutcome{postfixSettings(o.Changed), o.Restored, o.Backup, o.Earlier, o.Running, o.Verified}
+}
+
+func postfixSettings(settings []postfix.Setting) []mtaSetting {
+	all := make([]mtaSetting, len(settings))
+	for i, s := range settings {
+		all[i] = mtaSetting{string(s.Place), s.Service, s.Name, s.Value, s.Was, s.Why, s.String(), s.Changes(), s.Place == postfix.InFile}
+	}
+	return all
 }

@@ -1,0 +1,140 @@
+package sendmail
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"relayguard/mta/backup"
+)
+
+// stopState is what StartOutgoing must know. It is on disk before anything is
+// changed. Which mail the switch holds stands in the queue itself: it is quarantined
+// for mta.StopText.
+type stopState struct {
+	Since     time.Time  `json:"since"`
+	ConfigDir string     `json:"config_dir"`
+	Files     []stopFile `json:"files"`
+	Held      int        `json:"held"`     // by all calls together
+	Reloaded  bool       `json:"reloaded"` // Sendmail has read the changed files, and nothing older goes on
+}
+
+// stopFile is a cf file while outgoing mail is stopped.
+type stopFile struct {
+	Path   string `json:"path"`
+	Before string `json:"before"`
+	Lines  string `json:"lines"`        // what was put in
+	After  string `json:"sha256_after"` // of the file with them
+}
+
+const stopStateFile = "stopped.json"
+
+// maxStopState has room for two cf files twice, as JSON.
+const maxStopState = 8 * maxConfig
+
+// readState returns fs.ErrNotExist where nothing is stopped.
+func (r RedSwitch) readState() (stopState, error) {
+	path := filepath.Join(r.StateDir, stopStateFile)
+	if _, err := os.Lstat(path); err != nil {
+		return stopState{}, err
+	}
+	if _, err := backup.Trusted(r.StateDir); err != nil { // it becomes Sendmail's configuration
+		return stopState{}, err
+	}
+	text, err := backup.ReadUpTo(path, maxStopState)
+	if err != nil {
+		return stopState{}, err
+	}
+	var state stopState
+	if err := json.Unmarshal(text, &state); err != nil {
+		return stopState{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	if state.ConfigDir != r.Instance.ConfigDir {
+		return stopState{}, fmt.Errorf("%s is about %s, want %s; give each instance its own directory", path, state.ConfigDir, r.Instance.ConfigDir)
+	}
+	return state, nil
+}
+
+func (r RedSwitch) writeState(state stopState) error {
+	dir, err := backup.MakeTrusted(r.StateDir)
+	if err != nil {
+		return fmt.Errorf("write the state of the red switch: %w", err)
+	}
+	text, err := json.Marshal(state)
+	if err == nil {
+		err = backup.Replace(filepath.Join(dir, stopStateFile), append(text, '\n'), 0o600, -1, -1)
+	}
+	if err != nil {
+		return fmt.Errorf("write the state of the red switch: %w", err)
+	}
+	return backup.SyncDir(dir)
+}
+
+func (r RedSwitch) removeState() error {
+	if err := os.Remove(filepath.Join(r.StateDir, stopStateFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return backup.SyncDir(r.StateDir)
+}
+
+func (s *stopState) file(path string) *stopFile {
+	for n := range s.Files {
+		if s.Files[n].Path == path {
+			return &s.Files[n]
+		}
+	}
+	s.Files = append(s.Files, stopFile{Path: path})
+	return &s.Files[len(s.Files)-1]
+}
+
+// replaceKeeping writes a file anew with the owner and mode it has. A link stays one.
+func replaceKeeping(path string, text string) error {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	uid, gid := -1, -1
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		uid, gid = int(sys.Uid), int(sys.Gid)
+	}
+	if err := backup.Replace(path, []byte(text), info.Mode().Perm(), uid, gid); err != nil {
+		return err
+	}
+	return backup.SyncDir(filepath.Dir(path))
+}
+
+// lockDirectory lets one process of ours at a time change an instance's settings: it
+// locks the directory itself.
+func lockDirectory(ctx context.Context, path string) (unlock func(), err error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	const poll = 20 * time.Millisecond
+	for {
+		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { dir.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			dir.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		select {
+		case <-ctx.Done():
+			dir.Close()
+			return nil, fmt.Errorf("lock %s, which another relayguard changes now: %w", path, ctx.Err())
+		case <-time.After(poll):
+		}
+	}
+}

@@ -1278,3 +1278,87 @@ func TestPeerThatDoesNotReadDelaysNobodyElse(t *testing.T) {
 		t.Errorf("answer %q", res.Final.Code)
 	}
 }
+
+// Sendmail's submission program is an SMTP client like any other: whose socket it
+// is, the kernel tells, and it is asked while the client waits for its greeting.
+func TestLocalMailBySMTPIsTheSocketsOwners(t *testing.T) {
+	asked := make(chan [2]netip.AddrPort, 10)
+	r := startListener(t, &milter.Listener{Name: "test", Role: policy.Local, LocalBySMTP: true}, func(s *milter.Server) {
+		s.ClientUID = func(client, daemon netip.AddrPort) int {
+			asked <- [2]netip.AddrPort{client, daemon}
+			return int(client.Port()) - 4000
+		}
+	})
+	r.guard.recipient = func(context.Context, *policy.Message, string) policy.Decision { return refuse(550, "5.7.1", "no") }
+	for i, c := range []struct {
+		addr, daemon string
+		port         uint16
+		login        string
+		role         policy.Role
+		uid          int
+		asked        string
+	}{
+		{"127.0.0.1", "127.0.0.1", 4033, "", policy.Local, 33, "127.0.0.1:25"},
+		{"127.0.0.1", "0.0.0.0", 4033, "", policy.Local, 33, "0.0.0.0:25"},
+		{"IPv6:0:0:0:0:0:0:0:1", "IPv6:0:0:0:0:0:0:0:0", 4033, "", policy.Local, 33, "[::]:25"},
+		{"127.0.0.1", "IPv6:0:0:0:0:0:0:0:0", 4033, "", policy.Local, 33, "[::]:25"},
+		{"127.0.0.1", "127.0.0.1", 4033 - 34, "", policy.Local, origin.NoUID, "127.0.0.1:25"}, // of nobody: the guard is told so
+		{"127.0.0.1", "127.0.0.1", 0, "", policy.Local, origin.NoUID, ""},
+		{"127.0.0.1", "127.0.0.1", 4033, "taro@example.jp", policy.Relay, origin.NoUID, "127.0.0.1:25"}, // a webmail: the login counts
+		{"203.0.113.7", "0.0.0.0", 4033, "", policy.Relay, origin.NoUID, ""},
+	} {
+		p := r.dial(t, miltertest.Sendmail17)
+		p.Macros['C'] = []string{"{daemon_addr}", c.daemon, "{daemon_port}", "25"}
+		p.Macros['M'] = []string{"i", "6AN1TSsn003117"}
+		if c.login != "" {
+			p.Macros['M'] = append(p.Macros['M'], "{auth_authen}", c.login)
+		}
+		if a := ask(t)(p.Connect("localhost", c.addr, c.port)); a.Code != 'c' {
+			t.Errorf("%s: CONNECT is answered %q, want a continue that the MTA waits for", c.addr, a.Code)
+		}
+		if c.asked != "" {
+			select {
+			case got := <-asked:
+				if got[1] != netip.MustParseAddrPort(c.asked) {
+					t.Errorf("asked for %v, want %s", got, c.asked)
+				}
+			default:
+				t.Errorf("%s port %d: answered before the kernel was asked", c.addr, c.port)
+			}
+		}
+		ask(t)(p.Helo("localhost"))
+		_, refused := send(t, p, letter)
+		if refusedAtRcpt := len(refused) > 0; refusedAtRcpt == (c.role == policy.Local) {
+			t.Errorf("%s port %d: refused at RCPT: %v", c.addr, c.port, refused)
+		}
+		if c.role != policy.Local {
+			r.guard.mu.Lock()
+			r.guard.messages = append(r.guard.messages, snapshot{}) // none came
+			r.guard.mu.Unlock()
+			continue
+		}
+		got := r.guard.seen()[i]
+		if got.Role != policy.Local || !got.Submitted || got.BySMTP != (c.port != 0) || got.UID != c.uid || got.QueueID != "6AN1TSsn003117" {
+			t.Errorf("%s port %d: role %v, submitted %v by SMTP %v, uid %d, queue id %q", c.addr, c.port, got.Role, got.Submitted, got.BySMTP, got.UID, got.QueueID)
+		}
+	}
+	if len(asked) > 0 {
+		t.Errorf("asked %d times more", len(asked))
+	}
+}
+
+// Sendmail sends no ABORT between messages: nothing of one is in the next.
+func TestSeveralMessagesOfSendmailDoNotPileUp(t *testing.T) {
+	r := startListener(t, &milter.Listener{Name: "test", Role: policy.Local, LocalBySMTP: true}, nil)
+	p := r.dial(t, miltertest.Sendmail17)
+	ask(t)(p.Connect("localhost", "127.0.0.1", 4000))
+	for _, id := range []string{"6AN1YUlO007540", "6AN1YUlP007540", "6AN1YUlQ007540"} {
+		p.Macros['M'] = []string{"i", id}
+		send(t, p, letter)
+	}
+	for i, got := range r.guard.seen() {
+		if len(got.fields) != len(letter.Header) || len(got.rcpts) != len(letter.To) || got.Size != r.guard.seen()[0].Size || got.QueueID != []string{"6AN1YUlO007540", "6AN1YUlP007540", "6AN1YUlQ007540"}[i] {
+			t.Errorf("message %d: id %s, %d octets, fields %q, to %q", i, got.QueueID, got.Size, got.fields, got.rcpts)
+		}
+	}
+}

@@ -43,12 +43,13 @@ type negotiated struct {
 func (n negotiated) has(bit gomilter.OptProtocol) bool { return n.Protocol&uint32(bit) != 0 }
 func (n negotiated) may(bit gomilter.OptAction) bool   { return n.Actions&uint32(bit) != 0 }
 
-// agree reads the MTA's offer, already checked for its length.
-func agree(offer []byte) negotiated {
+// agree reads the MTA's offer, already checked for its length, for a listener
+// that wants so much of the protocol.
+func agree(offer []byte, protocol gomilter.OptProtocol) negotiated {
 	return negotiated{
 		Version:  min(binary.BigEndian.Uint32(offer), protocolVersion),
 		Actions:  binary.BigEndian.Uint32(offer[4:]) & uint32(wantActions),
-		Protocol: binary.BigEndian.Uint32(offer[8:]) & uint32(wantProtocol),
+		Protocol: binary.BigEndian.Uint32(offer[8:]) & uint32(protocol),
 	}
 }
 

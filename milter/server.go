@@ -63,12 +63,29 @@ type Listener struct {
 	Role policy.Role
 	net.Listener
 
+	// LocalBySMTP says of a listener with the role local that sendmail(1) hands mail
+	// in by SMTP over loopback, as Sendmail's does: the kernel tells the account by
+	// the client's socket. Mail whose account it does not tell is deferred by the
+	// guard. False: local mail comes without a port, from Postfix's pickup, and a
+	// client with one is judged as on a listener with the role relay.
+	LocalBySMTP bool
+
 	// BodyBytes is how much of a body the guard gets to read. 0: nothing.
 	BodyBytes int
 
 	// Admit judges a peer that has just connected; nil admits everybody who
 	// reaches the socket.
 	Admit func(net.Conn) error
+}
+
+// protocol is what of the milter protocol the listener wants. Where the kernel is
+// asked whose a client's socket is, the MTA waits at CONNECT: a client that had
+// gone by then would be nobody's.
+func (l *Listener) protocol() gomilter.OptProtocol {
+	if l.LocalBySMTP {
+		return wantProtocol &^ gomilter.OptNoConnReply
+	}
+	return wantProtocol
 }
 
 // Stats counts since the start.

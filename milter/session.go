@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/textproto"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -98,13 +99,16 @@ func (s *session) take(cmd byte, payload []byte) (forLibrary bool, err error) {
 	defer s.guardPanic(false)
 	switch cmd {
 	case cmdOptNeg:
-		s.greeted, s.agreed = true, agree(payload)
+		s.greeted, s.agreed = true, agree(payload, s.listener.protocol())
 	case cmdMacro:
 		s.macros.set(payload[0], payload[1:])
 		return false, nil
 	case cmdConnect:
 		s.macros.newClient()
 		s.client = parseConnect(payload)
+		if s.listener.LocalBySMTP { // while the MTA waits: the client may not stay
+			s.findClient()
+		}
 	case cmdMail, cmdRcpt:
 		s.args = arguments(payload)
 	case cmdHeader:
@@ -149,11 +153,7 @@ func parseConnect(p []byte) client {
 		return c
 	}
 	c.port = uint16(rest[0])<<8 | uint16(rest[1])
-	addr := strings.TrimSuffix(string(rest[2:]), "\x00")
-	if len(addr) > 5 && strings.EqualFold(addr[:5], "IPv6:") { // as Sendmail writes it
-		addr = addr[5:]
-	}
-	if ip, err := netip.ParseAddr(addr); err == nil {
+	if ip, err := netip.ParseAddr(withoutTag(strings.TrimSuffix(string(rest[2:]), "\x00"))); err == nil {
 		c.addr = ip.Unmap()
 	}
 	return c
@@ -200,6 +200,7 @@ func (s *session) startTransaction(from string) {
 	m := &s.message
 	m.Listener, m.Role, m.Time = s.listener.Name, s.role(), time.Now()
 	m.Evidence = s.evidence()
+	m.BySMTP = m.Role == policy.Local && s.client.port != 0
 	m.MailFrom, m.MailArgs = from, s.args
 }
 
@@ -213,9 +214,15 @@ func (s *session) role() policy.Role {
 	return s.listener.Role
 }
 
-// fromSendmail reports whether the connection is Postfix's pickup: loopback
-// with port 0.
-func (s *session) fromSendmail() bool { return s.client.port == 0 && s.client.addr.IsLoopback() }
+// fromSendmail reports whether the connection is that of a local program: of
+// Postfix's pickup, which is loopback with port 0; or, where local mail comes by
+// SMTP, any from loopback but a login's.
+func (s *session) fromSendmail() bool {
+	if !s.client.addr.IsLoopback() {
+		return false
+	}
+	return s.client.port == 0 || s.listener.LocalBySMTP && s.macro("{auth_authen}") == ""
+}
 
 func (s *session) evidence() origin.Evidence {
 	e := origin.NewEvidence()
@@ -223,7 +230,8 @@ func (s *session) evidence() origin.Evidence {
 	e.DaemonName = s.macro("{daemon_name}")
 	if s.role() == policy.Local {
 		e.Submitted = true
-		return e // Postfix tells no login for sendmail(1), and none is believed
+		e.UID = s.client.uid // known of SMTP alone
+		return e             // Postfix tells no login for sendmail(1), and none is believed
 	}
 	e.Login, e.AuthType = s.macro("{auth_authen}"), s.macro("{auth_type}")
 	e.CertSubject, e.CertIssuer = s.macro("{cert_subject}"), s.macro("{cert_issuer}")
@@ -240,17 +248,40 @@ func (s *session) evidence() origin.Evidence {
 // clientUID is the Unix account behind SMTP from this very machine, found once
 // a connection.
 func (s *session) clientUID(login string) int {
-	find := s.conn.server.ClientUID
-	if find == nil || login != "" || !s.client.addr.IsLoopback() || s.client.port == 0 {
+	if login != "" {
 		return origin.NoUID
 	}
-	if !s.client.askUID {
-		s.client.askUID = true
-		if daemon, err := netip.ParseAddrPort(net.JoinHostPort(s.macro("{daemon_addr}"), s.macro("{daemon_port}"))); err == nil {
-			s.client.uid = find(netip.AddrPortFrom(s.client.addr, s.client.port), daemon)
-		}
-	}
+	s.findClient()
 	return s.client.uid
+}
+
+// findClient looks for the owner of the client's socket, once. Sendmail tells the
+// address that its daemon listens on, which may be that of no interface, with
+// IPv6 for clients of either kind.
+func (s *session) findClient() {
+	find := s.conn.server.ClientUID
+	if find == nil || s.client.askUID || !s.client.addr.IsLoopback() || s.client.port == 0 {
+		return
+	}
+	s.client.askUID = true
+	port, err := strconv.ParseUint(s.macro("{daemon_port}"), 10, 16)
+	if err != nil {
+		return
+	}
+	addr, err := netip.ParseAddr(withoutTag(s.macro("{daemon_addr}")))
+	if err != nil {
+		return
+	}
+	s.client.uid = find(netip.AddrPortFrom(s.client.addr, s.client.port), netip.AddrPortFrom(addr, uint16(port)))
+}
+
+// withoutTag takes off what Sendmail writes in front of an IPv6 address.
+func withoutTag(addr string) string {
+	const tag = "IPv6:"
+	if len(addr) > len(tag) && strings.EqualFold(addr[:len(tag)], tag) {
+		return addr[len(tag):]
+	}
+	return addr
 }
 
 func (s *session) macro(name string) string { return string(s.macros.get(name)) }

@@ -51,7 +51,7 @@ type Target struct {
 
 // Target is the message of f, exactly.
 func (f QueueFile) Target() Target {
-	return Target{ID: f.ID, Sender: f.Sender, Arrival: f.Arrival, Exact: true}
+	return Target{Instance: f.Instance, ID: f.ID, Sender: f.Sender, Arrival: f.Arrival, Exact: true}
 }
 
 const (

@@ -141,13 +141,23 @@ func (p *Policy) owned(m *Message) {
 }
 
 // submitLine believes the first line of mail that Sendmail's submission program
-// hands on: it is that program's own, and says who ran it.
+// hands on: it is that program's own, and says who ran it. What it cannot be read
+// in is the submission program's own account's.
 func (a *Attribution) submitLine(m *Message) {
-	if m.Submitted || a.SubmitUID == origin.NoUID || m.UID != a.SubmitUID || !m.ClientIP.Unmap().IsLoopback() || m.Header.Len() == 0 {
+	if m.Submitted && !m.BySMTP || a.SubmitUID == origin.NoUID || m.UID != a.SubmitUID || !m.ClientIP.Unmap().IsLoopback() || m.Header.Len() == 0 {
 		return
 	}
 	name, ok := submitter(&m.Header)
 	if !ok {
+		return
+	}
+	if digits, ok := strings.CutPrefix(name, noAccount); ok {
+		if uid, ok := parseUID(digits); ok {
+			m.UID = uid
+		}
+		return
+	}
+	if !isAccount(name) {
 		return
 	}
 	if a.UserID != nil {
@@ -159,18 +169,41 @@ func (a *Attribution) submitLine(m *Message) {
 	m.UID, m.LocalUser, m.LocalConfidence = origin.NoUID, name, origin.Kernel
 }
 
-// submitter reads "(from USER@localhost) by HOST (VERSION/Submit) id ID; DATE" in
-// the first field, which is Received.
+// noAccount stands before the uid of an account that has no name.
+const noAccount = "Unknown UID "
+
+// submitter reads who ran the submission program in the first field, a Received
+// (seen on 8.17):
+//
+//	(from USER@localhost) by HOST (8.17.1.9/8.17.1.9/Submit) id ID for ADDRESS; DATE
+//	from NAME (USER@localhost) by HOST (8.17.1.9/8.17.1.9/Submit) with PROTOCOL id ID; DATE
+//
+// The user chooses NAME and PROTOCOL (-oMs, -oMr, -p, -bs); Sendmail lets neither
+// have blanks or brackets.
 func submitter(h *Header) (name string, ok bool) {
 	if !h.is(h.fields[0], "Received") {
 		return "", false
 	}
-	parts := strings.Fields(h.value(h.fields[0]))
-	if len(parts) < 7 || parts[0] != "(from" || parts[2] != "by" || !strings.HasPrefix(parts[4], "(") || !strings.HasSuffix(parts[4], "/Submit)") || parts[5] != "id" {
+	who, rest, ok := strings.Cut(strings.Join(strings.Fields(h.value(h.fields[0])), " "), " by ")
+	if !ok {
 		return "", false
 	}
-	name, ok = strings.CutSuffix(parts[1], "@localhost)")
-	return name, ok && isAccount(name)
+	parts := strings.SplitN(rest, " ", 6)
+	if len(parts) < 4 || !strings.HasPrefix(parts[1], "(") || !strings.HasSuffix(parts[1], "/Submit)") || parts[2] != "id" && (len(parts) < 6 || parts[2] != "with" || parts[4] != "id") {
+		return "", false
+	}
+	who, from := strings.CutPrefix(who, "(from ")
+	if !from {
+		claimed, ok := "", false
+		if who, ok = strings.CutPrefix(who, "from "); ok {
+			claimed, who, ok = strings.Cut(who, " (")
+		}
+		if !ok || strings.ContainsAny(claimed, " ()") {
+			return "", false
+		}
+	}
+	name, ok = strings.CutSuffix(who, "@localhost)")
+	return name, ok && !strings.ContainsAny(name, "()@")
 }
 
 // isAccount reports whether a Unix account may have the name.

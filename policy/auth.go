@@ -14,6 +14,12 @@ func (p *Policy) auth(m *Message, o *origin.Origin, to string) *Finding {
 		if kind, _ := o.Account(); kind == origin.KindUnknown && !p.exemptRecipient(m, to) {
 			return &Finding{RuleAuth, Reject, "neither AUTH nor an address in a trusted network"}
 		}
+	case Local:
+		// Its process may have gone before the kernel was asked, which must not be a
+		// way round the limits. Sendmail's submission program tries again.
+		if kind, _ := o.Account(); kind == origin.KindUnknown && m.BySMTP && !m.Token {
+			return &Finding{RuleAuth, Defer, "the account behind a connection from this very machine cannot be told"}
+		}
 	case Inbound:
 		// Strangers are the MTA's to judge. But one who writes to somebody
 		// who is not ours relays through us, which the MTA should not let.

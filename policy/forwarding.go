@@ -205,7 +205,10 @@ func (p *Policy) agent(m *Message, owners []string) bool {
 	if m.UID != origin.NoUID && p.Finder.UserName != nil {
 		account = p.Finder.UserName(m.UID)
 	}
-	_, received := m.Header.Get("Received")
+	received := m.Header.Count("Received") > 0
+	if m.BySMTP { // one is the submission program's own
+		received = m.Header.Count("Received") > 1
+	}
 	for _, owner := range owners {
 		// procmail's is of account@myorigin, whichever of our domains the mail was for.
 		local, _, _ := strings.Cut(owner, "@")

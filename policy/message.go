@@ -23,6 +23,11 @@ type Message struct {
 
 	origin.Evidence // what says who sent it: MailFrom, QueueID, Login, ClientIP, ...
 
+	// BySMTP says of local mail that it came by SMTP over loopback, as Sendmail's
+	// submission program hands it in: that program hears the answer, and UID is the
+	// owner of the socket.
+	BySMTP bool
+
 	MailArgs []string // ESMTP arguments of MAIL, "SIZE=1000"
 	RcptTo   []string // accepted recipients without brackets, in order
 	RcptMore int      // recipients of local mail beyond what RcptTo may hold

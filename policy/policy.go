@@ -24,13 +24,14 @@ const (
 	RuleDenied    = "denied"           // an admin refuses this client, sender or target
 	RuleStopped   = "stopped"          // all mail to the outside is held
 	RuleKept      = "kept"             // stopped mail that start --keep left to an admin
+	RuleAdmin     = "admin"            // an admin put it on hold in the queue
 	RuleHoldCap   = "hold-cap"         // it would be held, and there is no more room for that
 	RuleLimits    = "limits"           // the limits could not be asked
 )
 
 // Rules are the names of this package's rules; a limit has another.
 func Rules() []string {
-	return []string{RuleAuth, RuleEnvelope, RuleFrom, RuleMap, RuleHeader, RuleRecipient, RuleSuspended, RuleDenied, RuleStopped, RuleKept, RuleHoldCap, RuleLimits, RuleForward}
+	return []string{RuleAuth, RuleEnvelope, RuleFrom, RuleMap, RuleHeader, RuleRecipient, RuleSuspended, RuleDenied, RuleStopped, RuleKept, RuleAdmin, RuleHoldCap, RuleLimits, RuleForward}
 }
 
 // Policy is one configuration's rules. It is not changed once in use, so any
@@ -154,7 +155,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 
 	switches := p.Switches.Load()
 	if s := p.suspension(switches, now, &d.Origin); s != nil && !p.exempt(m) {
-		p.judge(&d, suspended(s, p.suspendedMail(m)))
+		p.judge(&d, suspended(s, p.suspendedMail(s, m, &d.Origin)))
 	}
 	for _, to := range m.RcptTo {
 		if f := denied(switches.Denied(now, m, &d.Origin, to)); f != nil {
@@ -245,10 +246,12 @@ func (p *Policy) suspension(s *Switches, now time.Time, o *origin.Origin) *Switc
 }
 
 // suspendedMail is what becomes of a suspended account's message that came this
-// far. Local mail waits, as long as there is room: nobody hears an answer. So does
-// what a web node sends: a refusal would come back to it as a bounce.
-func (p *Policy) suspendedMail(m *Message) Verdict {
-	if m.Local() || m.Node != "" {
+// far. Local mail waits, as long as there is room: nobody hears an answer, or he is
+// one of many who send as that account. So does what a web node sends: a refusal
+// would come back to it as a bounce.
+func (p *Policy) suspendedMail(s *Switch, m *Message, o *origin.Origin) Verdict {
+	whole := m.BySMTP && s.Subject == SubjectLocalUser && !p.Limits.Shares(o) // sendmail(1) tells who called it
+	if m.Local() && !whole || m.Node != "" {
 		return Hold
 	}
 	return Reject
@@ -443,7 +446,7 @@ func replyTo(rule string, v Verdict) Reply {
 // field, and only where the MTA's own service put it there, before everything
 // that the user wrote.
 func (p *Policy) readUID(m *Message) {
-	if !m.Submitted || p.LocalDaemon == "" || m.DaemonName != p.LocalDaemon || m.Header.Len() == 0 {
+	if !m.Submitted || m.BySMTP || p.LocalDaemon == "" || m.DaemonName != p.LocalDaemon || m.Header.Len() == 0 {
 		return
 	}
 	name, value := m.Header.Field(0)

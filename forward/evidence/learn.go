@@ -55,7 +55,7 @@ func (t *Tracker) known(id string, at time.Time) *flight {
 func (t *Tracker) client(e *maillog.Event) {
 	f := t.begin(e.QueueID, e.Time)
 	f.From, f.Local = fromClient, e.ClientIP.IsLoopback()
-	f.Stranger = e.Login == "" && !f.Local && t.o.Trusted != nil && !t.o.Trusted(e.ClientIP)
+	f.Stranger = e.Login == "" && !e.Authenticated && !f.Local && t.o.Trusted != nil && !t.o.Trusted(e.ClientIP)
 	f.HopID = strings.Clone(e.OrigID)
 	session := sessionOf(e)
 	if b := t.sessions[session]; b != nil {

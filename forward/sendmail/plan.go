@@ -17,8 +17,9 @@ type Options struct {
 	Config string // sendmail.cf; empty: ConfigFile
 }
 
-// sendmailPath is Sendmail's own default of ForwardPath.
-const sendmailPath = "$z/.forward.$w+$h:$z/.forward+$h:$z/.forward.$w:$z/.forward"
+// sendmailPath is Sendmail's own default of ForwardPath (forward in alias.c); m4 writes the
+// option into every cf file.
+const sendmailPath = "$z/.forward"
 
 // finder makes the units of one sendmail.cf.
 type finder struct {

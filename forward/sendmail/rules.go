@@ -113,6 +113,9 @@ func (f *finder) mailerRules(_ context.Context, t table) forward.Reading {
 			rule.Target = host
 		case mailer == "prog" || mailer == "procmail":
 			rule.Kind, rule.Target = forward.Program, r.value
+		case strings.Contains(host, "@"): // MailerToTriple in proto.m4: this address, and no other
+			rule.Target, rule.Dynamic = unknownParts(host)
+			rule.Note = "by mailer " + mailer
 		default:
 			rule.Kind = forward.NextHop
 			rule.Target, rule.Dynamic = unknownParts(r.value)

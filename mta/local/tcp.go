@@ -25,6 +25,10 @@ const (
 // when the other end is not on this machine (or in another network namespace),
 // or when its process has closed it already, so that nobody owns it any more.
 //
+// An unspecified local address (0.0.0.0, ::) stands for whichever the connection
+// came in by, where that is not known. Then ok is also false if processes of
+// several uids have such a connection, from one address and port to one port.
+//
 // It reads the kernel's whole socket table, 150 bytes a socket: ask once a
 // connection.
 func TCPOwner(local, remote netip.AddrPort) (uid int, ok bool, err error) {
@@ -34,58 +38,85 @@ func TCPOwner(local, remote netip.AddrPort) (uid int, ok bool, err error) {
 func tcpOwner(local, remote netip.AddrPort, tcp, tcp6 string) (int, bool, error) {
 	local = netip.AddrPortFrom(local.Addr().Unmap().WithZone(""), local.Port())
 	remote = netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), remote.Port())
-	if !local.IsValid() || !remote.IsValid() || local.Addr().Is4() != remote.Addr().Is4() {
+	anywhere := local.Addr().IsUnspecified()
+	if !local.IsValid() || !remote.IsValid() || local.Addr().Is4() != remote.Addr().Is4() && !anywhere {
 		return 0, false, fmt.Errorf("find owner of TCP %s -> %s: not the two ends of one connection", remote, local)
 	}
 	type table struct {
 		path string
-		row  []byte
+		row  row
 	}
-	tables := []table{{tcp6, endpoints16(remote, local)}}
-	if local.Addr().Is4() {
-		tables = []table{{tcp, endpoints4(remote, local)}, tables[0]}
+	tables := []table{{tcp6, row{endpoint16(remote), endpoint16(local), anywhere}}}
+	if remote.Addr().Is4() {
+		tables = []table{{tcp, row{endpoint4(remote), endpoint4(local), anywhere}}, tables[0]}
 	}
 	// The kernel hands the table out in pieces; a row may slip from one piece
 	// to the one before while we read. So a miss is looked for once more.
 	for range 2 {
+		var found owner
 		for _, t := range tables {
-			uid, ok, err := findInFile(t.path, t.row)
+			err := found.lookIn(t.path, t.row)
 			if err != nil && !(errors.Is(err, fs.ErrNotExist) && t.path == tcp6) { // no IPv6 in this kernel
 				return 0, false, fmt.Errorf("find owner of TCP %s -> %s: %w", remote, local, err)
 			}
-			if ok {
-				return uid, true, nil
+			if found.known && !anywhere {
+				break
 			}
+		}
+		if found.known {
+			return found.uid, !found.several, nil
 		}
 	}
 	return 0, false, nil
 }
 
-// endpoints4 is "local_address rem_address" as /proc/net/tcp writes it: each
-// 32-bit word of the address in the machine's byte order, the port as a number.
-func endpoints4(a, b netip.AddrPort) []byte {
-	var row []byte
-	for i, end := range []netip.AddrPort{a, b} {
-		if i > 0 {
-			row = append(row, ' ')
-		}
-		ip := end.Addr().As4()
-		row = appendEnd(row, ip[:], end.Port())
-	}
-	return row
+// row says which rows of a socket table are looked for.
+type row struct {
+	client, daemon []byte // "address:port" as the table writes it
+	anywhere       bool   // of daemon only the port counts
 }
 
-// endpoints16 is the same for /proc/net/tcp6; IPv4 is written mapped.
-func endpoints16(a, b netip.AddrPort) []byte {
-	var row []byte
-	for i, end := range []netip.AddrPort{a, b} {
-		if i > 0 {
-			row = append(row, ' ')
-		}
-		ip := end.Addr().As16()
-		row = appendEnd(row, ip[:], end.Port())
+// matches reports whether a line, behind its number, is such a row, and returns
+// what follows the end points.
+func (r *row) matches(line []byte) (rest []byte, ok bool) {
+	line, ok = bytes.CutPrefix(line, r.client)
+	if !ok || len(line) < 1+len(r.daemon) || line[0] != ' ' {
+		return nil, false
 	}
-	return row
+	daemon, rest := line[1:1+len(r.daemon)], line[1+len(r.daemon):]
+	if r.anywhere {
+		port := bytes.LastIndexByte(r.daemon, ':')
+		return rest, bytes.Equal(daemon[port:], r.daemon[port:])
+	}
+	return rest, bytes.Equal(daemon, r.daemon)
+}
+
+// owner is whose the sockets are that were found.
+type owner struct {
+	uid            int
+	known, several bool
+}
+
+func (o *owner) add(uid int) {
+	o.several = o.several || o.known && o.uid != uid
+	o.uid, o.known = uid, true
+}
+
+// endpoint4 is an end point as /proc/net/tcp writes it: each 32-bit word of the
+// address in the machine's byte order, the port as a number. An unspecified address
+// may be of either kind.
+func endpoint4(end netip.AddrPort) []byte {
+	var ip [4]byte
+	if end.Addr().Is4() {
+		ip = end.Addr().As4()
+	}
+	return appendEnd(nil, ip[:], end.Port())
+}
+
+// endpoint16 is the same for /proc/net/tcp6; IPv4 is written mapped.
+func endpoint16(end netip.AddrPort) []byte {
+	ip := end.Addr().As16()
+	return appendEnd(nil, ip[:], end.Port())
 }
 
 func appendEnd(row, ip []byte, port uint16) []byte {
@@ -95,25 +126,24 @@ func appendEnd(row, ip []byte, port uint16) []byte {
 	return fmt.Appendf(row, ":%04X", port)
 }
 
-func findInFile(path string, row []byte) (int, bool, error) {
+// lookIn adds the owners of a table's rows; of the first, if one is enough.
+func (o *owner) lookIn(path string, r row) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, false, err
+		return err
 	}
 	defer f.Close()
-	uid, ok, err := findRow(f, row)
-	if err != nil {
-		return 0, false, fmt.Errorf("read %s: %w", path, err)
+	if err := o.read(f, r); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
 	}
-	return uid, ok, nil
+	return nil
 }
 
 // tableBuffers are shared by the calls: a busy server's table is megabytes.
 var tableBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// findRow streams a socket table and returns the uid of the socket whose end
-// points are row, if a process still has it.
-func findRow(r io.Reader, row []byte) (int, bool, error) {
+// read streams a socket table.
+func (o *owner) read(r io.Reader, wanted row) error {
 	bp := tableBuffers.Get().(*[]byte)
 	defer tableBuffers.Put(bp)
 	buf, n := *bp, 0
@@ -126,18 +156,20 @@ func findRow(r io.Reader, row []byte) (int, bool, error) {
 			if i < 0 {
 				break
 			}
-			if uid, ok := ownerOf(rest[:i], row); ok {
-				return uid, true, nil
+			if uid, ok := ownerOf(rest[:i], &wanted); ok {
+				if o.add(uid); !wanted.anywhere {
+					return nil
+				}
 			}
 			rest = rest[i+1:]
 		}
 		switch {
 		case err == io.EOF:
-			return 0, false, nil
+			return nil
 		case err != nil:
-			return 0, false, err
+			return err
 		case len(rest) == len(buf):
-			return 0, false, fmt.Errorf("line of more than %d octets", len(buf))
+			return fmt.Errorf("line of more than %d octets", len(buf))
 		}
 		n = copy(buf, rest)
 	}
@@ -149,13 +181,15 @@ func findRow(r io.Reader, row []byte) (int, bool, error) {
 //
 // A socket without a process (TIME_WAIT, or closed while data was under way)
 // has inode 0, and uid 0 that means nothing.
-func ownerOf(line, row []byte) (uid int, ok bool) {
+func ownerOf(line []byte, wanted *row) (uid int, ok bool) {
 	_, rest, found := bytes.Cut(line, []byte(": "))
-	if !found || !bytes.HasPrefix(rest, row) {
+	if !found {
+		return 0, false
+	}
+	if rest, ok = wanted.matches(rest); !ok {
 		return 0, false
 	}
 	var fields [8][]byte // st tx:rx tr:tm retrnsmt uid timeout inode, rest
-	rest = rest[len(row):]
 	for i := range fields {
 		rest = bytes.TrimLeft(rest, " ")
 		end := bytes.IndexByte(rest, ' ')

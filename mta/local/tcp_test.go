@@ -64,6 +64,48 @@ func TestTCPOwnerIsTheOtherEnd(t *testing.T) {
 	}
 }
 
+// A daemon that listens everywhere may not know which of the machine's addresses a
+// client came in by.
+func TestTCPOwnerOfAnyAddress(t *testing.T) {
+	for name, c := range map[string]struct{ listen, dial, any string }{
+		"IPv4":                   {"0.0.0.0:0", "127.0.0.5", "0.0.0.0"},
+		"IPv4 to an IPv6 socket": {"[::]:0", "127.0.0.1", "::"},
+		"IPv6":                   {"[::]:0", "::1", "::"},
+	} {
+		local, remote, _, _ := connect(t, c.listen, c.dial)
+		everywhere := netip.AddrPortFrom(netip.MustParseAddr(c.any), local.Port())
+		if uid, ok, err := TCPOwner(everywhere, remote); err != nil || !ok || uid != os.Getuid() {
+			t.Errorf("%s: got %d, %v, %v, want our uid %d", name, uid, ok, err, os.Getuid())
+		}
+		another := netip.AddrPortFrom(everywhere.Addr(), local.Port()^1)
+		if uid, ok, err := TCPOwner(another, remote); ok || err != nil {
+			t.Errorf("%s, another port: got %d, %v, %v", name, uid, ok, err)
+		}
+	}
+}
+
+// Two processes may have the same port at two addresses of the daemon's: then it is
+// not known whose a connection is.
+func TestTCPOwnerOfAnyAddressMustBeOne(t *testing.T) {
+	line := func(daemon string, uid int) string {
+		return "  1: 0100007F:1000 " + daemon + " 01 00000000:00000000 00:00000000 00000000  " + strconv.Itoa(uid) + "        0 77 1 0000000000000000 20 4 0 10 -1\n"
+	}
+	for _, c := range []struct {
+		table string
+		want  owner
+	}{
+		{line("0100007F:0019", 33) + line("0100007F:001A", 34), owner{uid: 33, known: true}},
+		{line("0100007F:0019", 33) + line("0500007F:0019", 33), owner{uid: 33, known: true}},
+		{line("0100007F:0019", 33) + line("0500007F:0019", 34), owner{uid: 34, known: true, several: true}},
+	} {
+		var found owner
+		wanted := row{client: []byte("0100007F:1000"), daemon: []byte("00000000:0019"), anywhere: true}
+		if err := found.read(strings.NewReader(c.table), wanted); err != nil || found != c.want {
+			t.Errorf("%s: %+v, %v, want %+v", c.table, found, err, c.want)
+		}
+	}
+}
+
 func TestTCPOwnerOfAnotherAccount(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to become another account")
@@ -129,14 +171,14 @@ func TestFindRowAcrossReads(t *testing.T) {
 		table.WriteString("   0: 0100007F:" + strings.ToUpper(strconv.FormatInt(0x1000+int64(i), 16)) + " 0100007F:0019 01 00000000:00000000 00:00000000 00000000  " + strconv.Itoa(i) + "        0 " + strconv.Itoa(i+9) + " 1 0000000000000000 20 4 0 10 -1\n")
 	}
 	for _, port := range []int{0, 1, 777, 4999} {
-		row := []byte("0100007F:" + strings.ToUpper(strconv.FormatInt(0x1000+int64(port), 16)) + " 0100007F:0019")
-		uid, ok, err := findRow(strings.NewReader(table.String()), row)
-		if err != nil || !ok || uid != port {
-			t.Errorf("row %d: got %d, %v, %v", port, uid, ok, err)
+		var found owner
+		wanted := row{client: []byte("0100007F:" + strings.ToUpper(strconv.FormatInt(0x1000+int64(port), 16))), daemon: []byte("0100007F:0019")}
+		if err := found.read(strings.NewReader(table.String()), wanted); err != nil || found != (owner{uid: port, known: true}) {
+			t.Errorf("row %d: got %+v, %v", port, found, err)
 		}
 	}
 	if allocs := testing.AllocsPerRun(20, func() {
-		findRow(strings.NewReader(table.String()), []byte("0100007F:FFFF 0100007F:0019"))
+		new(owner).read(strings.NewReader(table.String()), row{client: []byte("0100007F:FFFF"), daemon: []byte("0100007F:0019")})
 	}); allocs > 4 {
 		t.Errorf("%v allocations to read 5000 rows", allocs)
 	}
@@ -148,9 +190,12 @@ func FuzzFindRow(f *testing.F) {
 	f.Add([]byte("  1: 0100007F:1000 0100007F:0019 06 0:0 0:0 0 0 0 0 3\n"))
 	f.Add([]byte("\n\n: \n"))
 	f.Fuzz(func(t *testing.T, table []byte) {
-		uid, ok, _ := findRow(bytes.NewReader(table), []byte("0100007F:1000 0100007F:0019"))
-		if ok && (uid < 0 || !bytes.Contains(table, []byte(": 0100007F:1000 0100007F:0019"))) {
-			t.Fatalf("uid %d from %q", uid, table)
+		for _, anywhere := range []bool{false, true} {
+			var found owner
+			found.read(bytes.NewReader(table), row{client: []byte("0100007F:1000"), daemon: []byte("0100007F:0019"), anywhere: anywhere})
+			if found.known && (found.uid < 0 || !bytes.Contains(table, []byte(": 0100007F:1000 ")) || !bytes.Contains(table, []byte(":0019"))) {
+				t.Fatalf("%+v from %q", found, table)
+			}
 		}
 	})
 }

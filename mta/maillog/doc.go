@@ -3,7 +3,7 @@
 // of it for each recipient, who failed to authenticate.
 //
 // Parsing (parse.go: the syslog prefix; postfix.go and actions.go: Postfix's
-// programs; dovecot.go: what Sieve scripts did) knows nothing of files. A Follower reads a log file across rotations, or the
+// programs; sendmail.go: Sendmail; dovecot.go: what Sieve scripts did) knows nothing of files. A Follower reads a log file across rotations, or the
 // systemd journal through journalctl, and tells for each event the Position
 // after it. Who stores that position when the event is dealt with loses
 // nothing: after a crash the events since come again.

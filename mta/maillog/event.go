@@ -17,17 +17,20 @@ const (
 	// certain, by accident or because somebody tried to forge one. Only
 	// QueueID is filled in.
 	Unreadable
-	// Pickup: sendmail(1) submitted a message: UID, MailFrom. OrigID is set
+	// Pickup: sendmail(1) submitted a message: UID, MailFrom; of Sendmail LocalUser,
+	// and UID is -1. OrigID is set
 	// when "postsuper -r" did instead: the message had that id before, and UID
 	// is Postfix's own.
 	Pickup
 	// MessageID: the Message-ID field, in angle brackets as written: MessageID, Resent.
 	MessageID
-	// Client: an SMTP client began a message: ClientName, ClientIP,
-	// AuthMethod, Login; OrigID: its queue id in front of a content filter.
+	// Client: an SMTP client began a message: ClientName, ClientIP, Authenticated,
+	// AuthMethod, Login; OrigID: its queue id in front of a content filter. Sendmail
+	// does not tell the login, only that there is one.
 	Client
 	// Queued: the message is (again) in the active queue: MailFrom, Size,
-	// Recipients.
+	// Recipients. Of Sendmail: its content is there, and is yet to be decided on;
+	// Recipients are those before aliases.
 	Queued
 	// Delivery: one recipient was tried: RcptTo, OrigTo, Relay, Delay, DSN,
 	// Status, Text.
@@ -73,11 +76,17 @@ const (
 	SieveNotified
 	// SievePiped: the same for a program: Command.
 	SievePiped
+	// HandedOn: Sendmail's submission program gave a message of its own queue to the
+	// MTA, or tried to: all of a Delivery; NewID is its id there. That it arrives
+	// the lines of NewID tell.
+	HandedOn
+	// Cloned: Sendmail sends a list with an owner as a message of its own, NewID.
+	Cloned
 )
 
 var kindNames = [...]string{"none", "unreadable", "pickup", "message_id", "client", "queued", "delivery", "forwarded", "held",
 	"released", "requeued", "deleted", "removed", "expired", "notified", "auth_failed", "milter_rejected",
-	"redirected", "copied", "filtered", "sieve_forwarded", "sieve_notified", "sieve_piped"}
+	"redirected", "copied", "filtered", "sieve_forwarded", "sieve_notified", "sieve_piped", "handed_on", "cloned"}
 
 // String is the kind's name: lower case, with underscores.
 func (k Kind) String() string {
@@ -113,35 +122,37 @@ const (
 type Event struct {
 	Time    time.Time // as logged, UTC; to the second in the traditional form
 	Host    string
-	Service string // syslog_name: "postfix", "postfix/submission", "postfix-out"
-	Program string // "smtpd", "qmgr"
+	Service string // syslog_name: "postfix", "postfix/submission", "postfix-out"; ServiceSendmail
+	Program string // "smtpd", "qmgr"; the tag of Sendmail's lines, "sm-mta"
 	PID     int
 	Kind    Kind
 	Count   int // 1, or how often syslog says that it was repeated
 
-	QueueID    string
-	OrigID     string
-	NewID      string
-	UID        int
-	MailFrom   string
-	MessageID  string
-	Resent     bool
-	ClientName string     // verified by Postfix; "unknown"
-	ClientIP   netip.Addr // zero: unknown
-	AuthMethod string
-	Login      string
-	Size       int64 // octets
-	Recipients int
-	RcptTo     string
-	OrigTo     string // where it was addressed before aliases; empty: to RcptTo
-	Relay      string // "host[ip]:port", "local", "none"
-	Delay      time.Duration
-	DSN        string // "2.0.0"
-	Status     string
-	By         string
-	Stage      string // "RCPT", "END-OF-MESSAGE"
-	Text       string
-	Command    string // a Delivery's, if a program got the mail: its command line, or the service of pipe(8)
-	Mailbox    string // whose Sieve script it was: the login of Dovecot's user
-	Session    string // of Dovecot's: the same as in the reply to the LMTP client
+	QueueID       string
+	OrigID        string
+	NewID         string
+	UID           int
+	LocalUser     string // name of a Unix account, "Unknown UID 54321" without one
+	MailFrom      string
+	MessageID     string
+	Resent        bool
+	ClientName    string     // verified by Postfix; "unknown"
+	ClientIP      netip.Addr // zero: unknown
+	AuthMethod    string
+	Login         string
+	Authenticated bool  // a Client proved a login that the line does not tell
+	Size          int64 // octets
+	Recipients    int
+	RcptTo        string
+	OrigTo        string // where it was addressed before aliases; empty: to RcptTo
+	Relay         string // "host[ip]:port", "local", "none"
+	Delay         time.Duration
+	DSN           string // "2.0.0"
+	Status        string
+	By            string
+	Stage         string // "RCPT", "END-OF-MESSAGE"
+	Text          string
+	Command       string // a Delivery's, if a program got the mail: its command line, or the service of pipe(8)
+	Mailbox       string // whose Sieve script it was: the login of Dovecot's user
+	Session       string // of Dovecot's: the same as in the reply to the LMTP client
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -56,7 +57,7 @@ type Follower struct {
 	pos  Position // where Run goes on; only Run's
 	from time.Time
 	gap  *Gap // found, not told yet
-	last Event
+	last []Event
 
 	mu     sync.Mutex
 	told   Position
@@ -179,13 +180,20 @@ func (f *Follower) line(l Line, p Position, fn func(Event, Position) error) erro
 	}
 	f.from = time.Time{} // reached; clocks may be set back
 	f.tellGap(l.Time)
-	e := Read(l)
+	all := Events(l)
 	if l.Tag == "" { // "last message repeated 3 times"
-		e, e.Time, e.Count = f.last, l.Time, l.Count
+		all = slices.Clone(f.last)
+		for i := range all {
+			all[i].Time, all[i].Count = l.Time, l.Count
+		}
 	}
-	f.last = e
-	if e.Kind != None {
-		if err := fn(e, p); err != nil {
+	f.last = all
+	for i, e := range all {
+		at := p
+		if i < len(all)-1 && f.pos != (Position{}) { // all of a line are handed over before it is behind
+			at = f.pos
+		}
+		if err := fn(e, at); err != nil {
 			return err
 		}
 		f.count(func(c *Counts) {

@@ -294,7 +294,7 @@ func TestRealLog(t *testing.T) {
 }
 
 func TestKindNames(t *testing.T) {
-	if len(kindNames) != int(SievePiped)+1 || Kind(200).String() != "unknown" {
+	if len(kindNames) != int(Cloned)+1 || Kind(200).String() != "unknown" {
 		t.Error("a kind has no name")
 	}
 }

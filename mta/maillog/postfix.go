@@ -9,7 +9,20 @@ import (
 // chose its length chose where.
 const textLimit = 2000
 
-// Read reads a line of Postfix's or Dovecot's programs. Its Kind is None when
+// Events reads a line of Postfix's, Sendmail's or Dovecot's programs. There are
+// none when the line is of no interest, or another's; several only on a line of
+// Sendmail's.
+func Events(l Line) []Event {
+	if isSendmail(l.Tag) {
+		return Sendmail(l)
+	}
+	if e := Read(l); e.Kind != None {
+		return []Event{e}
+	}
+	return nil
+}
+
+// Read is Events of a line of Postfix's or Dovecot's programs. Its Kind is None when
 // the line is of no interest, or another's.
 func Read(l Line) Event {
 	if strings.Contains(l.Tag, "/") {

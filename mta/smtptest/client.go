@@ -29,8 +29,11 @@ type Client struct {
 }
 
 // Dial connects and reads the banner, which need not be a 220.
-func Dial(ctx context.Context, addr string) (*Client, error) {
-	var dialer net.Dialer
+func Dial(ctx context.Context, addr string) (*Client, error) { return DialFrom(ctx, nil, addr) }
+
+// DialFrom is Dial from an address of this machine.
+func DialFrom(ctx context.Context, from net.Addr, addr string) (*Client, error) {
+	dialer := net.Dialer{LocalAddr: from}
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to SMTP server %s: %w", addr, err)

@@ -408,8 +408,8 @@ func scanHold(rows *sql.Rows) (h Hold, err error) {
 	return h, nil
 }
 
-func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
-	var c condition
+// condition is the WHERE of holds.
+func (q *HoldQuery) condition() (c condition, err error) {
 	c.equal("account", q.Account)
 	if q.Login != "" {
 		c.equal("account", accountOfLogin+q.Login)
@@ -431,15 +431,23 @@ func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	if len(q.IDs) > 0 {
 		ids, err := json.Marshal(q.IDs) // there may be more than a statement takes parameters
 		if err != nil {
-			return nil, err
+			return c, err
 		}
 		c.add(`n IN (SELECT hold.n FROM json_each(?) JOIN hold ON queue_id = json_each.value
 			UNION SELECT hold.n FROM json_each(?) JOIN hold ON decision_id = json_each.value AND decision_id <> ''
 			UNION SELECT hold.n FROM json_each(?) JOIN hold ON new_queue_id = json_each.value AND new_queue_id <> '')`,
 			string(ids), string(ids), string(ids))
 	}
+	return c, nil
+}
+
+func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
+	c, err := q.condition()
+	if err != nil {
+		return nil, err
+	}
 	var found []Hold
-	err := s.each(ctx, "SELECT "+holdColumns+" FROM hold"+c.where()+" ORDER BY held_at DESC, n DESC LIMIT ?",
+	err = s.each(ctx, "SELECT "+holdColumns+" FROM hold"+c.where()+" ORDER BY held_at DESC, n DESC LIMIT ?",
 		append(c.args, bounded(q.Limit, MaxLimit)), func(rows *sql.Rows) error {
 			h, err := scanHold(rows)
 			found = append(found, h)

@@ -17,6 +17,11 @@ var errNoDatabase = errors.New("journal database is not open")
 // search runs one on the pool of the moment.
 func search[T any](ctx context.Context, j *Journal, query func(store) (T, error)) (T, error) {
 	j.settle(ctx)
+	return searchNow(j, query)
+}
+
+// searchNow is search without what was appended just before.
+func searchNow[T any](j *Journal, query func(store) (T, error)) (T, error) {
 	var none T
 	pool := j.filler.pool()
 	if pool == nil {

@@ -17,7 +17,6 @@ import (
 	"relayguard/cmd/internal/blocklists"
 	"relayguard/cmd/internal/config"
 	"relayguard/mta"
-	"relayguard/mta/postfix"
 	"relayguard/rbl"
 	"relayguard/rbl/check"
 	"relayguard/rbl/history"
@@ -84,7 +83,7 @@ func unsure(trouble []string) bool {
 }
 
 func sendingOf(ctx context.Context, c *config.Config) (mta.Sending, error) {
-	i, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
+	i, err := loadMailServer(ctx, c)
 	if err != nil {
 		return mta.Sending{}, err
 	}

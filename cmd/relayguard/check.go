@@ -14,21 +14,18 @@ import (
 
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/queue"
-	"relayguard/milter"
 	"relayguard/mta"
 	"relayguard/mta/local"
-	"relayguard/mta/postfix"
-	"relayguard/policy/origin/stamp"
 )
 
 func newCheck() *cobra.Command {
 	var asJSON, noProbe bool
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "inspect configuration, Postfix and surroundings, name ways round the guard",
+		Short: "inspect configuration, MTA and surroundings, name ways round the guard",
 		Long: strings.TrimSpace(`
-Reads the configuration and everything that it names, then Postfix's settings
-as they are in force, and names what lets mail go round the guard: services
+Reads the configuration and everything that it names, then the settings of Postfix
+or Sendmail as they are in force, and names what lets mail go round the guard: services
 without it, a default action that accepts, local mail that it does not see,
 sockets that others reach, an open relay. Then it looks at what the daemon needs:
 that it runs, the root helper and what the MTA stops by its order, the journal's
@@ -41,7 +38,7 @@ for a recipient outside, without ever sending a message; --no-probe leaves that
 out.
 
 Exit status: 0 nothing to do, 1 a finding that is a warning or critical, 2 the
-configuration is wrong, 3 Postfix cannot be asked.`),
+configuration is wrong, 3 the MTA cannot be asked.`),
 		Example: "  relayguard check\n  relayguard check --json | jq '.findings[] | select(.severity == \"critical\")'",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,34 +50,21 @@ configuration is wrong, 3 Postfix cannot be asked.`),
 			if err != nil {
 				return err
 			}
-			i, err := postfix.Load(cmd.Context(), postfix.Tools{}, c.MTA.ConfigDirectory)
+			inspected, err := inspectMTA(cmd, c, noProbe)
 			if err != nil {
 				return &exitError{exitCannotTell, err}
 			}
-			inspection := postfix.Inspection{
-				Instance:  i,
-				Listeners: postfixListeners(c),
-				LocalMail: localMail(c),
-				Deadline:  c.Milter.DecisionTimeout,
-				GuardUser: guardUser(),
-			}
-			if c.Sign.Node != "" {
-				inspection.NodeHeader = stamp.NodeHeader
-			}
-			if !noProbe {
-				inspection.Probe = postfix.SMTPProbe{}
-			}
-			around := surroundings{config: c, account: accountNamed(guardUser()), queueDir: i.Setting("queue_directory"), setting: i.Setting}
+			around := surroundings{config: c, account: accountNamed(guardUser()), queueDir: inspected.queueDir, setting: inspected.setting}
 			if isRoot() {
 				around.hand = &queue.Client{Path: c.MTA.QueueHelper}
 			}
-			findings := slices.Concat(unread, postfix.Inspect(cmd.Context(), inspection), around.inspect(cmd.Context()))
+			findings := slices.Concat(unread, inspected.findings, around.inspect(cmd.Context()))
 			slices.SortStableFunc(findings, func(a, b mta.Finding) int { return int(b.Severity) - int(a.Severity) })
 			if asJSON {
 				err = writeFindingsJSON(cmd.OutOrStdout(), path, findings)
 			} else {
 				err = writeFindings(cmd.OutOrStdout(), findings)
-				fmt.Fprintf(cmd.ErrOrStderr(), "configuration %s: fine; Postfix %s in %s: %s\n", path, i.Version, i.ConfigDir, summary(findings))
+				fmt.Fprintf(cmd.ErrOrStderr(), "configuration %s: fine; %s: %s\n", path, inspected.name, summary(findings))
 			}
 			if err != nil {
 				return &exitError{exitCannotTell, err}
@@ -145,22 +129,6 @@ func guardUser() string {
 		return ""
 	}
 	return name
-}
-
-func postfixListeners(c *config.Config) []mta.Listener {
-	all := make([]mta.Listener, len(c.Listeners))
-	for i, l := range c.Listeners {
-		all[i] = mta.Listener{Role: l.Role, Network: l.Endpoint.Network(), Address: l.Endpoint.Address()}
-	}
-	return all
-}
-
-func localMail(c *config.Config) postfix.LocalMail {
-	m := postfix.LocalMail{DaemonName: c.Local.DaemonName, UIDHeader: milter.UIDHeader, Strip: []string{stamp.Header, stamp.CallHeader}}
-	if c.Sign.Node == "" { // else the relay is to read it
-		m.Strip = append(m.Strip, stamp.NodeHeader)
-	}
-	return m
 }
 
 func writeFindingsJSON(w io.Writer, path string, findings []mta.Finding) error {

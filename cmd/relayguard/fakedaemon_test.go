@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -77,6 +78,45 @@ func (d *fakeDaemon) always(pattern string, out any) {
 	d.on(pattern, func(json.RawMessage) (any, error) { return out, nil })
 }
 
+// stream answers an operation with lines, and with what ends them: an error after
+// the last, or a connection that is cut.
+func (d *fakeDaemon) stream(pattern string, lines func(body json.RawMessage, send func(any)) error) {
+	control.Serve(d.mux, pattern, control.Read, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		d.mu.Lock()
+		d.asked = append(d.asked, r.Method+" "+r.URL.RequestURI()+" "+string(body))
+		d.mu.Unlock()
+		n, encoder := 0, json.NewEncoder(w)
+		err := lines(body, func(line any) {
+			n++
+			if encoder.Encode(line) == nil {
+				_ = http.NewResponseController(w).Flush()
+			}
+		})
+		if errors.Is(err, errHangUp) {
+			panic(http.ErrAbortHandler)
+		}
+		if err != nil {
+			encoder.Encode(map[string]any{"error": err.Error(), "status": 500})
+			return
+		}
+		encoder.Encode(map[string]int{"end": n})
+	}))
+}
+
+// errHangUp makes a stream break off.
+var errHangUp = errors.New("hang up")
+
+// lines answers an operation with always the same stream.
+func (d *fakeDaemon) lines(pattern string, all ...any) {
+	d.stream(pattern, func(_ json.RawMessage, send func(any)) error {
+		for _, line := range all {
+			send(line)
+		}
+		return nil
+	})
+}
+
 // lastAsked is the newest request that begins so.
 func (d *fakeDaemon) lastAsked(begins string) string {
 	d.mu.Lock()
@@ -105,6 +145,7 @@ type terminal struct {
 func newTerminal(t *testing.T, columns uint16) *terminal {
 	t.Helper()
 	t.Setenv("COLUMNS", "")
+	t.Setenv("NO_COLOR", "1")
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Skipf("no terminal: %v", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,7 +23,7 @@ import (
 	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
 	"relayguard/journal"
-	"relayguard/mta/postfix"
+	"relayguard/mta/grace"
 	"relayguard/policy"
 	"relayguard/policy/address"
 )
@@ -39,6 +40,7 @@ type hands interface {
 	Inspect(ctx context.Context, l desk.Look) (desk.Inspected, error)
 	Stop(ctx context.Context, o stopOrder) (desk.Stopped, error)
 	Start(ctx context.Context, o stopOrder) (desk.Started, error)
+	queueHands
 	Close()
 }
 
@@ -88,6 +90,58 @@ func (h daemonHands) Stop(ctx context.Context, o stopOrder) (out desk.Stopped, e
 func (h daemonHands) Start(ctx context.Context, o stopOrder) (out desk.Started, err error) {
 	err = h.client.Post(ctx, "/v1/start", o, &out)
 	return out, err
+}
+
+func (h daemonHands) Queue(ctx context.Context, f desk.QueueFilter, line func(desk.QueueLine) error) error {
+	return control.Exchange(ctx, h.client, "/v1/queue/list", f, line)
+}
+
+func (h daemonHands) QueueSummary(ctx context.Context, f desk.QueueFilter) (out desk.QueueSummary, err error) {
+	err = h.client.Post(ctx, "/v1/queue/summary", f, &out)
+	return out, err
+}
+
+func (h daemonHands) QueueShow(ctx context.Context, l desk.QueueLook) (out desk.QueueShown, err error) {
+	err = h.client.Post(ctx, "/v1/queue/show", l, &out)
+	return out, err
+}
+
+func (h daemonHands) ActOnQueue(ctx context.Context, o desk.QueueOrder, step func(desk.Step) error) error {
+	o.Ticket = rand.Text()
+	return h.act(ctx, "/v1/queue/act", o, o.Ticket, step)
+}
+
+func (h daemonHands) ListHeld(ctx context.Context, f desk.Filter, line func(desk.HeldLine) error) error {
+	return control.Exchange(ctx, h.client, "/v1/held/list/stream", f, line)
+}
+
+func (h daemonHands) ActOnHeld(ctx context.Context, o desk.HeldOrder, step func(desk.Step) error) error {
+	o.Ticket = rand.Text()
+	return h.act(ctx, "/v1/held/act/stream", o, o.Ticket, step)
+}
+
+// act asks for a bulk act. When ctx ends the daemon is told to end after the batch
+// in hand, and what it says then is still read. Who is killed hangs up, which does as
+// well.
+func (h daemonHands) act(ctx context.Context, path string, order any, ticket string, step func(desk.Step) error) error {
+	whole, over := context.WithCancel(context.WithoutCancel(ctx))
+	defer over()
+	stop := context.AfterFunc(ctx, func() {
+		const again = 200 * time.Millisecond // it may not have begun
+		for {
+			var out nothing
+			if err := h.client.Post(whole, "/v1/acts/cut", desk.Cut{Ticket: ticket}, &out); err == nil {
+				return
+			}
+			select {
+			case <-whole.Done():
+				return
+			case <-time.After(again):
+			}
+		}
+	})
+	defer stop()
+	return control.Exchange(whole, h.client, path, order, step)
 }
 
 func (daemonHands) Close() {}
@@ -193,6 +247,32 @@ func (h *ownHands) Stop(ctx context.Context, o stopOrder) (desk.Stopped, error) 
 func (h *ownHands) Start(ctx context.Context, o stopOrder) (desk.Started, error) {
 	defer undisturbed()()
 	return h.desk.Start(ctx, time.Now(), h.by, o.Reason, o.Keep)
+}
+
+func (h *ownHands) Queue(ctx context.Context, f desk.QueueFilter, line func(desk.QueueLine) error) error {
+	return streamQueue(ctx, h.desk, f, line)
+}
+
+func (h *ownHands) QueueSummary(ctx context.Context, f desk.QueueFilter) (desk.QueueSummary, error) {
+	return h.desk.QueueSummary(ctx, time.Now(), f)
+}
+
+func (h *ownHands) QueueShow(ctx context.Context, l desk.QueueLook) (desk.QueueShown, error) {
+	return h.desk.QueueShow(ctx, time.Now(), l)
+}
+
+func (h *ownHands) ActOnQueue(ctx context.Context, o desk.QueueOrder, step func(desk.Step) error) error {
+	defer undisturbed()()
+	return h.desk.ActOnQueue(ctx, time.Now(), h.by, o, step)
+}
+
+func (h *ownHands) ListHeld(ctx context.Context, f desk.Filter, line func(desk.HeldLine) error) error {
+	return streamHeld(ctx, h.desk, f, line)
+}
+
+func (h *ownHands) ActOnHeld(ctx context.Context, o desk.HeldOrder, step func(desk.Step) error) error {
+	defer undisturbed()()
+	return h.desk.ActOnHeld(ctx, time.Now(), h.by, o, step)
 }
 
 func (h *ownHands) Close() {
@@ -304,8 +384,8 @@ func directly(c *config.Config) *queue.Direct {
 		inside = append(inside, address.Domain(d))
 	}
 	return &queue.Direct{
-		ConfigDir: c.MTA.ConfigDirectory, StateDir: c.MTA.QueueState, Inside: inside,
-		Grace: &postfix.Grace{Dir: filepath.Join(c.MTA.QueueState, "deleted"), Count: c.Hold.ServerMessages, Bytes: c.Hold.GraceBytes, Age: c.Hold.Grace},
+		Kind: c.MTA.Kind, ConfigDir: c.MTA.ConfigDirectory, StateDir: c.MTA.QueueState, Inside: inside,
+		Grace: &grace.Folder{Dir: filepath.Join(c.MTA.QueueState, "deleted"), Count: c.Hold.ServerMessages, Bytes: c.Hold.GraceBytes, Age: c.Hold.Grace},
 		Log:   slog.New(slog.DiscardHandler),
 	}
 }
@@ -332,6 +412,12 @@ func (unkept) Decisions(context.Context, journal.Query) ([]journal.Decision, err
 func (unkept) AcceptedQueueIDs(context.Context, string, time.Time) ([]journal.Passed, error) {
 	return nil, errUnkept
 }
+
+func (unkept) EachHold(context.Context, journal.HoldQuery, func(*journal.Hold) error) error {
+	return errUnkept
+}
+
+func (unkept) Known(context.Context, []string) ([]journal.Known, error) { return nil, errUnkept }
 
 // readOnly is a journal that is only looked at.
 type readOnly struct{ *journal.Reader }

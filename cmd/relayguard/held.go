@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,25 +17,23 @@ import (
 )
 
 func newHeld() *cobra.Command {
-	return group("held", "list, look at, release, delete and restore held mail", `
+	return group("held", "list, look at, release, delete and undelete held mail", `
 Held mail waits in the MTA's own hold queue. These commands find it by id or by
 whatever it is known by, and touch only what relayguard held: what others put on
 hold is listed as such and left alone.
 
 While the daemon is dead root does all of this without it.`,
 		newHeldList(), newHeldShow(),
-		newHeldAct(heldAct{verb: "release", do: hands.Release},
-			"let held mail go its way", `
+		newHeldAct("release", "let held mail go its way", `
 Releases held mail: it is delivered, past every limit, for an admin wants it so.
 What is older than the MTA's patience is queued anew and gets another queue id,
 which is told.`),
-		newHeldAct(heldAct{verb: "delete", do: hands.Delete, forGood: hands.DeleteForGood},
-			"delete held mail", `
+		newHeldAct("delete", "delete held mail", `
 Deletes held mail. A copy of each stays in a folder of root's alone, for as long
-as hold.grace says; relayguard held restore brings it back. On a full disk there
-is no room for copies, so nothing is deleted but with --no-copy: that is for good.
+as hold.grace says; relayguard held undelete brings it back. Where there is no room
+for copies nothing is deleted but with --no-copy: that is for good.
 Nobody is told: senders do not get it back.`),
-		newHeldDeleted(), newHeldRestore(), newHeldPace())
+		newHeldDeleted(), newHeldUndelete(), newHeldPace())
 }
 
 // heldFlags choose among held mail.
@@ -92,9 +92,10 @@ func newHeldList() *cobra.Command {
 		Use:   "list [ID...]",
 		Short: "list held mail",
 		Long: strings.TrimSpace(`
-Lists held mail, the oldest first. IDs are queue ids or ids of decisions. What is
-given must all hold. Without any, what others put on hold is listed, too, as held
-by other.
+Lists held mail, the oldest first, as it is found. IDs are queue ids or ids of
+decisions. What is given must all hold. Without any, what others put on hold is
+listed, too, as held by other. In JSON the list is written as it comes, the totals
+last: an object without them is cut short.
 
 Exit status: 0, also if nothing is held; 2 usage; 3 cannot tell, or the queue could
 not be looked at: then the list is what the journal says.`),
@@ -109,24 +110,7 @@ not be looked at: then the list is what the journal says.`),
 				return err
 			}
 			defer h.Close()
-			l, err := h.List(cmd.Context(), filter)
-			if err != nil {
-				return answerOf(err)
-			}
-			out := cmd.OutOrStdout()
-			if asJSON {
-				err = render.JSON(out, l)
-			} else {
-				err = heldTable(render.PageOf(out), time.Now(), l.Held).Write(out, render.PageOf(out))
-				tellTotals(cmd, &l)
-			}
-			if err != nil {
-				return &exitError{exitCannotTell, err}
-			}
-			if l.Stale != "" {
-				return &exitError{code: exitCannotTell}
-			}
-			return nil
+			return heldList(cmd, h, filter, asJSON)
 		},
 	}
 	f.add(cmd)
@@ -137,69 +121,103 @@ not be looked at: then the list is what the journal says.`),
 // byOther is how desk calls those who are not the guard.
 const byOther = "other"
 
-func tellTotals(cmd *cobra.Command, l *desk.List) {
-	ours, size := 0, int64(0)
-	for _, h := range l.Held {
-		if h.HeldBy != byOther {
-			ours++
-			size += h.Size
+// heldList writes held mail as it comes.
+func heldList(cmd *cobra.Command, h queueHands, f desk.Filter, asJSON bool) error {
+	ctx, cancel := context.WithCancel(cmd.Context()) // a reader that has enough ends it
+	defer cancel()
+	var last *desk.HeldEnd
+	var writing error
+	others := 0
+	write, end := heldWriter(cmd.OutOrStdout(), asJSON)
+	err := h.ListHeld(ctx, f, func(l desk.HeldLine) error {
+		switch {
+		case l.Message != nil:
+			if l.Message.HeldBy == byOther {
+				others++
+			}
+			writing = write(l.Message)
+		case l.End != nil:
+			last = l.End
+		}
+		return writing
+	})
+	if err == nil && last == nil {
+		err = errors.New("the daemon's answer has no end")
+	}
+	if writing == nil {
+		writing = end(last)
+	}
+	switch {
+	case writing != nil:
+		return wroteAll(writing)
+	case err != nil:
+		return cutShort(cmd, err)
+	}
+	tellTotals(cmd, last, others)
+	if last.Stale != "" {
+		return &exitError{code: exitCannotTell}
+	}
+	return nil
+}
+
+// heldWriter writes held messages in one form; end is nil after a list that was
+// cut short.
+func heldWriter(w io.Writer, asJSON bool) (write func(*desk.Held) error, end func(*desk.HeldEnd) error) {
+	if asJSON {
+		list := render.NewJSONList(w, "held")
+		return func(h *desk.Held) error { return list.Add(h) }, func(e *desk.HeldEnd) error {
+			if e == nil {
+				return list.Flush()
+			}
+			return list.End(e)
 		}
 	}
-	line := fmt.Sprintf("%s (%s) held by relayguard", counted(ours, "message"), render.Bytes(size))
-	if shown := len(l.Held) - ours; l.Foreign > 0 {
-		line += fmt.Sprintf(", %d by others", l.Foreign)
-		if shown < l.Foreign {
-			line += fmt.Sprintf(" (%d of them listed)", shown)
+	page, now := render.PageOf(w).Headings(w), time.Now()
+	rows := render.NewStream(w, page, heldColumns(page))
+	return func(h *desk.Held) error { return rows.Row(heldRow(page, now, h)...) }, func(*desk.HeldEnd) error { return rows.Close() }
+}
+
+func tellTotals(cmd *cobra.Command, e *desk.HeldEnd, others int) {
+	line := fmt.Sprintf("%s (%s) held by relayguard", counted(e.Messages, "message"), render.Bytes(e.Bytes))
+	if e.Foreign > 0 {
+		line += fmt.Sprintf(", %d by others", e.Foreign)
+		if others < e.Foreign {
+			line += fmt.Sprintf(" (%d of them listed)", others)
 		}
 	}
 	remark(cmd, "%s", line)
-	if l.Stale != "" {
-		remark(cmd, "the queue could not be looked at (%s); this is what the journal says; last looked at: %s", l.Stale, shortTime(time.Now(), l.Looked))
+	if e.Stale != "" {
+		remark(cmd, "the queue could not be looked at (%s); this is what the journal says; last looked at: %s", e.Stale, shortTime(time.Now(), e.Looked))
 	}
 }
 
-// heldTable has a line for each message. Columns that say the same of all are
-// left out; senders, too, where there is no room for account and rule else.
-func heldTable(page render.Page, now time.Time, all []desk.Held) *render.Table {
-	others, states := false, false
-	for _, h := range all {
-		others = others || h.HeldBy == byOther
-		states = states || h.State != string(journal.StateHeld)
+// heldColumns are those of a line for each message. On a narrow page there is no
+// room for senders beside account and rule.
+func heldColumns(page render.Page) []render.Column {
+	all := []render.Column{{Title: "QUEUE ID", Whole: true, Min: 11}, {Title: "HELD", Whole: true, Min: 3}, {Title: "ACCOUNT", Weight: 3, Min: 10}, {Title: "RULE", Weight: 2, Min: 8},
+		{Title: "RCPTS", Right: true, Whole: true}, {Title: "SIZE", Right: true, Whole: true, Min: 6}, {Title: "STATE", Whole: true}}
+	if !page.Cut {
+		all = append(all, render.Column{Title: "HELD BY", Whole: true})
 	}
-	t := &render.Table{Columns: []render.Column{{Title: "QUEUE ID", Whole: true}, {Title: "HELD", Whole: true}, {Title: "ACCOUNT", Weight: 3, Min: 10}, {Title: "RULE", Weight: 2, Min: 8},
-		{Title: "RCPTS", Right: true, Whole: true}, {Title: "SIZE", Right: true, Whole: true}}}
-	more := func(on bool, c render.Column) bool {
-		if on {
-			t.Columns = append(t.Columns, c)
-		}
-		return on
+	if roomy(page) {
+		all = append(all, render.Column{Title: "ID", Whole: true, Min: 13}, render.Column{Title: "FROM", Weight: 2})
 	}
-	more(states, render.Column{Title: "STATE", Whole: true})
-	more(others, render.Column{Title: "HELD BY", Whole: true})
-	from := more(roomy(page), render.Column{Title: "FROM", Weight: 2})
-	ids := more(roomy(page), render.Column{Title: "ID", Whole: true})
-	for _, h := range all {
-		held := render.Ago(now, h.HeldAt)
-		size := render.Bytes(h.Size)
-		if !page.Cut {
-			held, size = when(page, h.HeldAt), number(h.Size)
-		}
-		row := []string{h.QueueID, held, h.Account, h.Rule, number(h.Recipients), size}
-		if states {
-			row = append(row, h.State)
-		}
-		if others {
-			row = append(row, h.HeldBy)
-		}
-		if from {
-			row = append(row, sender(h.MailFrom))
-		}
-		if ids {
-			row = append(row, h.ID)
-		}
-		t.Rows = append(t.Rows, row)
+	return all
+}
+
+func heldRow(page render.Page, now time.Time, h *desk.Held) []string {
+	if !page.Cut {
+		return []string{h.QueueID, when(page, h.HeldAt), h.Account, h.Rule, number(h.Recipients), number(h.Size), h.State, h.HeldBy, h.ID, sender(h.MailFrom)}
 	}
-	return t
+	state := h.State
+	if h.HeldBy != "" && h.HeldBy != "relayguard" {
+		state = "by " + h.HeldBy
+	}
+	row := []string{h.QueueID, render.Ago(now, h.HeldAt), h.Account, h.Rule, number(h.Recipients), render.Bytes(h.Size), state}
+	if roomy(page) {
+		row = append(row, h.ID, sender(h.MailFrom))
+	}
+	return row
 }
 
 // writeHeld tells of one held message, without its content.

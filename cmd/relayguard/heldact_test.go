@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"relayguard/cmd/internal/desk"
 )
@@ -11,25 +12,7 @@ import (
 // pile answers release and delete with so many held messages.
 func pile(t *testing.T, n int) *fakeDaemon {
 	d := newFakeDaemon(t)
-	for _, verb := range []string{"release", "delete"} {
-		d.on("POST /v1/held/"+verb, func(body json.RawMessage) (any, error) {
-			var o desk.Order
-			if err := json.Unmarshal(body, &o); err != nil {
-				return nil, err
-			}
-			r := desk.Report{Verb: verb, DryRun: o.DryRun, Counts: map[string]int{}}
-			for i := range n {
-				m := desk.Done{Held: someHeld("4ZJ1k82Vz"+number(i), "taro@example.jp"), Outcome: "done"}
-				if o.DryRun {
-					m.Outcome = "would"
-				}
-				r.Messages = append(r.Messages, m)
-				r.Counts[m.Outcome]++
-				r.Bytes += m.Size
-			}
-			return r, nil
-		})
-	}
+	d.stream("POST /v1/held/act/stream", actOn(n))
 	return d
 }
 
@@ -72,10 +55,20 @@ func TestBulkNeedsAWordIDsAndSingleMessagesDoNot(t *testing.T) {
 
 func TestWhatIsAgreedToIsWhatWasShown(t *testing.T) {
 	d := pile(t, 2)
+	before := time.Now()
 	code, _, stderr := newTerminal(t, 80).run(t, "yes\n", "held", "release", "--login", "Taro", "--older-than", "2h", "--reason", "fine", "--config", d.config)
-	want := `POST /v1/held/release {"filter":{"ids":["4ZJ1k82Vz0","4ZJ1k82Vz1"],"login":"taro"},"dry_run":false,"reason":"fine"}`
-	if got := d.lastAsked("POST"); code != exitFine || got != want {
-		t.Errorf("exit %d (%s), asked %s\nwant %s", code, stderr, got, want)
+	var o desk.HeldOrder
+	_, body, _ := strings.Cut(d.lastAsked("POST"), "{")
+	if err := json.Unmarshal([]byte("{"+body), &o); err != nil || code != exitFine {
+		t.Fatalf("exit %d (%s), asked %s", code, stderr, d.lastAsked("POST"))
+	}
+	f := o.Filter
+	if o.Verb != "release" || o.DryRun || o.Reason != "fine" || f.Login != "taro" || f.Before.Before(before) || f.Before.After(time.Now()) || f.OlderThan <= 2*time.Hour || len(f.IDs) > 0 {
+		t.Errorf("%+v", o)
+	}
+	code, _, stderr = newTerminal(t, 80).run(t, "yes\n", "held", "release", "--login", "taro", "--limit", "2", "--config", d.config)
+	if got := d.lastAsked("POST"); code != exitFine || !strings.Contains(got, `"ids":["4ZJ1k82Vz0","4ZJ1k82Vz1"]`) || strings.Contains(got, "limit") {
+		t.Errorf("exit %d (%s), asked %s", code, stderr, got)
 	}
 }
 
@@ -84,10 +77,10 @@ func TestFailuresAndNewIDsAreListed(t *testing.T) {
 	outcome := func(id, outcome, newID, why string) desk.Done {
 		return desk.Done{Held: someHeld(id, "taro@example.jp"), Outcome: outcome, NewID: newID, Error: why}
 	}
-	d.always("POST /v1/held/release", desk.Report{Verb: "release", Messages: []desk.Done{outcome("A1", "done", "", ""), outcome("A2", "done", "B2", ""), outcome("A3", "failed", "", "postsuper: fatal"), outcome("A4", "gone", "", ""), outcome("A5", "changed", "", "")},
-		Counts: map[string]int{"done": 2, "failed": 1, "gone": 1, "changed": 1}, Unknown: []string{"A6"}})
+	d.lines("POST /v1/held/act/stream", desk.Step{Total: 5, Done: 5, DoneBytes: 4620, Messages: []desk.Done{outcome("A1", "done", "", ""), outcome("A2", "done", "B2", ""), outcome("A3", "failed", "", "postsuper: fatal"), outcome("A4", "gone", "", ""), outcome("A5", "changed", "", "")},
+		Counts: map[string]int{"done": 2, "failed": 1, "gone": 1, "changed": 1}, Unknown: []string{"A6"}, End: true})
 	code, stdout, stderr := d.run("held", "release", "A1", "A2", "A3", "A4", "A5", "A6")
-	want := "QUEUE ID  OUTCOME  NEW ID  ACCOUNT                ERROR\nA2        done     B2      login:taro@example.jp  -\nA3        failed   -       login:taro@example.jp  postsuper: fatal\nA4        gone     -       login:taro@example.jp  -\nA5        changed  -       login:taro@example.jp  -\n"
+	want := "QUEUE ID     OUTCOME  NEW ID       WHOSE                  ERROR\nA2           done     B2           login:taro@example.jp  -\nA3           failed   -            login:taro@example.jp  postsuper: fatal\nA4           gone     -            login:taro@example.jp  -\nA5           changed  -            login:taro@example.jp  -\n"
 	if code != exitFinding || stdout != want {
 		t.Errorf("exit %d, stdout:\n%s", code, stdout)
 	}
@@ -98,27 +91,40 @@ func TestFailuresAndNewIDsAreListed(t *testing.T) {
 	}
 }
 
+// heldLines is a list of held mail as the daemon tells it.
+func heldLines(end desk.HeldEnd, all ...desk.Held) []any {
+	lines := []any{}
+	for i := range all {
+		lines = append(lines, desk.HeldLine{Message: &all[i]})
+	}
+	return append(lines, desk.HeldLine{End: &end})
+}
+
 func TestHeldListNamesForeignHolds(t *testing.T) {
 	d := newFakeDaemon(t)
-	d.always("POST /v1/held/list", desk.List{Held: []desk.Held{someHeld("A1", "taro@example.jp"), {QueueID: "B1", HeldAt: noon, State: "held", HeldBy: "other"}}, Foreign: 1234})
+	asked := someHeld("A2", "taro@example.jp")
+	asked.State = "releasing"
+	d.lines("POST /v1/held/list/stream", heldLines(desk.HeldEnd{Messages: 2, Bytes: 4620, Foreign: 1234}, someHeld("A1", "taro@example.jp"), asked, desk.Held{QueueID: "B1", HeldAt: noon, State: "held", HeldBy: "other"})...)
 	code, stdout, stderr := d.run("held", "list")
-	rows := strings.Split(stdout, "\n")
-	if code != exitFine || len(rows) != 4 || !strings.Contains(rows[0], "HELD BY") || !strings.Contains(rows[1], "relayguard") || !strings.Contains(rows[2], "<>  ") || !strings.Contains(rows[2], "other") {
-		t.Errorf("exit %d, %q", code, rows)
+	goldenIs(t, "held-piped.txt", stdout)
+	if code != exitFine || stderr != "2 messages (4.6 kB) held by relayguard, 1234 by others (1 of them listed)\n" {
+		t.Errorf("exit %d, %q", code, stderr)
 	}
-	if stderr != "1 message (2.3 kB) held by relayguard, 1234 by others (1 of them listed)\n" {
-		t.Error(stderr)
+	for _, columns := range []uint16{80, 200} {
+		_, shown, _ := newTerminal(t, columns).run(t, "", "held", "list", "--config", d.config)
+		fits(t, "held list", shown, int(columns))
+		goldenIs(t, "held-"+number(int(columns))+".txt", shown)
 	}
-	ours := newFakeDaemon(t)
-	ours.always("POST /v1/held/list", desk.List{Held: []desk.Held{someHeld("A1", "taro@example.jp")}})
-	if _, stdout, _ := ours.run("held", "list"); strings.Contains(stdout, "HELD BY") || strings.Contains(stdout, "STATE") {
-		t.Errorf("columns that say nothing: %s", stdout)
+	_, stdout, _ = d.run("held", "list", "--json")
+	var l desk.List
+	if err := json.Unmarshal([]byte(stdout), &l); err != nil || len(l.Held) != 3 || l.Foreign != 1234 {
+		t.Errorf("%v: %s", err, stdout)
 	}
 }
 
 func TestHeldListOfAQueueThatCannotBeLookedAtCannotTell(t *testing.T) {
 	d := newFakeDaemon(t)
-	d.always("POST /v1/held/list", desk.List{Held: []desk.Held{someHeld("A1", "taro@example.jp")}, Stale: "root helper not reachable"})
+	d.lines("POST /v1/held/list/stream", heldLines(desk.HeldEnd{Messages: 1, Stale: "root helper not reachable"}, someHeld("A1", "taro@example.jp"))...)
 	code, stdout, stderr := d.run("held", "list")
 	if code != exitCannotTell || !strings.Contains(stdout, "A1") || !strings.Contains(stderr, "root helper not reachable") || !strings.Contains(stderr, "last looked at: never") {
 		t.Errorf("exit %d, %q, %q", code, stdout, stderr)

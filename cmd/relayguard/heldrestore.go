@@ -20,7 +20,7 @@ func newHeldDeleted() *cobra.Command {
 		Short: "list deleted mail that can be restored",
 		Long: strings.TrimSpace(`
 Lists deleted mail of which there is still a copy (hold.grace), the longest deleted
-first; relayguard held restore brings it back.
+first; relayguard held undelete brings it back.
 
 Exit status: 0, also if there is none; 2 usage; 3 cannot tell, or not allowed.`),
 		Example: "  relayguard held deleted",
@@ -72,21 +72,22 @@ func deletedTable(page render.Page, now time.Time, all []desk.Deleted) *render.T
 	return t
 }
 
-func newHeldRestore() *cobra.Command {
+func newHeldUndelete() *cobra.Command {
 	var reason string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "restore ID...",
-		Short: "bring deleted mail back",
+		Use:     "undelete ID...",
+		Aliases: []string{"restore"},
+		Short:   "bring deleted mail back",
 		Long: strings.TrimSpace(`
 Puts deleted mail back on hold, as it was, while there is still a copy of it
-(hold.grace). IDs are the queue ids that it had, or ids of decisions: relayguard
-held deleted lists them. It gets a new queue id, which is told; relayguard held
-release lets it go its way.
+(hold.grace): what held delete and queue delete threw away. IDs are the queue ids that
+it had, or ids of decisions: relayguard held deleted lists them. It gets a new queue
+id, which is told; relayguard held release lets it go its way.
 
 Exit status: 0; 1 something was not restored, or there is no copy under an ID; 2
 usage; 3 cannot tell, or not allowed.`),
-		Example: "  relayguard held restore 4ZJ1k82Vz1y --reason 'no spam after all'",
+		Example: "  relayguard held undelete 4ZJ1k82Vz1y --reason 'no spam after all'",
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			if len(ids) == 0 || slices.Contains(ids, "") {
 				return usage(cmd, "ID is missing; relayguard held deleted lists them")
@@ -116,7 +117,11 @@ func tellRestored(cmd *cobra.Command, r *desk.Report, asJSON bool) error {
 	if asJSON {
 		err = render.JSON(out, r)
 	} else {
-		err = outcomeTable(r.Messages).Write(out, render.PageOf(out))
+		t := unusual(render.PageOf(out).Headings(out), out)
+		for i := range r.Messages {
+			_ = t.message(&r.Messages[i]) // the end has its error, too
+		}
+		err = t.rows.Close()
 		remark(cmd, "%s on hold again", counted(r.Counts["done"], "message"))
 	}
 	if err != nil {

@@ -62,8 +62,9 @@ func bodyBytes(c *config.Config) func(policy.Role) int {
 	}
 }
 
-// listen opens every socket or none, and reports every one that cannot be.
-func listen(wanted []config.Listener, body func(policy.Role) int) ([]*milter.Listener, error) {
+// listen opens every socket or none, and reports every one that cannot be. Beside
+// Sendmail local mail comes by SMTP.
+func listen(wanted []config.Listener, sendmail bool, body func(policy.Role) int) ([]*milter.Listener, error) {
 	var open []*milter.Listener
 	var errs []error
 	for _, w := range wanted {
@@ -72,7 +73,7 @@ func listen(wanted []config.Listener, body func(policy.Role) int) ([]*milter.Lis
 			errs = append(errs, fmt.Errorf("listener %q: %w", w.Name, err))
 			continue
 		}
-		l.BodyBytes = body(w.Role)
+		l.BodyBytes, l.LocalBySMTP = body(w.Role), sendmail
 		open = append(open, l)
 	}
 	if len(errs) > 0 {

@@ -121,7 +121,7 @@ Exit status: 0 fine, 1 a finding, 2 usage or configuration, 3 cannot tell.`),
 	})
 	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `file`")
 	root.AddCommand(newServe(), newCheck(), newSetup(), newMan(),
-		newStatus(), newExplain(), newDecisions(), newHeld(), newSuspend(), newResume(), newStop(), newStart(),
+		newStatus(), newExplain(), newDecisions(), newHeld(), newQueue(), newSuspend(), newResume(), newStop(), newStart(),
 		newPHP(), newWordPress(), newDeny(), newAllow(), newLimits(), newReplay(), newMetrics(), newIncident(), newOrigins(), newNotice(), newForwards(), newRBL(), newReport(), newJournal(), newQueueHelper(), newWatchHelper())
 	return root
 }

@@ -49,7 +49,7 @@ func asked[T any](out T, err error) (T, error) {
 	switch {
 	case err == nil:
 		return out, nil
-	case errors.Is(err, desk.ErrNotHeld), errors.Is(err, desk.ErrNoSwitch):
+	case errors.Is(err, desk.ErrNotHeld), errors.Is(err, desk.ErrNotQueued), errors.Is(err, desk.ErrNoSwitch):
 		status = http.StatusNotFound
 	case errors.Is(err, desk.ErrUsage):
 		status = http.StatusBadRequest
@@ -130,6 +130,7 @@ func (d *daemon) operations() *control.Mux {
 		gone, err := asked(s.desk.Lift(time.Now(), byPeer(p), o.Kind, o.Which, o.Reason))
 		return s.given(ctx, err, gone...)
 	})
+	d.queueOperations(m)
 	s.limitOperations(m)
 	s.forwardOperations(m)
 	s.rblOperations(m)

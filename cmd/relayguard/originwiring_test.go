@@ -22,10 +22,17 @@ func TestWhoeverBeginsToLearnIsPatient(t *testing.T) {
 
 func TestSendmailsSubmissionAccountIsKnown(t *testing.T) {
 	for name, c := range map[string]struct {
+		kind string
 		err  error
 		want int
-	}{"there": {nil, 120}, "not there": {errors.New("there is none"), origin.NoUID}} {
-		a, errs := freshRecognition(config.Default(), [16]byte{}).attribution(config.Default(), func(string) (int, error) { return 120, c.err })
+	}{
+		"there":          {config.KindSendmail, nil, 120},
+		"not there":      {config.KindSendmail, errors.New("there is none"), origin.NoUID},
+		"beside Postfix": {config.KindPostfix, nil, origin.NoUID},
+	} {
+		conf := config.Default()
+		conf.MTA.Kind = c.kind
+		a, errs := freshRecognition(conf, [16]byte{}).attribution(conf, func(string) (int, error) { return 120, c.err })
 		if len(errs) > 0 || a.SubmitUID != c.want {
 			t.Errorf("%s: uid %d, %v", name, a.SubmitUID, errs)
 		}
@@ -92,7 +99,7 @@ func TestBodiesAreReadForTextsOnly(t *testing.T) {
 }
 
 func TestListenersReadBodies(t *testing.T) {
-	open, err := listen([]config.Listener{{Name: "local", Role: policy.Local, Endpoint: config.Endpoint{Path: filepath.Join(t.TempDir(), "s")}, Mode: 0o600}}, func(r policy.Role) int { return 100 + int(r) })
+	open, err := listen([]config.Listener{{Name: "local", Role: policy.Local, Endpoint: config.Endpoint{Path: filepath.Join(t.TempDir(), "s")}, Mode: 0o600}}, false, func(r policy.Role) int { return 100 + int(r) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,46 +1,108 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"relayguard/cmd/internal/render"
 )
 
+// progress tells how far something is, if it takes a while: on one line of a
+// terminal that is written anew, elsewhere on a line of its own every few seconds.
+// Stop it before anything else is written there. Safe for concurrent use; nil
+// tells nothing.
+type progress struct {
+	w    io.Writer
+	page render.Page
+
+	mu    sync.Mutex
+	text  string
+	quit  chan struct{}
+	ended chan struct{}
+}
+
+// How often it is told: to somebody who looks, and to a log.
+const (
+	progressSeen   = 200 * time.Millisecond
+	progressLogged = 5 * time.Second
+)
+
+func newProgress(w io.Writer) *progress {
+	p := &progress{w: w, page: render.PageOf(w), quit: make(chan struct{}), ended: make(chan struct{})}
+	go p.tell()
+	return p
+}
+
+// set says how far it is now.
+func (p *progress) set(text string) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	p.text = text
+	p.mu.Unlock()
+}
+
+// stop clears the line. A second call does nothing.
+func (p *progress) stop() {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	select {
+	case <-p.quit:
+	default:
+		close(p.quit)
+	}
+	p.mu.Unlock()
+	<-p.ended
+}
+
+func (p *progress) tell() {
+	defer close(p.ended)
+	every := progressLogged
+	if p.page.Cut {
+		every = progressSeen
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for told := ""; ; {
+		select {
+		case <-p.quit:
+			if told != "" && p.page.Cut {
+				fmt.Fprint(p.w, "\r\x1b[K")
+			}
+			return
+		case <-tick.C:
+			p.mu.Lock()
+			text := render.Escape(p.text)
+			p.mu.Unlock()
+			if text == told || text == "" {
+				continue
+			}
+			told = text
+			if p.page.Cut {
+				fmt.Fprint(p.w, "\r"+render.Lines(text, p.page.Width-1)[0]+"\x1b[K")
+			} else {
+				fmt.Fprintln(p.w, text)
+			}
+		}
+	}
+}
+
 // progressLine writes how far something is on one line of a terminal, and only if it
 // takes a while; form has two %d, done and all. Elsewhere it writes nothing, and
 // progress is nil. Call stop before writing anything else; a second call does nothing.
-func progressLine(w io.Writer, form string) (stop func(), progress func(done, all int)) {
+func progressLine(w io.Writer, form string) (stop func(), tell func(done, all int)) {
 	if !render.PageOf(w).Cut { // no terminal
 		return func() {}, nil
 	}
-	var done, all atomic.Int64
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		for shown := false; ; {
-			select {
-			case <-ctx.Done():
-				if shown {
-					fmt.Fprint(w, "\r\x1b[K")
-				}
-				return
-			case <-tick.C:
-				if n := all.Load(); n > 0 {
-					shown = true
-					fmt.Fprintf(w, "\r"+form+"\x1b[K", done.Load(), n)
-				}
-			}
+	p := newProgress(w)
+	return p.stop, func(done, all int) {
+		if all > 0 {
+			p.set(fmt.Sprintf(form, done, all))
 		}
-	}()
-	return func() { cancel(); <-ended }, func(d, n int) {
-		done.Store(int64(d))
-		all.Store(int64(n))
 	}
 }

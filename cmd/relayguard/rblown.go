@@ -14,7 +14,6 @@ import (
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/control"
 	"relayguard/mta"
-	"relayguard/mta/postfix"
 	"relayguard/policy/address"
 	"relayguard/rbl"
 	"relayguard/rbl/history"
@@ -107,9 +106,9 @@ func insideOf(ctx context.Context, c *config.Config) ([]string, error) {
 	}
 	var err error
 	if c.Inside.FromMTA {
-		var i *postfix.Instance
+		var i mailServer
 		var domains []string
-		if i, err = postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory); err == nil {
+		if i, err = loadMailServer(ctx, c); err == nil {
 			domains, _, err = i.InsideDomains(ctx)
 		}
 		for _, d := range domains {

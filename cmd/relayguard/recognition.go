@@ -153,8 +153,10 @@ func (r *recognition) attribution(c *config.Config, userID func(string) (int, er
 		uid, err := userID(name)
 		return uid, err == nil
 	}}
-	if uid, err := userID("smmsp"); err == nil { // Sendmail's submission program
-		a.SubmitUID = uid
+	if c.MTA.Kind == config.KindSendmail {
+		if uid, err := userID("smmsp"); err == nil { // its submission program
+			a.SubmitUID = uid
+		}
 	}
 	var err error
 	if a.Fingerprints, err = fingerprints(c); err != nil {

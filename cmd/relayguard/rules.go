@@ -59,11 +59,11 @@ func newRules(ctx context.Context, c *config.Config, s *state, users *local.User
 			r.shared[uid] = true
 		}
 	}
-	code := exitCannotTell // Postfix's fault may pass, the configuration's does not
+	code := exitCannotTell // the MTA's fault may pass, the configuration's does not
 	if len(errs) > 0 {
 		code = exitUsage
 	}
-	if err := r.askPostfix(ctx, c, log); err != nil {
+	if err := r.askMTA(ctx, c, log); err != nil {
 		errs = append(errs, err)
 	}
 	if len(errs) > 0 {
@@ -90,11 +90,15 @@ func newPolicy(c *config.Config, phase policy.Phase, userName func(uid int) stri
 	on.userName = userName
 	limits, more := policyLimits(c, phase, on)
 	errs = append(errs, more...)
+	daemonName := c.Local.DaemonName
+	if c.MTA.Kind == config.KindSendmail { // which tells no uid in a header field: what is there is forged
+		daemonName = ""
+	}
 	p := &policy.Policy{
 		Phase:       phase,
 		Finder:      origin.Finder{Networks: networks, Certificates: c.Certificates, Customers: customers, UserName: userName},
 		Inside:      policy.Inside{},
-		LocalDaemon: c.Local.DaemonName,
+		LocalDaemon: daemonName,
 		UIDHeader:   milter.UIDHeader,
 		OwnUID:      origin.NoUID,
 		Addresses: policy.Addresses{
@@ -127,13 +131,13 @@ func ownUID() int {
 	return origin.NoUID
 }
 
-// askPostfix completes the inside domains and the default domain, and opens the
-// address maps. A Postfix that cannot be asked is told and lived with, unless
+// askMTA completes the inside domains and the default domain, and opens the
+// address maps. An MTA that cannot be asked is told and lived with, unless
 // the configuration cannot be followed without it.
-func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	i, err := postfix.Load(ctx, postfix.Tools{}, c.MTA.ConfigDirectory)
+func (r *rules) askMTA(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	i, err := loadMailServer(ctx, c)
 	if err != nil && !c.Inside.FromMTA && len(c.Address.PostfixMaps) == 0 {
-		log.Warn("Postfix cannot be asked where its queue is; hold.min_free is not watched", "error", err)
+		log.Warn("the MTA cannot be asked where its queue is; hold.min_free is not watched", "error", err)
 		return nil
 	}
 	if err != nil {
@@ -141,10 +145,10 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 			return fmt.Errorf("address.postfix_maps: %w", err)
 		}
 		r.unread = append(r.unread, fmt.Errorf("inside.from_mta: %w", err))
-		log.Error("inside.from_mta: Postfix cannot be asked, only inside.domains count; set mta.config_directory, or from_mta = false", "error", err)
+		log.Error("inside.from_mta: the MTA cannot be asked, only inside.domains count; set mta.config_directory, or from_mta = false", "error", err)
 		return nil
 	}
-	r.queueDir, r.copies = i.QueueDir, i.Copies()
+	r.queueDir, r.copies = i.QueueDirectory(), i.Copies()
 	if c.Inside.FromMTA {
 		r.addInside(ctx, i, log)
 		if r.policy.Addresses.DefaultDomain == "" {
@@ -158,7 +162,11 @@ func (r *rules) askPostfix(ctx context.Context, c *config.Config, log *slog.Logg
 	if len(c.Address.PostfixMaps) == 0 {
 		return nil
 	}
-	r.maps, err = i.OpenMaps(ctx, strings.Join(c.Address.PostfixMaps, ", "), postfix.MapsConfig{Log: log})
+	p, ok := i.(*postfix.Instance)
+	if !ok {
+		return errors.New("address.postfix_maps: only Postfix has such maps; name address.files in their place")
+	}
+	r.maps, err = p.OpenMaps(ctx, strings.Join(c.Address.PostfixMaps, ", "), postfix.MapsConfig{Log: log})
 	if err != nil {
 		return fmt.Errorf("address.postfix_maps: %w", err)
 	}
@@ -186,7 +194,7 @@ func (r *rules) tryMaps(ctx context.Context) {
 	}
 }
 
-func (r *rules) addInside(ctx context.Context, i *postfix.Instance, log *slog.Logger) {
+func (r *rules) addInside(ctx context.Context, i mailServer, log *slog.Logger) {
 	domains, unread, err := i.InsideDomains(ctx)
 	if err != nil {
 		r.unread = append(r.unread, fmt.Errorf("inside.from_mta: %w", err))

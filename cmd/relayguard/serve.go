@@ -144,7 +144,7 @@ func (d *daemon) start(ctx context.Context) error {
 	d.guard = guard.New(d.rules.policy, d.verdicts, d.log)
 	d.guard.Journal, d.guard.Watcher = d.state.journal, watcher{d.state}
 	d.server = newServer(d.config, d.guard, d.log)
-	listeners, err := listen(d.config.Listeners, bodyBytes(d.config))
+	listeners, err := listen(d.config.Listeners, d.config.MTA.Kind == config.KindSendmail, bodyBytes(d.config))
 	if err != nil {
 		d.rules.close()
 		return err

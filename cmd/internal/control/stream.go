@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,8 @@ import (
 type end struct {
 	End   *int   `json:"end,omitempty"` // how many lines there were
 	Error string `json:"error,omitempty"`
+
+	Status int `json:"status,omitempty"` // HTTP's that goes with Error; 0: none in particular
 }
 
 // Stream serves an operation with an answer of any length: do calls send with
@@ -105,6 +108,10 @@ func (c *Client) Lines(ctx context.Context, path string, query url.Values, line 
 		return err
 	}
 	defer body.Close()
+	return readLines(body, line)
+}
+
+func readLines(body io.Reader, line func([]byte) error) error {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 64<<10), maxStreamLine)
 	n := 0
@@ -124,7 +131,7 @@ func (c *Client) Lines(ctx context.Context, path string, query url.Values, line 
 func finished(last *end, n int) error {
 	switch {
 	case last.Error != "":
-		return &Error{http.StatusInternalServerError, last.Error}
+		return &Error{cmp.Or(last.Status, http.StatusInternalServerError), last.Error}
 	case *last.End != n:
 		return fmt.Errorf("read the daemon's answer: %d lines came of %d", n, *last.End)
 	}

@@ -13,13 +13,13 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"relayguard/cmd/internal/holds"
 	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
 	"relayguard/journal"
-	"relayguard/mta"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 )
@@ -32,6 +32,8 @@ type Journal interface {
 	Explain(ctx context.Context, id string) ([]journal.Explanation, error)
 	Decisions(context.Context, journal.Query) ([]journal.Decision, error)
 	AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]journal.Passed, error)
+	EachHold(context.Context, journal.HoldQuery, func(*journal.Hold) error) error
+	Known(ctx context.Context, ids []string) ([]journal.Known, error)
 }
 
 // Desk does it. Its methods are safe for concurrent use; acts on the queue run
@@ -102,11 +104,12 @@ type Desk struct {
 	payments payments
 	bounces  bounces
 
-	acting sync.Mutex // on the queue
+	acting sync.Mutex   // on the queue
+	acts   atomic.Int64 // that were ended
 
 	mu       sync.Mutex
-	foreign  []mta.QueueFile // held by somebody else, as of the last look; at most maxForeign
-	others   int             // of them in all
+	foreign  []Held // held by somebody else, as of the last look; at most maxForeign
+	others   int    // of them in all
 	lookedAt time.Time
 	lookErr  error
 	byMilter map[string]time.Time // queue ids that the MTA's log says a milter held
@@ -146,6 +149,15 @@ func (d *Desk) shared(account string) bool { return d.SharedAccount != nil && d.
 // roomOf names whose room a message takes.
 func (d *Desk) roomOf(account, site, template string) string {
 	return policy.RoomName(account, d.shared(account), site, template)
+}
+
+// oneAct waits for its turn to act on the queue, and returns what ends it.
+func (d *Desk) oneAct() (over func()) {
+	d.acting.Lock()
+	return func() {
+		d.acts.Add(1)
+		d.acting.Unlock()
+	}
 }
 
 // append journals, and logs what could not be written; the journal keeps it.

@@ -117,6 +117,25 @@ func (j *faultyJournal) Holds(ctx context.Context, q journal.HoldQuery) ([]journ
 	return all, err
 }
 
+func (j *faultyJournal) EachHold(ctx context.Context, q journal.HoldQuery, fn func(*journal.Hold) error) error {
+	if _, _, broken := j.faults(); broken != nil {
+		return broken
+	}
+	if q.Rule != "" {
+		j.mu.Lock()
+		j.searched++
+		j.mu.Unlock()
+	}
+	return j.Journal.EachHold(ctx, q, fn)
+}
+
+func (j *faultyJournal) Known(ctx context.Context, ids []string) ([]journal.Known, error) {
+	if _, _, broken := j.faults(); broken != nil {
+		return nil, broken
+	}
+	return j.Journal.Known(ctx, ids)
+}
+
 // safeBuffer takes a log from several goroutines.
 type safeBuffer struct {
 	mu sync.Mutex

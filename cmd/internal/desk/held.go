@@ -26,6 +26,7 @@ type Filter struct {
 	MailFrom  string        `json:"mail_from,omitempty"` // "<>" is the null sender
 	OlderThan time.Duration `json:"older_than,omitempty"`
 	NewerThan time.Duration `json:"newer_than,omitempty"`
+	Before    time.Time     `json:"before,omitzero"` // held before; an act that was agreed to names when it was shown
 	All       bool          `json:"all,omitempty"`   // needed where nothing else chooses
 	Limit     int           `json:"limit,omitempty"` // the oldest so many
 }
@@ -40,6 +41,9 @@ func (f *Filter) query(now time.Time) journal.HoldQuery {
 	narrow(&q)
 	if f.OlderThan != 0 {
 		q.HeldBefore = now.Add(-f.OlderThan)
+	}
+	if !f.Before.IsZero() && (q.HeldBefore.IsZero() || f.Before.Before(q.HeldBefore)) {
+		q.HeldBefore = f.Before
 	}
 	if f.NewerThan != 0 {
 		q.HeldAfter = now.Add(-f.NewerThan)
@@ -108,10 +112,7 @@ func (d *Desk) List(ctx context.Context, now time.Time, f Filter) (List, error) 
 		l.Stale = d.lookErr.Error()
 	}
 	if !f.chooses() {
-		for _, q := range d.foreign {
-			l.Held = append(l.Held, Held{QueueID: q.ID, MailFrom: q.Sender, Arrival: q.Arrival, HeldAt: q.Arrival, Size: q.Size,
-				Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients), State: string(journal.StateHeld), HeldBy: byOther})
-		}
+		l.Held = append(l.Held, d.foreign...)
 	}
 	return l, nil
 }
@@ -130,22 +131,37 @@ func (d *Desk) freshen(ctx context.Context, now time.Time) {
 	}
 }
 
-// find asks the journal, and narrows to what it has no index for.
-func (d *Desk) find(ctx context.Context, now time.Time, f Filter) ([]journal.Hold, error) {
-	all, err := d.Journal.Holds(ctx, f.query(now))
-	if err != nil {
-		return nil, err
-	}
-	if f.MailFrom != "" {
-		from := strings.TrimSuffix(strings.TrimPrefix(f.MailFrom, "<"), ">")
-		all = slices.DeleteFunc(all, func(h journal.Hold) bool { return h.MailFrom != from })
-	}
-	slices.SortStableFunc(all, func(a, b journal.Hold) int { return a.HeldAt.Compare(b.HeldAt) })
-	if f.Limit > 0 {
-		all = all[:min(f.Limit, len(all))]
-	}
-	return all, nil
+// find asks the journal, and narrows to what it has no index for: the longest held
+// first, without what they wait for.
+func (d *Desk) find(ctx context.Context, now time.Time, f Filter) (all []journal.Hold, err error) {
+	err = d.each(ctx, now, f, func(h *journal.Hold) error {
+		h.Waits = nil // may be large, and all may be very many
+		all = append(all, *h)
+		return nil
+	})
+	return all, err
 }
+
+// each calls fn with the open holds that a filter chooses, the longest held first.
+func (d *Desk) each(ctx context.Context, now time.Time, f Filter, fn func(*journal.Hold) error) error {
+	from, n := strings.TrimSuffix(strings.TrimPrefix(f.MailFrom, "<"), ">"), 0
+	err := d.Journal.EachHold(ctx, f.query(now), func(h *journal.Hold) error {
+		if f.MailFrom != "" && h.MailFrom != from {
+			return nil
+		}
+		if n++; f.Limit > 0 && n > f.Limit {
+			return errEnough
+		}
+		return fn(h)
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return err
+}
+
+// errEnough ends what needs no more.
+var errEnough = errors.New("enough")
 
 // ErrEverything says that a request means all held mail without saying so.
 var ErrEverything = fmt.Errorf("%w: nothing chooses among the held mail; name ids, an account, a rule or an age, or say --all", ErrUsage)
@@ -160,7 +176,7 @@ type Order struct {
 // Done is what became of one held message.
 type Done struct {
 	Held
-	Outcome string `json:"outcome"`          // would, done, gone, changed, failed
+	Outcome string `json:"outcome"`          // would, done, gone, changed, failed, foreign
 	NewID   string `json:"new_id,omitempty"` // of a requeued message
 	Error   string `json:"error,omitempty"`
 	unsure  bool   // it may have been done: nobody said
@@ -247,7 +263,11 @@ var transit = map[string]struct{ asked, done journal.State }{
 	"release": {journal.StateReleasing, journal.StateReleased},
 	"delete":  {journal.StateDeleting, journal.StateDeleted},
 	forGood:   {journal.StateDeleting, journal.StateDeleted},
+	requeued:  {journal.StateReleasing, journal.StateReleased}, // after a crash a release does as well
 }
+
+// requeued is the verb of a release that queues anew, whatever the age.
+const requeued = "requeue"
 
 // maxAtOnce is how many messages one act may keep others waiting for: a
 // suspension does not wait for the release of 20,000.
@@ -261,7 +281,7 @@ const coming = 2 * time.Second
 // leaves out what is not to be touched after all.
 func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold, spare func([]journal.Hold) []journal.Hold) (all []Done, err error) {
 	for part := range slices.Chunk(chosen, maxAtOnce) {
-		done, err := d.settleSome(ctx, now, by, reason, verb, part, spare)
+		done, err := d.settleSome(ctx, now, by, reason, verb, part, nil, spare)
 		all = append(all, done...)
 		if err != nil {
 			return all, err
@@ -271,14 +291,15 @@ func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb st
 }
 
 // settleSome does it: what is asked for stands in the journal before, so that it
-// is done again after a crash, and what came of it after.
-func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold, spare func([]journal.Hold) []journal.Hold) ([]Done, error) {
-	d.acting.Lock()
-	defer d.acting.Unlock()
-	entries, err := d.lookAtHeld(ctx)
-	partial := isPartial(err)
-	if err = d.skipped(err); err != nil {
-		return nil, fmt.Errorf("held %s: %w", verb, err)
+// is done again after a crash, and what came of it after. There is what the hold
+// queue had; nil: it is looked at now. The MTA's side looks once more in any case.
+func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold, there *heldFiles, spare func([]journal.Hold) []journal.Hold) ([]Done, error) {
+	defer d.oneAct()()
+	var err error
+	if there == nil {
+		if there, err = d.heldQueue(ctx, nil); err != nil {
+			return nil, fmt.Errorf("held %s: %w", verb, err)
+		}
 	}
 	if chosen, err = d.again(ctx, chosen); err != nil {
 		return nil, fmt.Errorf("held %s: %w", verb, err)
@@ -297,34 +318,27 @@ func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, ver
 			done[i].Outcome, done[i].settled = mta.Gone.String(), true
 			continue
 		}
-		e, there := entries[h.QueueID]
+		e, other := there.of(&h)
 		switch {
-		case there && matches(h, e):
-			targets, index = append(targets, e.Target()), append(index, i)
-		case !there && (partial || h.State == journal.StateHeld && now.Sub(h.HeldAt) < coming):
+		case e != nil:
+			targets, index = append(targets, e.target()), append(index, i)
+		case !other && (there.partial || h.State == journal.StateHeld && now.Sub(h.HeldAt) < coming):
 			done[i].Outcome, done[i].Error, done[i].unsure = mta.Failed.String(), "it is not to be seen in the queue yet; it is done as soon as it is", true
 			if h.State != journal.StateHeld {
 				continue // what was asked for before may be done
 			}
 		default:
-			done[i].Outcome = left(h, e, state.asked)
+			done[i].Outcome = left(h, other, state.asked)
 			continue
 		}
-		asked = append(asked, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, State: state.asked, By: by.Name, Reason: reason, Arrival: e.Arrival, ChargeID: h.ChargeID})
+		asked = append(asked, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: now, State: state.asked, By: by.Name, Reason: reason, Arrival: e.arrived(), ChargeID: h.ChargeID})
 		d.waitsNoMore(&h) // before it is done: it is not to be paid for as well
 	}
 	if len(asked) > 0 {
 		d.append(asked...)
 	}
 	if len(targets) > 0 {
-		operate := d.Queue.Release
-		switch verb {
-		case "delete":
-			operate = d.Queue.Delete
-		case forGood:
-			operate = d.Queue.DeleteForGood
-		}
-		results, err := operate(ctx, targets)
+		results, err := d.operate(verb)(ctx, targets)
 		if err != nil && results != nil { // it was done, but for what the error says
 			d.Log.Warn("held "+verb, "error", err)
 			err = nil
@@ -345,6 +359,19 @@ func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, ver
 	}
 	d.settled(now, by, reason, state.done, done)
 	return done, nil
+}
+
+// operate is the queue's act on mail on hold.
+func (d *Desk) operate(verb string) func(context.Context, []mta.Target) ([]mta.Result, error) {
+	switch verb {
+	case "delete":
+		return d.Queue.Delete
+	case forGood:
+		return d.Queue.DeleteForGood
+	case requeued:
+		return d.Queue.Requeue
+	}
+	return d.Queue.Release
 }
 
 // again reads the holds once more, under the lock: another act may have ended
@@ -376,11 +403,11 @@ func (d *Desk) again(ctx context.Context, chosen []journal.Hold) ([]journal.Hold
 
 // left is the outcome for a message that is not in the hold queue. One that had
 // been asked for before went as it was told to, but nobody heard of it.
-func left(h journal.Hold, other mta.QueueFile, asked journal.State) string {
+func left(h journal.Hold, other bool, asked journal.State) string {
 	switch {
 	case h.State == asked:
 		return mta.Done.String()
-	case other.ID != "":
+	case other:
 		return mta.Changed.String()
 	}
 	return mta.Gone.String()
@@ -419,7 +446,7 @@ func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State,
 		default:
 			c.State, c.Reason = journal.StateHeld, m.Error
 		}
-		if c.State != journal.StateHeld && d.Room != nil {
+		if c.State != journal.StateHeld && d.Room != nil && m.Rule != ruleAdmin {
 			d.Room.Give(d.roomOf(m.Account, m.Site, m.Template), m.Size)
 		}
 		records = append(records, c)
@@ -427,25 +454,6 @@ func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State,
 	if len(records) > 0 {
 		d.append(records...)
 	}
-}
-
-// heldQueue reads the hold queue by id.
-func (d *Desk) heldQueue(ctx context.Context) (map[string]mta.QueueFile, error) {
-	entries, err := d.lookAtHeld(ctx)
-	return entries, d.skipped(err)
-}
-
-// lookAtHeld reads the hold queue by id; a *postfix.SkippedError says that there
-// is more.
-func (d *Desk) lookAtHeld(ctx context.Context) (map[string]mta.QueueFile, error) {
-	entries := map[string]mta.QueueFile{}
-	err := d.Queue.List(ctx, func(q mta.QueueFile) error {
-		if q.Queue == "hold" {
-			entries[q.ID] = q
-		}
-		return nil
-	})
-	return entries, err
 }
 
 // isPartial reports whether a look met entries that it could not read.
@@ -504,19 +512,19 @@ func (d *Desk) Inspect(ctx context.Context, now time.Time, by By, l Look) (Inspe
 	if err := d.Journal.Append(d.audit(now, by, "held show --"+l.Part, h.QueueID, l.Reason, "")); err != nil {
 		return out, fmt.Errorf("the look cannot be journaled, so there is none: %w", err)
 	}
-	entries, err := d.heldQueue(ctx)
+	there, err := d.heldQueue(ctx, map[string]bool{h.QueueID: true})
 	if err != nil {
 		return out, err
 	}
-	e, ok := entries[h.QueueID]
-	if !ok || !matches(*h, e) {
+	e, _ := there.of(h)
+	if e == nil {
 		return out, fmt.Errorf("%w: %s has left the queue", ErrNotHeld, h.QueueID)
 	}
 	read := d.Queue.Headers
 	if l.Part == "content" {
 		read = d.Queue.Content
 	}
-	out.Text, err = read(ctx, e.Target())
+	out.Text, err = read(ctx, e.target())
 	if errors.Is(err, mta.ErrCut) {
 		out.Cut, err = true, nil
 	}

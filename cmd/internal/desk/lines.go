@@ -15,11 +15,14 @@ import (
 // again. It is called once, before the first message is judged: new mail queues
 // behind what waits.
 func (d *Desk) OpenLines(ctx context.Context, now time.Time) error {
-	all, err := d.Journal.Holds(ctx, journal.HoldQuery{States: []journal.State{journal.StateHeld}})
-	if err != nil {
+	lines := d.newFill(now)
+	if err := d.Journal.EachHold(ctx, journal.HoldQuery{States: []journal.State{journal.StateHeld}}, func(h *journal.Hold) error {
+		lines.see(h)
+		return nil
+	}); err != nil {
 		return fmt.Errorf("find out what held mail waits for its limits: %w", err)
 	}
-	d.fillLines(now, all, nil)
+	lines.fill(nil)
 	return nil
 }
 
@@ -36,42 +39,64 @@ func (d *Desk) RefillLines(ctx context.Context, now time.Time) error {
 	return d.OpenLines(ctx, now)
 }
 
-// fillLines brings the lines into step with the open holds, newest first, and the
-// changes of them that are not in there yet. Mail that was just held may be in
-// the lines and not yet in the journal.
-func (d *Desk) fillLines(now time.Time, all []journal.Hold, changes []journal.Record) {
-	p := d.pacing()
-	if d.Waiting == nil || !p.Release {
+// fill brings the lines into step with the open holds: it sees each, the longest
+// held first, and then does it.
+type fill struct {
+	d     *Desk
+	now   time.Time
+	p     Pacing
+	open  map[holdName]bool
+	wait  []policy.Waiting // in no line yet
+	since []time.Time      // of their payments; zero: not paid
+}
+
+func (d *Desk) newFill(now time.Time) *fill {
+	return &fill{d: d, now: now, p: d.pacing(), open: map[holdName]bool{}}
+}
+
+func (f *fill) off() bool { return f.d.Waiting == nil || !f.p.Release }
+
+func (f *fill) see(h *journal.Hold) {
+	if f.off() || h.State != journal.StateHeld {
 		return
 	}
-	open := map[holdName]bool{}
-	for i := range all {
-		if all[i].State == journal.StateHeld {
-			open[holdName{all[i].QueueID, all[i].DecisionID}] = true
+	f.open[holdName{h.QueueID, h.DecisionID}] = true
+	if f.p.MaxAge > 0 && f.now.Sub(h.HeldAt) >= f.p.MaxAge || f.d.Waiting.Has(h.QueueID, h.DecisionID) {
+		return
+	}
+	if w, waits := waitingOf(h); waits {
+		paid := h.Changed
+		if h.ChargeID == "" {
+			paid = time.Time{}
 		}
+		f.wait, f.since = append(f.wait, w), append(f.since, paid)
+	}
+}
+
+// fill knows of changes that are not in the journal yet. Mail that was just held
+// may be in the lines and not yet in the journal.
+func (f *fill) fill(changes []journal.Record) {
+	d := f.d
+	if f.off() {
+		return
 	}
 	for _, r := range changes {
 		if c, is := r.(journal.HoldChange); is && !c.State.Open() {
-			delete(open, holdName{c.QueueID, c.DecisionID})
+			delete(f.open, holdName{c.QueueID, c.DecisionID})
 		}
 	}
 	for _, w := range d.Waiting.All() {
-		if !open[nameOf(&w)] && now.Sub(w.HeldAt) >= young {
+		if !f.open[nameOf(&w)] && f.now.Sub(w.HeldAt) >= young {
 			d.Waiting.Remove(w.QueueID, w.ID)
 		}
 	}
-	left := d.stillLeft(open)
-	for i := range slices.Backward(all) {
-		h := &all[i]
-		name := holdName{h.QueueID, h.DecisionID}
-		if !open[name] || left[name] || p.MaxAge > 0 && now.Sub(h.HeldAt) >= p.MaxAge || d.Waiting.Has(h.QueueID, h.DecisionID) {
-			continue
-		}
-		if w, waits := waitingOf(h); waits && d.Waiting.Add(w) && h.ChargeID != "" {
-			d.payments.known(&w, h.Changed)
+	left := d.stillLeft(f.open)
+	for i, w := range f.wait {
+		if name := nameOf(&w); f.open[name] && !left[name] && d.Waiting.Add(w) && !f.since[i].IsZero() {
+			d.payments.known(&w, f.since[i])
 		}
 	}
-	d.payments.keep(open)
+	d.payments.keep(f.open)
 	d.Waiting.Again() // what Later said was of budgets that may have been changed since
 }
 

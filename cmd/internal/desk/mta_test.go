@@ -147,7 +147,9 @@ func (m *mailServer) act(ctx context.Context, verb string, targets []mta.Target,
 				continue
 			}
 			if !t.Matches(*q) {
-				results[n].Fate = mta.Changed
+				if results[n].Fate != mta.Done { // else that was of another instance
+					results[n].Fate = mta.Changed
+				}
 				continue
 			}
 			results[n].Fate = mta.Done
@@ -170,7 +172,7 @@ func (m *mailServer) act(ctx context.Context, verb string, targets []mta.Target,
 
 var onItsWay = []string{"incoming", "active", "deferred"}
 
-func (m *mailServer) Hold(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+func (m *mailServer) Hold(ctx context.Context, targets []mta.Target, reason string) ([]mta.Result, error) {
 	return m.act(ctx, "hold", targets, onItsWay, func(q *mta.QueueFile) string { q.Queue = "hold"; return "" })
 }
 
@@ -194,6 +196,29 @@ func (m *mailServer) Delete(ctx context.Context, targets []mta.Target) ([]mta.Re
 		m.grace = append(m.grace, q.ID)
 		q.Queue = ""
 		return ""
+	})
+}
+
+func (m *mailServer) DeleteForGood(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return m.act(ctx, "delete for good", targets, []string{"hold"}, func(q *mta.QueueFile) string {
+		q.Queue = ""
+		return ""
+	})
+}
+
+func (m *mailServer) DeleteQueued(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return m.act(ctx, "delete queued", targets, append([]string{"hold"}, onItsWay...), func(q *mta.QueueFile) string {
+		m.grace = append(m.grace, q.ID)
+		q.Queue = ""
+		return ""
+	})
+}
+
+// Requeue gives a message the id that tooOld says, or its own with an R before it.
+func (m *mailServer) Requeue(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	return m.act(ctx, "requeue", targets, append([]string{"hold"}, onItsWay...), func(q *mta.QueueFile) string {
+		q.Queue, q.ID = "incoming", "R"+q.ID
+		return q.ID
 	})
 }
 

@@ -86,7 +86,7 @@ func (d *Desk) Pace(ctx context.Context, now time.Time) {
 	}
 	most := maxReleases
 	if d.failedBefore(pacePause) { // nothing is paid for a queue that is away
-		if _, err := d.heldQueue(ctx); err != nil {
+		if _, err := d.heldQueue(ctx, map[string]bool{}); err != nil {
 			d.paceFailed(now, err)
 			return
 		}

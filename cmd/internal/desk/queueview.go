@@ -25,7 +25,8 @@ type QueueFilter struct {
 	NewerThan time.Duration `json:"newer_than,omitempty"`
 	MinSize   int64         `json:"min_size,omitempty"` // octets
 	MaxSize   int64         `json:"max_size,omitempty"` // octets; 0: any
-	All       bool          `json:"all,omitempty"`      // an act needs it where nothing else chooses
+	Before    time.Time     `json:"before,omitzero"`    // in the queue since before; an act that was agreed to names when it was shown
+	All       bool          `json:"all,omitempty"`      // an act needs it where nothing else chooses; a queue or an instance alone does not
 	Limit     int           `json:"limit,omitempty"`    // at most so many, in the order of the queue
 }
 
@@ -51,17 +52,30 @@ type Queued struct {
 	Template string `json:"template,omitempty"`
 	Verdict  string `json:"verdict,omitempty"`
 	Rule     string `json:"rule,omitempty"`
-	Why      string `json:"why,omitempty"` // only of a message that is shown alone
+}
+
+// QueueLook asks about one message in the queue.
+type QueueLook struct {
+	ID       string `json:"id"`                 // queue id or decision id
+	Instance string `json:"instance,omitempty"` // needed where several have the id
+}
+
+// QueueShown is a message that is shown alone.
+type QueueShown struct {
+	Queued
+	Decision *Decision `json:"decision,omitempty"`
+	Held     []Held    `json:"held,omitempty"` // what the journal says of its holds, newest first
 }
 
 // QueueEnd ends a listing of the queue.
 type QueueEnd struct {
 	Messages  int    `json:"messages"` // that were chosen
 	Bytes     int64  `json:"bytes"`
-	Seen      int    `json:"seen"`              // in the queue in all
-	Skipped   int    `json:"skipped,omitempty"` // entries that the MTA's tools could not read
-	Problem   string `json:"problem,omitempty"` // of Skipped, the first
-	NoJournal string `json:"no_journal,omitempty"`
+	Seen      int    `json:"seen"`                 // in the queue in all
+	Skipped   int    `json:"skipped,omitempty"`    // entries that the MTA's tools could not read
+	Problem   string `json:"problem,omitempty"`    // of Skipped, the first
+	NoJournal string `json:"no_journal,omitempty"` // why it is not known whose mail it is
+	More      bool   `json:"more,omitempty"`       // Limit ended it: Seen is not all, and more may be like that
 }
 
 // QueueLine is one line of a stream: one field is set.
@@ -101,18 +115,54 @@ type QueueOrder struct {
 	Foreign bool        `json:"foreign"` // also what others put on hold
 	NoCopy  bool        `json:"no_copy"` // delete for good
 	DryRun  bool        `json:"dry_run"`
+	Tell    bool        `json:"tell"` // of every message; else only of those that did not go as usual, or have another id now
 	Reason  string      `json:"reason"`
+	Ticket  string      `json:"ticket,omitempty"` // chosen by who asks: a Cut with it ends the act after the batch in hand
 }
 
-// Step is one line of what a bulk act says while it goes on. Messages are told as
-// they are done; Total is set as soon as it is known.
+// Cut asks for an act to end after the batch in hand. Who hangs up asks for it, too.
+type Cut struct {
+	Ticket string `json:"ticket"`
+}
+
+// HeldLine is one line of a stream of held mail: one field is set.
+type HeldLine struct {
+	Message *Held    `json:"message,omitempty"`
+	End     *HeldEnd `json:"end,omitempty"` // the last line
+}
+
+// HeldEnd ends a listing of held mail.
+type HeldEnd struct {
+	Messages int       `json:"messages"` // held by the guard or an admin, that were chosen
+	Bytes    int64     `json:"bytes"`    // of them
+	Foreign  int       `json:"foreign"`  // held by others; at most 1,000 of them were listed, and only if nothing chooses
+	Looked   time.Time `json:"looked"`   // when the queue was last looked at; zero: it was not
+	Stale    string    `json:"stale,omitempty"`
+}
+
+// HeldOrder asks for held mail to be released or deleted, step by step.
+type HeldOrder struct {
+	Verb   string `json:"verb"` // "release", "delete"
+	Filter Filter `json:"filter"`
+	NoCopy bool   `json:"no_copy"` // delete for good
+	DryRun bool   `json:"dry_run"`
+	Tell   bool   `json:"tell"` // as QueueOrder.Tell
+	Reason string `json:"reason"`
+	Ticket string `json:"ticket,omitempty"` // as QueueOrder.Ticket
+}
+
+// Step is one line of what a bulk act says while it goes on. Counts are sums so
+// far. It ends with a line that has End, or Cut: the batch in hand was ended then,
+// what is left was not touched, and the same order again goes on with it.
 type Step struct {
-	Total    int            `json:"total,omitempty"`    // messages chosen
-	Bytes    int64          `json:"bytes,omitempty"`    // of them
-	Done     int            `json:"done,omitempty"`     // so far, whatever came of them
-	Counts   map[string]int `json:"counts,omitempty"`   // so far, by outcome: would, done, gone, changed, failed, foreign
-	Messages []Done         `json:"messages,omitempty"` // the newest, where that was asked for or they are worth telling
-	Unknown  []string       `json:"unknown,omitempty"`  // ids that chose nothing
-	End      bool           `json:"end,omitempty"`      // the last line; without it the act was cut short
-	Cut      string         `json:"cut,omitempty"`      // why it ended before all were done
+	Seen      int            `json:"seen,omitempty"`       // while it is chosen: in the queue so far
+	Total     int            `json:"total,omitempty"`      // messages chosen, once that is known
+	Bytes     int64          `json:"bytes,omitempty"`      // of them
+	Done      int            `json:"done,omitempty"`       // so far, whatever came of them
+	DoneBytes int64          `json:"done_bytes,omitempty"` // of those with outcome done, so far
+	Counts    map[string]int `json:"counts,omitempty"`     // so far, by outcome: would, done, gone, changed, failed, foreign
+	Messages  []Done         `json:"messages,omitempty"`   // of this step, as QueueOrder.Tell says
+	Unknown   []string       `json:"unknown,omitempty"`    // ids that chose nothing
+	End       bool           `json:"end,omitempty"`        // all were done
+	Cut       string         `json:"cut,omitempty"`        // why it ended before that
 }

@@ -1,6 +1,7 @@
 package desk
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -10,7 +11,6 @@ import (
 	"relayguard/cmd/internal/holds"
 	"relayguard/journal"
 	"relayguard/mta"
-	"relayguard/policy/address"
 )
 
 // guardItself is who does what the guard does by itself.
@@ -60,10 +60,9 @@ func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
 
 // comparison is one look at queue and journal.
 type comparison struct {
+	d       *Desk
 	now     time.Time
-	entries map[string]mta.QueueFile // of the hold queue
-	partial bool                     // and there are some that could not be read
-	ours    map[string]bool          // ids of entries that have a hold
+	files   *heldFiles // the hold queue
 	totals  map[string]holds.Total
 	records []journal.Record
 	redo    map[string][]journal.Hold // by verb
@@ -73,27 +72,39 @@ type comparison struct {
 type holdName struct{ queueID, decisionID string }
 
 func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]journal.Hold, err error) {
-	d.acting.Lock() // an act is between two states
-	defer d.acting.Unlock()
-	c, all, err := d.compare(ctx, now)
+	// A look takes long where much is queued, so nobody waits for it. An act that
+	// ended meanwhile makes it worthless.
+	acts := d.acts.Load()
+	files, err := d.heldQueue(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range all {
-		d.compareHold(c, h)
+	d.acting.Lock() // an act is between two states
+	defer d.acting.Unlock()
+	if d.acts.Load() != acts {
+		if files, err = d.heldQueue(ctx, nil); err != nil {
+			return nil, err
+		}
 	}
-	foreign := d.strangers(ctx, c)
+	c, lines := d.compare(now, files), d.newFill(now)
+	if err := d.eachOpen(ctx, func(h *journal.Hold) error {
+		c.hold(h)
+		lines.see(h)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	foreign, others := d.strangers(ctx, c)
 	if len(c.records) > 0 {
 		d.append(c.records...)
 	}
 	if d.Room != nil {
 		d.Room.Set(c.totals)
 	}
-	d.fillLines(now, all, c.records)
+	lines.fill(c.records)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.missing, d.others, d.lookedAt = c.missing, len(foreign), now
-	d.foreign = foreign[:min(len(foreign), maxForeign)]
+	d.missing, d.others, d.foreign, d.lookedAt = c.missing, others, foreign, now
 	return c.redo, nil
 }
 
@@ -101,21 +112,19 @@ func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]
 // reconciliation that would rest on less is left out.
 const syncWait = 10 * time.Second
 
-// compare reads the queue before the journal: what the queue has was journaled
-// before it came there, so an entry that is not found is not there.
-func (d *Desk) compare(ctx context.Context, now time.Time) (*comparison, []journal.Hold, error) {
-	c := &comparison{now: now, ours: map[string]bool{}, totals: map[string]holds.Total{}, redo: map[string][]journal.Hold{}, missing: map[holdName]bool{}}
-	var err error
-	c.entries, err = d.lookAtHeld(ctx)
-	c.partial = isPartial(err)
-	if err = d.skipped(err); err != nil {
-		return nil, nil, err
-	}
+// compare begins a comparison of what the queue has, which was read before the
+// journal is: what it has was journaled before it came there, so an entry that is
+// not found is not there.
+func (d *Desk) compare(now time.Time, files *heldFiles) *comparison {
+	return &comparison{d: d, now: now, files: files, totals: map[string]holds.Total{}, redo: map[string][]journal.Hold{}, missing: map[holdName]bool{}}
+}
+
+// eachOpen calls fn with all open holds of a journal that is up to date.
+func (d *Desk) eachOpen(ctx context.Context, fn func(*journal.Hold) error) error {
 	if err := d.upToDate(ctx); err != nil {
-		return nil, nil, fmt.Errorf("compare the queue with the journal, which is not up to date: %w", err)
+		return fmt.Errorf("compare the queue with the journal, which is not up to date: %w", err)
 	}
-	all, err := d.Journal.Holds(ctx, journal.HoldQuery{})
-	return c, all, err
+	return d.Journal.EachHold(ctx, journal.HoldQuery{}, fn)
 }
 
 // upToDate waits until the journal finds all that was appended to it.
@@ -129,37 +138,49 @@ func (d *Desk) upToDate(ctx context.Context) error {
 	return j.Sync(ctx)
 }
 
-func (c *comparison) count(room string, size int64) {
+// count counts what takes room: an admin's hold takes none.
+func (c *comparison) count(h *journal.Hold) {
+	if h.Rule == ruleAdmin {
+		return
+	}
+	room := c.d.roomOf(h.Account, h.Site, h.Template)
 	t := c.totals[room]
-	c.totals[room] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + size}
+	c.totals[room] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + h.Size}
 }
 
-// compareHold looks for an open hold in the queue.
-func (d *Desk) compareHold(c *comparison, h journal.Hold) {
-	e, there := c.entries[h.QueueID]
+// hold looks for an open hold in the queue.
+func (c *comparison) hold(h *journal.Hold) {
+	e, _ := c.files.of(h)
 	name := holdName{h.QueueID, h.DecisionID}
-	d.mu.Lock()
-	missed := d.missing[name]
-	d.mu.Unlock()
+	c.d.mu.Lock()
+	missed := c.d.missing[name]
+	c.d.mu.Unlock()
 	switch {
-	case there && matches(h, e):
-		c.ours[h.QueueID] = true
-		c.count(d.roomOf(h.Account, h.Site, h.Template), h.Size)
+	case e != nil:
+		e.ours = true
+		c.count(h)
 		if h.State == journal.StateReleasing {
-			c.redo["release"] = append(c.redo["release"], h)
+			c.again("release", h)
 		} else if h.State == journal.StateDeleting {
-			c.redo["delete"] = append(c.redo["delete"], h)
-		} else if h.Arrival.Unix() != e.Arrival.Unix() {
-			c.records = append(c.records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: h.ChangeReason, Arrival: e.Arrival})
+			c.again("delete", h)
+		} else if h.Arrival.Unix() != e.arrival {
+			c.records = append(c.records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: h.ChangeReason, Arrival: e.arrived()})
 		}
 	case h.State == journal.StateHeld && c.now.Sub(h.HeldAt) < young:
-		c.count(d.roomOf(h.Account, h.Site, h.Template), h.Size) // on its way into the queue
-	case !missed || c.partial:
-		c.missing[name] = missed || !c.partial
-		c.count(d.roomOf(h.Account, h.Site, h.Template), h.Size)
+		c.count(h) // on its way into the queue
+	case !missed || c.files.partial:
+		c.missing[name] = missed || !c.files.partial
+		c.count(h)
 	default:
-		c.records = append(c.records, ended(c.now, h))
+		c.records = append(c.records, ended(c.now, *h))
 	}
+}
+
+// again has an act done again. What the message waited for is read anew then.
+func (c *comparison) again(verb string, h *journal.Hold) {
+	one := *h
+	one.Waits = nil
+	c.redo[verb] = append(c.redo[verb], one)
 }
 
 // ended closes a hold whose message left the queue.
@@ -187,43 +208,63 @@ func endOf(s journal.State) journal.State {
 
 // strangers are held messages without an open hold: ours, if one was closed too
 // early, or if the MTA's log says that a milter held them and the journal does
-// not say that it was not us; and else somebody else's, which are returned.
-func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []mta.QueueFile) {
-	var ids []string
-	for id := range c.entries {
-		if !c.ours[id] {
-			ids = append(ids, id)
+// not say that it was not us; and else somebody else's, which are counted, and
+// some returned.
+func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []Held, others int) {
+	var strange []*heldFile
+	for i := range c.files.all {
+		if f := &c.files.all[i]; !f.ours {
+			strange = append(strange, f)
 		}
 	}
-	if len(ids) == 0 {
-		return nil
-	}
-	slices.Sort(ids)
-	closed := map[string]journal.Hold{}
-	if all, err := d.Journal.Holds(ctx, journal.HoldQuery{IDs: ids, States: []journal.State{journal.StateGone}}); err == nil {
-		for _, h := range all { // newest first
-			if _, known := closed[h.QueueID]; !known && matches(h, c.entries[h.QueueID]) {
-				closed[h.QueueID] = h
+	slices.SortFunc(strange, func(a, b *heldFile) int {
+		return cmp.Or(strings.Compare(a.id, b.id), strings.Compare(a.instance, b.instance))
+	})
+	for part := range slices.Chunk(strange, maxIDs) {
+		closed := d.closed(ctx, part)
+		for _, f := range part {
+			if h, ok := closed[f.id]; ok && matches(h, f.file()) {
+				c.records = append(c.records, journal.HoldChange{QueueID: f.id, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: "it is in the hold queue after all", Arrival: f.arrived()})
+				c.count(&h)
+				continue
+			}
+			if at, ours := d.heldByUs(ctx, c.now, f.file()); ours {
+				c.records = append(c.records, journal.Held{QueueID: f.id, Account: unknownAccount, Reason: reasonLost, MailFrom: f.sender,
+					Arrival: f.arrived(), HeldAt: at, Size: f.size, Recipients: f.recipients, Domains: f.domains})
+				c.count(&journal.Hold{Account: unknownAccount, Size: f.size})
+				continue
+			}
+			if others++; len(foreign) < maxForeign {
+				foreign = append(foreign, f.foreign())
 			}
 		}
 	}
-	for _, id := range ids {
-		e := c.entries[id]
-		if h, ok := closed[id]; ok {
-			c.records = append(c.records, journal.HoldChange{QueueID: id, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: "it is in the hold queue after all", Arrival: e.Arrival})
-			c.count(d.roomOf(h.Account, h.Site, h.Template), h.Size)
-			continue
-		}
-		if at, ours := d.heldByUs(ctx, c.now, e); ours {
-			c.records = append(c.records, journal.Held{QueueID: id, Account: "unknown", Reason: reasonLost, MailFrom: e.Sender,
-				Arrival: e.Arrival, HeldAt: at, Size: e.Size, Recipients: len(e.Recipients) + e.More, Domains: domains(e.Recipients)})
-			c.count("unknown", e.Size)
-			continue
-		}
-		foreign = append(foreign, e)
-	}
 	d.forgetMilter(c)
-	return foreign
+	return foreign, others
+}
+
+// maxIDs is how many ids the journal is asked for at a time.
+const maxIDs = 500
+
+// closed are holds that were closed because their messages were not seen, by queue
+// id; of one id the newest that fits.
+func (d *Desk) closed(ctx context.Context, files []*heldFile) map[string]journal.Hold {
+	ids, byID := make([]string, len(files)), make(map[string]*heldFile, len(files))
+	for i, f := range files {
+		ids[i], byID[f.id] = f.id, f
+	}
+	closed := map[string]journal.Hold{}
+	all, err := d.Journal.Holds(ctx, journal.HoldQuery{IDs: ids, States: []journal.State{journal.StateGone}})
+	if err != nil {
+		return nil
+	}
+	for _, h := range all { // newest first
+		f := byID[h.QueueID]
+		if _, known := closed[h.QueueID]; !known && f != nil && matches(h, f.file()) {
+			closed[h.QueueID] = h
+		}
+	}
+	return closed
 }
 
 // heldByUs reports whether the MTA's log says that a milter held the message, and
@@ -253,7 +294,7 @@ func (d *Desk) forgetMilter(c *comparison) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, at := range d.byMilter {
-		if _, there := c.entries[id]; !there && c.now.Sub(at) > young {
+		if _, there := c.files.first[id]; !there && c.now.Sub(at) > young {
 			delete(d.byMilter, id)
 		}
 	}
@@ -276,11 +317,7 @@ func (d *Desk) HeldByMilter(queueID string, at time.Time) {
 func domains(rcpts []string) map[string]int {
 	all := map[string]int{}
 	for _, to := range rcpts {
-		domain := ""
-		if i := strings.LastIndexByte(to, '@'); i >= 0 {
-			domain = address.Domain(to[i+1:])
-		}
-		all[domain]++
+		all[domainOf(to)]++
 	}
 	return all
 }

@@ -3,6 +3,7 @@ package desk
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,16 +48,23 @@ func (d *Desk) remind(ctx context.Context, now time.Time, after time.Duration) e
 	if since := now.Sub(d.lastReminder(ctx)); since >= 0 && since < remindEvery {
 		return nil
 	}
-	all, err := d.unclaimed(ctx, now, after)
-	if err != nil || len(all) == 0 {
+	counts, oldest, total := map[string]int{}, time.Time{}, 0
+	err := d.unclaimed(ctx, now, after, func(h *journal.Hold) error {
+		if total++; total == 1 {
+			oldest = h.HeldAt
+		}
+		counts[h.Account]++
+		return nil
+	})
+	if err != nil || total == 0 {
 		return err
 	}
 	d.mu.Lock()
 	d.reminded = now
 	d.mu.Unlock()
 	d.append(journal.Value{Name: reminderValue, Value: now.UTC().Format(time.RFC3339)})
-	text := reminder(all, after)
-	d.Log.Warn("held mail that nobody claims", "messages", len(all), "oldest", all[0].HeldAt, "text", text)
+	text := reminder(counts, total, oldest, after)
+	d.Log.Warn("held mail that nobody claims", "messages", total, "oldest", oldest, "text", text)
 	if d.Notice != nil {
 		d.Notice(now, topicHeld, text)
 	}
@@ -80,24 +88,19 @@ func (d *Desk) lastReminder(ctx context.Context) time.Time {
 	return last
 }
 
-// unclaimed is mail that was held so long ago and is in no line, the oldest
-// first.
-func (d *Desk) unclaimed(ctx context.Context, now time.Time, after time.Duration) ([]journal.Hold, error) {
-	all, err := d.Journal.Holds(ctx, journal.HoldQuery{HeldBefore: now.Add(-after), States: []journal.State{journal.StateHeld}})
-	if err != nil {
-		return nil, err
-	}
-	all = slices.DeleteFunc(all, func(h journal.Hold) bool { return d.Waiting != nil && d.Waiting.Has(h.QueueID, h.DecisionID) })
-	slices.SortStableFunc(all, func(a, b journal.Hold) int { return a.HeldAt.Compare(b.HeldAt) })
-	return all, nil
+// unclaimed calls fn with mail that was held so long ago and is in no line, the
+// oldest first.
+func (d *Desk) unclaimed(ctx context.Context, now time.Time, after time.Duration, fn func(*journal.Hold) error) error {
+	return d.Journal.EachHold(ctx, journal.HoldQuery{HeldBefore: now.Add(-after), States: []journal.State{journal.StateHeld}}, func(h *journal.Hold) error {
+		if d.Waiting != nil && d.Waiting.Has(h.QueueID, h.DecisionID) {
+			return nil
+		}
+		return fn(h)
+	})
 }
 
 // reminder says how many there are and whose, in one line.
-func reminder(all []journal.Hold, after time.Duration) string {
-	counts := map[string]int{}
-	for _, h := range all {
-		counts[h.Account]++
-	}
+func reminder(counts map[string]int, total int, oldest time.Time, after time.Duration) string {
 	accounts := make([]string, 0, len(counts))
 	for a := range counts {
 		accounts = append(accounts, a)
@@ -106,7 +109,7 @@ func reminder(all []journal.Hold, after time.Duration) string {
 		return cmp.Or(cmp.Compare(counts[b], counts[a]), strings.Compare(a, b))
 	})
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d held messages wait for you for more than %s, the oldest since %s:", len(all), hours(after), all[0].HeldAt.UTC().Format("2006-01-02 15:04Z"))
+	fmt.Fprintf(&b, "%d held messages wait for you for more than %s, the oldest since %s:", total, hours(after), oldest.UTC().Format("2006-01-02 15:04Z"))
 	for _, a := range accounts[:min(len(accounts), maxNamed)] {
 		const longest = 80 // octets of a name, so that all have room in an alert
 		name := a
@@ -129,26 +132,36 @@ func hours(d time.Duration) string {
 	return d.String()
 }
 
-// deleteOld deletes what is old enough, but for what the red switch holds and
-// what only the MTA's log says is ours. The root helper keeps a copy for
+// deleteOld deletes what is old enough, but for what the red switch or an admin
+// holds and what only the MTA's log says is ours. The root helper keeps a copy for
 // hold.grace.
 func (d *Desk) deleteOld(ctx context.Context, now time.Time, after time.Duration) error {
-	spared := func(h journal.Hold) bool {
-		return lost(&h) || h.Rule == policy.RuleStopped || h.State != journal.StateHeld
+	spared := func(h *journal.Hold) bool {
+		return lost(h) || h.Rule == policy.RuleStopped || h.Rule == ruleAdmin || h.State != journal.StateHeld
 	}
-	old, err := d.unclaimed(ctx, now, after)
-	if err != nil {
-		return err
-	}
-	old = slices.DeleteFunc(old, spared)
-	if len(old) == 0 || d.pausing(now, "delete_after") {
+	if d.pausing(now, "delete_after") {
 		return nil
 	}
-	old = old[:min(len(old), maxDeleted)]
+	var old []journal.Hold
+	err := d.unclaimed(ctx, now, after, func(h *journal.Hold) error {
+		if len(old) >= maxDeleted {
+			return errEnough
+		}
+		if !spared(h) {
+			old = append(old, *h)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return err
+	}
+	if len(old) == 0 {
+		return nil
+	}
 	const reason = "nobody claimed it for hold.delete_after"
 	d.append(d.audit(now, guardItself, "held delete", fmt.Sprintf("%d messages", len(old)), reason, ""))
 	done, err := d.settle(ctx, now, guardItself, reason, "delete", old, func(part []journal.Hold) []journal.Hold {
-		return slices.DeleteFunc(part, spared)
+		return slices.DeleteFunc(part, func(h journal.Hold) bool { return spared(&h) })
 	})
 	if err != nil {
 		d.pause(now, "delete_after")

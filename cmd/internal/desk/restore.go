@@ -94,8 +94,7 @@ func (d *Desk) Restore(ctx context.Context, now time.Time, by By, r Restoration)
 		return out, nil
 	}
 	d.append(d.audit(now, by, "held restore", strings.Join(names(chosen), " "), r.Reason, ""))
-	d.acting.Lock()
-	defer d.acting.Unlock()
+	defer d.oneAct()()
 	for _, m := range chosen {
 		out.add(d.restore(ctx, now, by, r.Reason, m))
 	}

@@ -16,7 +16,7 @@ import (
 	"relayguard/cmd/internal/switches"
 	"relayguard/journal"
 	"relayguard/mta"
-	"relayguard/mta/postfix"
+	"relayguard/mta/grace"
 	"relayguard/policy"
 )
 
@@ -24,7 +24,7 @@ import (
 type graveyard struct {
 	queue.Operator // what a test does not need
 	held           map[string]mta.QueueFile
-	kept           []postfix.Kept
+	kept           []grace.Kept
 	full           bool // the disk
 	made           int
 }
@@ -47,7 +47,7 @@ func (g *graveyard) delete(targets []mta.Target, keep bool) (all []mta.Result, e
 			continue
 		}
 		if keep {
-			g.kept = append(g.kept, postfix.Kept{Name: fmt.Sprintf("%s.%d", t.ID, t.Arrival.Unix()), ID: t.ID, Arrival: t.Arrival.Truncate(time.Second), Deleted: time.Now(), Size: 3000})
+			g.kept = append(g.kept, grace.Kept{Name: fmt.Sprintf("%s.%d", t.ID, t.Arrival.Unix()), ID: t.ID, Arrival: t.Arrival.Truncate(time.Second), Deleted: time.Now(), Size: 3000})
 		}
 		delete(g.held, t.ID)
 		all = append(all, mta.Result{ID: t.ID, Fate: mta.Done})
@@ -63,10 +63,10 @@ func (g *graveyard) DeleteForGood(_ context.Context, t []mta.Target) ([]mta.Resu
 	return g.delete(t, false)
 }
 
-func (g *graveyard) Kept(context.Context) ([]postfix.Kept, error) { return g.kept, nil }
+func (g *graveyard) Kept(context.Context) ([]grace.Kept, error) { return g.kept, nil }
 
 func (g *graveyard) Restore(_ context.Context, name string) (string, error) {
-	i := slices.IndexFunc(g.kept, func(k postfix.Kept) bool { return k.Name == name })
+	i := slices.IndexFunc(g.kept, func(k grace.Kept) bool { return k.Name == name })
 	if i < 0 {
 		return "", fmt.Errorf("restore %s: %w", name, mta.ErrGone)
 	}
@@ -178,7 +178,7 @@ func TestDeletedMailComesBackOnHold(t *testing.T) {
 // What the journal does not know comes back all the same, by its queue id.
 func TestUnknownDeletedMailComesBack(t *testing.T) {
 	d, g, _ := heldOne(t)
-	g.kept = []postfix.Kept{{Name: "ABCDEF1.1", ID: "ABCDEF1", Arrival: time.Unix(1, 0).UTC(), Deleted: time.Now(), Size: 9}}
+	g.kept = []grace.Kept{{Name: "ABCDEF1.1", ID: "ABCDEF1", Arrival: time.Unix(1, 0).UTC(), Deleted: time.Now(), Size: 9}}
 	all, err := d.Deleted(t.Context())
 	if err != nil || len(all) != 1 || all[0].Account != "unknown" || all[0].Size != 9 {
 		t.Errorf("another's id: %+v, %v", all, err)

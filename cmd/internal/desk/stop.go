@@ -222,13 +222,17 @@ func (d *Desk) stoppedMail(ctx context.Context, now time.Time, reason string, ke
 	for _, h := range held {
 		known[h.QueueID] = true
 	}
-	entries, lookErr := d.heldQueue(ctx)
+	wanted := make(map[string]bool, len(kept))
+	for _, t := range kept {
+		wanted[t.ID] = true
+	}
+	there, lookErr := d.heldQueue(ctx, wanted)
 	var missing []mta.QueueFile
 	for _, t := range kept {
-		switch q, ok := entries[t.ID]; {
+		switch e := there.ofTarget(t); {
 		case known[t.ID]:
-		case ok && t.Matches(q):
-			missing = append(missing, q)
+		case e != nil:
+			missing = append(missing, e.file())
 		case lookErr != nil: // the MTA's side tells it once: better an entry too many, which reconciliation closes
 			missing = append(missing, mta.QueueFile{ID: t.ID, Sender: t.Sender, Arrival: t.Arrival})
 		}

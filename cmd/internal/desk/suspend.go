@@ -156,7 +156,11 @@ func (d *Desk) forbidSubmit(ctx context.Context, id string) (how string, err err
 	case name == "":
 		return "held", errors.New("the account has no name that Postfix could refuse")
 	}
-	if err := d.Queue.ForbidSubmit(ctx, name); err != nil {
+	err = d.Queue.ForbidSubmit(ctx, name)
+	if errors.Is(err, mta.ErrUnsupported) {
+		return "refused at the end of each message: this mail server has nothing that keeps sendmail(1) from one account", nil
+	}
+	if err != nil {
 		return "held", err
 	}
 	return "refused by sendmail(1) with status 75 (authorized_submit_users)", nil
@@ -165,8 +169,7 @@ func (d *Desk) forbidSubmit(ctx context.Context, id string) (how string, err err
 // holdQueued holds what an account has in the active and deferred queue, and
 // once more what came there meanwhile.
 func (d *Desk) holdQueued(ctx context.Context, now time.Time, by By, account, reason string) (held int, err error) {
-	d.acting.Lock()
-	defer d.acting.Unlock()
+	defer d.oneAct()()
 	held, err = d.holdAccepted(ctx, now, by, account, reason)
 	if held == 0 && err != nil {
 		return held, err
@@ -220,7 +223,7 @@ func (d *Desk) hold(ctx context.Context, now time.Time, by By, reason string, ta
 			Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
 	}
 	d.append(entries...)
-	results, err := d.Queue.Hold(ctx, targets)
+	results, err := d.Queue.Hold(ctx, targets, reason)
 	if results == nil {
 		return 0, err
 	}
@@ -522,7 +525,11 @@ func (d *Desk) allowSubmit(ctx context.Context, id string) error {
 	if name == "" {
 		return nil // it was never refused
 	}
-	return d.Queue.AllowSubmit(ctx, name)
+	err := d.Queue.AllowSubmit(ctx, name)
+	if errors.Is(err, mta.ErrUnsupported) {
+		return nil // nor was it refused
+	}
+	return err
 }
 
 // Expire ends what ended by itself: a suspension's term is over for sendmail(1),

@@ -9,6 +9,8 @@ import (
 
 // Held is a held message as it is shown: without recipients and content.
 type Held struct {
+	Instance   string         `json:"instance,omitempty"` // of several of the MTA, where that is known
+	Queue      string         `json:"queue,omitempty"`    // that it was in; "": hold
 	QueueID    string         `json:"queue_id"`
 	ID         string         `json:"id,omitempty"` // of the decision
 	Account    string         `json:"account,omitempty"`
@@ -28,21 +30,30 @@ type Held struct {
 	By         string         `json:"by,omitempty"` // who changed it
 	Why        string         `json:"why,omitempty"`
 	NewQueueID string         `json:"new_queue_id,omitempty"`
-	HeldBy     string         `json:"held_by"`         // "relayguard" or "other"
+	HeldBy     string         `json:"held_by"`         // "relayguard", "admin" (queue hold) or "other"; of mail that is not on hold ""
 	Paced      bool           `json:"paced,omitempty"` // in a list: it is released by itself when its limits have room
 }
 
 // Who holds a message.
 const (
 	byUs    = "relayguard"
+	byAdmin = "admin"
 	byOther = "other"
 )
 
+// ruleAdmin is the rule of mail that an admin put on hold by a command. It is not
+// the guard's doing, so it takes none of the room that holds have.
+const ruleAdmin = policy.RuleAdmin
+
 func heldOf(h *journal.Hold) Held {
+	by := byUs
+	if h.Rule == ruleAdmin {
+		by = byAdmin
+	}
 	return Held{
 		QueueID: h.QueueID, ID: h.DecisionID, Account: h.Account, Site: h.Site, Plugin: h.Plugin, Template: h.Template, Rule: h.Rule, Reason: h.Reason, MailFrom: h.MailFrom, Arrival: h.Arrival, HeldAt: h.HeldAt,
 		Size: h.Size, Recipients: h.Recipients, Domains: h.Domains, State: string(h.State), Changed: h.Changed, By: h.ChangedBy, Why: h.ChangeReason,
-		NewQueueID: h.NewQueueID, HeldBy: byUs,
+		NewQueueID: h.NewQueueID, HeldBy: by,
 	}
 }
 

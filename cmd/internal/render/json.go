@@ -18,8 +18,14 @@ func JSON(w io.Writer, v any) error {
 	if err := e.Encode(v); err != nil {
 		return fmt.Errorf("write JSON: %w", err)
 	}
-	out := make([]byte, 0, b.Len())
-	for _, c := range b.String() { // beyond ASCII there are only strings
+	_, err := w.Write(visibleJSON(b.String()))
+	return err
+}
+
+// visibleJSON is JSON in which every character shows itself.
+func visibleJSON(text string) []byte {
+	out := make([]byte, 0, len(text))
+	for _, c := range text { // beyond ASCII there are only strings
 		switch {
 		case c == '\n', visible(c):
 			out = append(out, string(c)...)
@@ -30,6 +36,5 @@ func JSON(w io.Writer, v any) error {
 			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
 		}
 	}
-	_, err := w.Write(out)
-	return err
+	return out
 }

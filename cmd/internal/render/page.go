@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +14,7 @@ import (
 type Page struct {
 	Width int  // columns; 0 is 80
 	Cut   bool // table cells that do not fit are cut; else columns are as wide as they need
+	Bold  bool // titles of streams and headings are bold
 }
 
 // The narrowest and the widest page that is believed.
@@ -50,4 +52,25 @@ func (p Page) width() int {
 		return usualWidth
 	}
 	return max(p.Width, minWidth)
+}
+
+// Headings is the page with bold headings, if w is a terminal that can show them
+// and nobody set NO_COLOR.
+func (p Page) Headings(w io.Writer) Page {
+	term := os.Getenv("TERM")
+	_, isFile := w.(*os.File)
+	p.Bold = p.Cut && isFile && term != "" && term != "dumb" && os.Getenv("NO_COLOR") == ""
+	return p
+}
+
+// Heading is a line that stands over others, escaped.
+func (p Page) Heading(text string) string { return p.bold(Escape(text)) }
+
+// bold is one escaped line, with or without its end, in bold letters.
+func (p Page) bold(line string) string {
+	if !p.Bold {
+		return line
+	}
+	text := strings.TrimSuffix(line, "\n")
+	return "\x1b[1m" + text + "\x1b[m" + line[len(text):]
 }

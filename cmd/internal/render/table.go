@@ -11,7 +11,7 @@ type Column struct {
 	Right  bool // numbers
 	Whole  bool // never cut: ids, which are typed again
 	Wrap   bool // what does not fit goes on in further lines instead of being cut
-	Min    int  // columns below which it is not cut; default 4, or the title
+	Min    int  // columns below which it is not cut; default 4, or the title; of a whole one in a Stream, its least width
 	Weight int  // its share of what there is, among those that want more; default 1
 }
 
@@ -34,20 +34,9 @@ func (t *Table) Write(w io.Writer, p Page) error {
 		return nil
 	}
 	cells := make([][]string, 0, len(t.Rows)+1)
-	titles := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		titles[i] = Escape(c.Title)
-	}
-	cells = append(cells, titles)
+	cells = append(cells, t.titles())
 	for _, row := range t.Rows {
-		shown := make([]string, len(t.Columns))
-		for i := range shown {
-			shown[i] = "-"
-			if i < len(row) && row[i] != "" {
-				shown[i] = Escape(row[i])
-			}
-		}
-		cells = append(cells, shown)
+		cells = append(cells, t.shown(row))
 	}
 	widths := t.widths(cells, p)
 	var b strings.Builder

@@ -30,6 +30,7 @@ const maxLearnt = 20
 type message struct {
 	*mail
 	recipients int       // charged or free, so far; or beyond what is charged
+	fared      int       // delivered or returned, on Sendmail
 	copy       bool      // made by an alias or a .forward
 	left       time.Time // the queue, by the log; zero: not yet
 	done       bool      // some minutes ago: who has its id now is another

@@ -6,7 +6,9 @@
 // It is fed from two sides that know nothing of each other: the guard tells what
 // it accepted, the log what became of it, perhaps seconds later and perhaps
 // twice. Trap: Postfix logs the copy that a .forward makes before the line that
-// says whose copy it is.
+// says whose copy it is. Sendmail never says how many recipients an alias made of
+// one, nor, at its usual log level, that a message has left: they are counted as
+// they are delivered or returned.
 //
 // A log that syslog writes is not proof: any local account can have a line
 // written there in the name of Postfix. So what one message can be charged
@@ -128,6 +130,9 @@ func (t *Trail) Accepted(queueID string, m Passed) {
 func (t *Trail) Event(ctx context.Context, now time.Time, e maillog.Event) {
 	switch e.Kind {
 	case maillog.Queued:
+		if e.Service == maillog.ServiceSendmail { // not decided on yet, and without aliases
+			return
+		}
 		if t.o.Retries != nil {
 			t.o.Retries.Queued(e.QueueID)
 		}
@@ -137,6 +142,11 @@ func (t *Trail) Event(ctx context.Context, now time.Time, e maillog.Event) {
 		t.delivery(ctx, now, &e)
 	case maillog.Delivery:
 		t.delivery(ctx, now, &e)
+		if e.Service == maillog.ServiceSendmail {
+			t.fared(ctx, now, &e)
+		}
+	case maillog.Cloned:
+		t.forwarded(ctx, now, &e)
 	case maillog.Held:
 		if e.By == maillog.ByMilter && t.o.Held != nil {
 			t.o.Held(strings.Clone(e.QueueID), e.Time)
@@ -184,6 +194,27 @@ func (t *Trail) charge(ctx context.Context, now time.Time, queueID string, q que
 	if err := t.add(ctx, now, m.charges, more); err != nil {
 		t.o.Log.Warn("charge the expansion of an alias", "queue_id", queueID, "recipients", more, "error", err)
 	}
+}
+
+// fared learns of a recipient on Sendmail that was delivered or returned, and that
+// the message is in its queue at all.
+func (t *Trail) fared(ctx context.Context, now time.Time, e *maillog.Event) {
+	if t.o.Retries != nil {
+		t.o.Retries.Queued(e.QueueID)
+	}
+	if e.Status == maillog.Deferred {
+		return
+	}
+	t.mu.Lock()
+	m, known := t.live(e.QueueID, e.Time)
+	if !known {
+		t.mu.Unlock()
+		return
+	}
+	m.fared += max(e.Count, 1)
+	q := queued{m.fared, e.Time}
+	t.mu.Unlock()
+	t.charge(ctx, now, e.QueueID, q)
 }
 
 // add takes so much from each bucket, whether it fits or not.

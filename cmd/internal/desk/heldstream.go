@@ -1,0 +1,150 @@
+package desk
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"relayguard/journal"
+)
+
+// lookWait bounds how long a listing waits for a fresh look at the queue.
+const lookWait = 700 * time.Millisecond
+
+// EachHeld calls send with held mail, the longest held first; then, only if nothing
+// chooses, with that of others. It keeps none of it.
+func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(Held) error) (HeldEnd, error) {
+	look, cancel := context.WithTimeout(ctx, lookWait)
+	d.freshen(look, now)
+	cancel()
+	var end HeldEnd
+	err := d.each(ctx, now, f, func(h *journal.Hold) error {
+		m := heldOf(h)
+		m.Paced = d.Waiting != nil && d.Waiting.Has(m.QueueID, m.ID)
+		end.Messages++
+		end.Bytes += m.Size
+		return send(m)
+	})
+	if err != nil {
+		return end, err
+	}
+	d.mu.Lock()
+	foreign := d.foreign
+	end.Foreign, end.Looked = d.others, d.lookedAt
+	if d.lookErr != nil {
+		end.Stale = d.lookErr.Error()
+	}
+	d.mu.Unlock()
+	if f.chooses() {
+		return end, nil
+	}
+	for i := range foreign {
+		if err := send(foreign[i]); err != nil {
+			return end, err
+		}
+	}
+	return end, nil
+}
+
+// heldName is a hold that an act is to be done to; the journal has the rest.
+type heldName struct {
+	holdName
+	size int64
+}
+
+// ActOnHeld releases or deletes what the guard or an admin holds, as ActOnQueue does
+// it to what is in the queue.
+func (d *Desk) ActOnHeld(ctx context.Context, now time.Time, by By, o HeldOrder, send func(Step) error) error {
+	verb := o.Verb
+	switch {
+	case verb != "release" && verb != "delete":
+		return fmt.Errorf("%w: held %q, want release or delete", ErrUsage, verb)
+	case !o.Filter.chooses() && !o.Filter.All:
+		return ErrEverything
+	case verb == "delete" && o.NoCopy:
+		verb = forGood
+	}
+	if err := d.upToDate(ctx); err != nil {
+		d.Log.Warn("held "+o.Verb+": the journal is not up to date, what was held last may be left out", "error", err)
+	}
+	r, begun := newRun(send, o.Tell), time.Now()
+	all, err := d.chooseHeld(ctx, now, &o, r)
+	if err != nil {
+		return r.unchosen(ctx, err)
+	}
+	var there *heldFiles
+	if !o.DryRun && len(all) > 0 {
+		wanted := make(map[string]bool, len(all))
+		for i := range all {
+			wanted[all[i].queueID] = true
+		}
+		if there, err = d.heldQueue(ctx, wanted); ctx.Err() != nil {
+			return r.unchosen(ctx, err)
+		} else if err != nil {
+			return fmt.Errorf("held %s: %w", o.Verb, err)
+		}
+		d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(all)), o.Reason, ""))
+	}
+	clock := func() time.Time { return now.Add(time.Since(begun)) }
+	err = r.batches(ctx, len(all), func(ctx context.Context, from, to int) ([]Done, error) {
+		holds := holdsOf(all[from:to])
+		if release := o.Verb == "release" && d.Releasing != nil; o.DryRun || release {
+			if holds, err = d.again(ctx, holds); err != nil {
+				return nil, err
+			}
+			if o.DryRun {
+				return wouldHeld(holds), nil
+			}
+			for i := range holds {
+				d.Releasing(ctx, &holds[i])
+			}
+		}
+		return d.settleSome(ctx, clock(), by, o.Reason, verb, holds, there, nil)
+	})
+	return d.ended(clock(), by, "held "+verb, &o.DryRun, r, err)
+}
+
+// chooseHeld finds what an order is about.
+func (d *Desk) chooseHeld(ctx context.Context, now time.Time, o *HeldOrder, r *run) (all []heldName, err error) {
+	var bytes int64
+	named := make(map[string]bool, len(o.Filter.IDs)) // true: it chose something
+	for _, id := range o.Filter.IDs {
+		named[id] = false
+	}
+	err = d.each(ctx, now, o.Filter, func(h *journal.Hold) error {
+		if len(named) == 0 && lost(h) { // that a milter held it is not that we did: only who names it may touch it
+			return nil
+		}
+		for _, id := range []string{h.QueueID, h.DecisionID} {
+			if _, is := named[id]; is {
+				named[id] = true
+			}
+		}
+		all, bytes = append(all, heldName{holdName{h.QueueID, h.DecisionID}, h.Size}), bytes+h.Size
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	unknown := slices.DeleteFunc(slices.Clone(o.Filter.IDs), func(id string) bool { return named[id] })
+	return all, r.chosen(len(all), bytes, unknown)
+}
+
+// holdsOf are holds of which little more than the name is known.
+func holdsOf(part []heldName) []journal.Hold {
+	holds := make([]journal.Hold, len(part))
+	for i := range part {
+		holds[i] = journal.Hold{QueueID: part[i].queueID, DecisionID: part[i].decisionID, Size: part[i].size, State: journal.StateHeld}
+	}
+	return holds
+}
+
+func wouldHeld(holds []journal.Hold) (out []Done) {
+	for i := range holds {
+		if holds[i].State.Open() {
+			out = append(out, Done{Held: heldOf(&holds[i]), Outcome: outcomeWould})
+		}
+	}
+	return out
+}

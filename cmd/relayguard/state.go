@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -205,8 +203,12 @@ func (s *state) logOptions(c *config.Config) maillog.Options {
 	if c.MTA.Log == config.LogJournal {
 		o.Path, o.Journal = "", true
 		o.UIDs = []int{0}
-		if u, err := user.Lookup("postfix"); err == nil {
-			if uid, err := strconv.Atoi(u.Uid); err == nil {
+		accounts := []string{"postfix"}
+		if c.MTA.Kind == config.KindSendmail {
+			accounts = []string{"smmta", "smmsp"}
+		}
+		for _, name := range accounts {
+			if uid, err := userID(name); err == nil {
 				o.UIDs = append(o.UIDs, uid)
 			}
 		}

@@ -44,7 +44,7 @@ func StartTests(t testing.TB, each ...Options) []*Relay {
 	all.Wait()
 	for _, r := range relays {
 		if r != nil {
-			t.Cleanup(func() { r.endTest(t) })
+			t.Cleanup(func() { r.endTest(t, r) })
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -53,18 +53,24 @@ func StartTests(t testing.TB, each ...Options) []*Relay {
 	return relays
 }
 
-func (r *Relay) endTest(t testing.TB) {
-	if err := r.StopGuard(syscall.SIGTERM); err != nil {
+// server is the mail server beside a guard, to be ended with it.
+type server interface {
+	Log() string
+	Stop() error
+}
+
+func (g *Guard) endTest(t testing.TB, all server) {
+	if err := g.StopGuard(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
-	if bad := r.Broken(); len(bad) > 0 {
+	if bad := g.Broken(); len(bad) > 0 {
 		t.Errorf("the guard's log has:\n%s", strings.Join(bad, "\n"))
 	}
-	end, log := r.logEnd(), r.Log()
-	if err := r.Stop(); err != nil {
+	end, log := g.LogEnd(), all.Log()
+	if err := all.Stop(); err != nil {
 		t.Error(err)
 	}
 	if t.Failed() {
-		t.Logf("the guard's log ends:\n%s\nPostfix's log ends:\n%s", end, log[max(0, len(log)-4000):])
+		t.Logf("the guard's log ends:\n%s\nThe mail server's log ends:\n%s", end, log[max(0, len(log)-4000):])
 	}
 }

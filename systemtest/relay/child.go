@@ -16,15 +16,15 @@ type child struct {
 	exited chan struct{}
 }
 
-// startChild starts a program that ends at the latest when this process does.
-func startChild(log string, uid, gid int, name string, args ...string) (*child, error) {
+// startChild starts relayguard; it ends at the latest when this process does.
+func (g *Guard) startChild(log string, uid, gid int, args ...string) (*child, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	c := &child{cmd: exec.Command(name, args...), exited: make(chan struct{})}
-	c.cmd.Stdout, c.cmd.Stderr = out, out
+	c := &child{cmd: exec.Command(g.options.Binary, args...), exited: make(chan struct{})}
+	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = g.house.env, out, out
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	if uid != 0 {
 		c.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
@@ -32,10 +32,10 @@ func startChild(log string, uid, gid int, name string, args ...string) (*child, 
 	started := make(chan error)
 	go func() {
 		// Pdeathsig goes by the thread that started the process: it must not end
-		// before the process does.
+		// before the process does. So it is with that of the house.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := c.cmd.Start()
+		err := g.start(c.cmd)
 		started <- err
 		if err == nil {
 			c.cmd.Wait() // its log says why

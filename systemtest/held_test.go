@@ -90,7 +90,7 @@ func TestHeldMail(t *testing.T) {
 			t.Errorf("still in the hold queue: %q", ids)
 		}
 		wantNothing(t, r.Postfix, "deleted@example.net")
-		copies, err := filepath.Glob(filepath.Join(r.Dir, "queue-state", "deleted", h.QueueID+"*"))
+		copies, err := filepath.Glob(filepath.Join(r.Dir, "queue-state", "deleted", "????-??-??", h.QueueID+".*", "*"))
 		if err != nil || len(copies) != 1 {
 			t.Fatalf("copies in the grace folder: %q, %v", copies, err)
 		}

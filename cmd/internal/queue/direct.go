@@ -176,7 +176,7 @@ func (d *Direct) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.text(t, func(i instance) ([]byte, error) { return i.server.Headers(ctx, t) })
+	return s.text(t, func(i instance, t mta.Target) ([]byte, error) { return i.server.Headers(ctx, t) })
 }
 
 func (d *Direct) Content(ctx context.Context, t mta.Target) ([]byte, error) {
@@ -184,7 +184,7 @@ func (d *Direct) Content(ctx context.Context, t mta.Target) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.text(t, func(i instance) ([]byte, error) { return i.server.Content(ctx, t) })
+	return s.text(t, func(i instance, t mta.Target) ([]byte, error) { return i.server.Content(ctx, t) })
 }
 
 func (d *Direct) Stop(ctx context.Context) (mta.Stopped, error) {

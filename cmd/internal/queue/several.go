@@ -85,7 +85,7 @@ func (s several) list(ctx context.Context, fn func(mta.QueueFile) error) error {
 // it is there: the same id may be somebody else's in another.
 func (s several) act(targets []mta.Target, do func(instance, []mta.Target) ([]mta.Result, error)) ([]mta.Result, error) {
 	if len(s) == 1 {
-		return do(s[0], targets)
+		return do(s[0], nameless(targets))
 	}
 	results := make([]mta.Result, len(targets))
 	for n, t := range targets {
@@ -119,10 +119,20 @@ func (s several) act(targets []mta.Target, do func(instance, []mta.Target) ([]mt
 	return results, errors.Join(errs...)
 }
 
+// nameless are the targets of the only instance.
+func nameless(targets []mta.Target) []mta.Target {
+	some := slices.Clone(targets)
+	for n := range some {
+		some[n].Instance = ""
+	}
+	return some
+}
+
 // share are the targets that this instance may have, with their places.
 func (i instance) share(targets []mta.Target, results []mta.Result) (some []mta.Target, index []int) {
 	for n, t := range targets {
 		if t.Instance == i.name || t.Instance == "" && results[n].Fate != mta.Done {
+			t.Instance = "" // the names here are ours, not the MTA's own
 			some, index = append(some, t), append(index, n)
 		}
 	}
@@ -140,13 +150,15 @@ func severer(a, b mta.Result) mta.Result {
 }
 
 // text finds the message in the instance that has it.
-func (s several) text(t mta.Target, read func(instance) ([]byte, error)) (text []byte, err error) {
+func (s several) text(t mta.Target, read func(instance, mta.Target) ([]byte, error)) (text []byte, err error) {
 	err = fmt.Errorf("show message %s: %w", t.ID, mta.ErrGone)
 	for _, i := range s {
 		if t.Instance != "" && t.Instance != i.name {
 			continue
 		}
-		text, thisErr := read(i)
+		there := t
+		there.Instance = ""
+		text, thisErr := read(i, there)
 		if thisErr == nil || errors.Is(thisErr, mta.ErrCut) {
 			return text, thisErr
 		}

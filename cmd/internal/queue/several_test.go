@@ -36,6 +36,10 @@ func (b *branch) Release(_ context.Context, targets []mta.Target) ([]mta.Result,
 	results := make([]mta.Result, len(targets))
 	for n, t := range targets {
 		results[n].ID = t.ID
+		if t.Instance != "" {
+			results[n].Err = errors.New("an instance is not asked for another's mail")
+			continue
+		}
 		switch sender, there := b.mail[t.ID]; {
 		case !there:
 			results[n].Fate = mta.Gone

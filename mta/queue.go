@@ -12,7 +12,7 @@ type QueueFile struct {
 	Instance   string    `json:",omitempty"` // of several of one machine, by its name; empty: the only one, or the first
 	Queue      string    // "hold", "deferred", "active", "incoming", "maildrop"; Sendmail's too are told in these words
 	ID         string    // reused once the message is gone: with Postfix unless enable_long_queue_ids
-	Arrival    time.Time // whole seconds, UTC; kept by a requeue
+	Arrival    time.Time // whole seconds, UTC; kept by a requeue of Postfix, with Sendmail a new one
 	Size       int64     // octets
 	Sender     string    // "" is the null sender; local part quoted where it must be, '?' for what cannot be printed
 	Recipients []string  // not yet delivered; the first 1,000

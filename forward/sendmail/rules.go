@@ -107,8 +107,8 @@ func (f *finder) mailerRules(_ context.Context, t table) forward.Reading {
 			rule.Dormant = onlyText
 		}
 		switch {
-		case mailer == "error" || mailer == "discard" || !found:
-			continue
+		case mailer == "error" || mailer == "discard" || !found || strings.HasPrefix(mailer, "["):
+			continue // Sendmail takes no notice of a host without a mailer
 		case mailer == "local":
 			rule.Target = host
 		case mailer == "prog" || mailer == "procmail":

@@ -188,7 +188,7 @@ func TestRestoreOfOldCopies(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept, err = keep.List()
-	if err != nil || len(kept) != 1 || kept[0].Name != name || kept[0].ID != held.ID || !kept[0].Arrival.Equal(f.Arrival) || time.Since(kept[0].Deleted) > time.Minute || !ValidKept(name) {
+	if err != nil || len(kept) != 1 || kept[0].Name != name || kept[0].ID != held.ID || !kept[0].Arrival.Equal(f.Arrival) || time.Since(kept[0].Deleted) > time.Minute || !grace.ValidName(name) {
 		t.Fatalf("kept %+v, %v", kept, err)
 	}
 	id, err := q.i.Restore(q.ctx, keep, name)

@@ -16,19 +16,20 @@ import (
 
 	"relayguard/mta"
 	"relayguard/mta/grace"
+	"relayguard/mta/smtptest"
 )
 
 // childVerb has TestQueueChild act on the queue: verb, Postfix's configuration,
-// grace folder.
+// grace folder, directory of the tools.
 const childVerb = "RELAYGUARD_TEST_QUEUE"
 
 // TestQueueChild is the process that the others kill; it does nothing by itself.
 func TestQueueChild(t *testing.T) {
 	words := strings.Split(os.Getenv(childVerb), "\n")
-	if len(words) != 3 {
+	if len(words) != 4 {
 		return
 	}
-	i, err := Load(t.Context(), Tools{}, words[1])
+	i, err := Load(t.Context(), Tools{Dir: words[3]}, words[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,24 +68,31 @@ func TestQueueChild(t *testing.T) {
 	}
 }
 
+// child starts the process and waits until it has begun.
+func (q queueTest) child(verb, dir, tools string) *exec.Cmd {
+	q.Helper()
+	cmd := exec.CommandContext(q.ctx, os.Args[0], "-test.run", "^TestQueueChild$")
+	cmd.Env = append(os.Environ(), childVerb+"="+strings.Join([]string{verb, q.ConfigDir, dir, tools}, "\n"))
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err == nil {
+		_, err = out.Read(make([]byte, 6))
+	}
+	if err != nil {
+		q.Fatal(err)
+	}
+	return cmd
+}
+
 // killed runs the child and kills it, or its postsuper, after a moment; again until
 // it comes to its end by itself.
 func (q queueTest) killed(verb, dir string) {
 	q.Helper()
 	kills := 0
 	for round := 0; ; round++ {
-		cmd := exec.CommandContext(q.ctx, os.Args[0], "-test.run", "^TestQueueChild$")
-		cmd.Env = append(os.Environ(), childVerb+"="+verb+"\n"+q.ConfigDir+"\n"+dir)
-		out, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			q.Fatal(err)
-		}
-		if _, err := out.Read(make([]byte, 6)); err != nil {
-			q.Fatal(err)
-		}
+		cmd := q.child(verb, dir, "")
 		if round < 8 {
 			sleep(q.ctx, time.Duration(rand.IntN(60))*time.Millisecond)
 			victim := cmd.Process.Pid
@@ -301,4 +309,83 @@ func TestBulkEndsBetweenPartsWhenAskedTo(t *testing.T) {
 	if kept, err := keep.List(); err != nil || len(kept) != len(targets) || len(q.held()) != 1 {
 		t.Errorf("%d kept, %d held, %v", len(kept), len(q.held()), err)
 	}
+}
+
+// A postsuper that was killed may have acted on a message and not said so. Here the
+// real one acts, and nobody hears it.
+func TestUnconfirmedActsAreLookedFor(t *testing.T) {
+	t.Parallel()
+	q := newQueueTest(t, nil)
+	tools := q.toolsWith(q.i.tools.path("postsuper") + " \"$@\" 2>/dev/null\nkill -9 $$\n")
+	mute, err := Load(q.ctx, Tools{Dir: tools}, q.ConfigDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := q.send(true, "a@example.org", "one@example.jp", "two@example.jp")
+	q.Sink.Refuse("later@example.jp", smtptest.Reply{Code: 451, Lines: []string{"4.7.1 later"}})
+	deferred := q.send(false, "a@example.org", "later@example.jp")
+	q.wait("deferred", func() bool { return q.in(deferred[0]) == "deferred" })
+	keep := &grace.Folder{Dir: filepath.Join(q.TempDir(), "grace")}
+
+	results, err := mute.DeleteMail(q.ctx, held[:1], keep)
+	q.fates("delete", results, err, mta.Done)
+	if kept, err := keep.List(); err != nil || len(kept) != 1 || kept[0].ID != held[0].ID {
+		t.Errorf("kept %+v, %v", kept, err)
+	}
+	results, err = mute.HoldMail(q.ctx, deferred)
+	q.fates("hold", results, err, mta.Done)
+	results, err = mute.ReleaseMail(q.ctx, held[1:], mta.Release{Now: time.Now()})
+	q.fates("release", results, err, mta.Done)
+	if _, err := q.Sink.WaitFor(q.ctx, "two@example.jp"); err != nil {
+		t.Error(err)
+	}
+	q.Sink.Refuse("later@example.jp", smtptest.Reply{})
+	results, err = mute.RequeueMail(q.ctx, deferred)
+	q.fates("requeue", results, err, mta.Done)
+	if _, err := q.Sink.WaitFor(q.ctx, "later@example.jp"); err != nil {
+		t.Error(err)
+	}
+}
+
+// toolsWith is a directory of Postfix's tools with another postsuper.
+func (q queueTest) toolsWith(postsuper string) (dir string) {
+	q.Helper()
+	dir = q.TempDir()
+	for _, name := range []string{"postconf", "postqueue", "postkick", "postcat"} {
+		if err := os.Symlink(q.i.tools.path(name), filepath.Join(dir, name)); err != nil {
+			q.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "postsuper"), []byte("#!/bin/sh\n"+postsuper), 0o755); err != nil {
+		q.Fatal(err)
+	}
+	return dir
+}
+
+// A postsuper outlives the program that started it; until it ends nobody takes
+// the copies of what it deletes for those of a delete that was broken off.
+func TestFolderStaysLockedWhilePostsuperGoesOn(t *testing.T) {
+	t.Parallel()
+	q := newQueueTest(t, nil)
+	addresses := []string{"one@example.jp", "two@example.jp", "three@example.jp"}
+	q.send(true, "a@example.org", addresses...)
+	dir := q.TempDir()
+	begun, goOn := filepath.Join(dir, "begun"), filepath.Join(dir, "go")
+	tools := q.toolsWith("ids=$(cat)\n: >" + begun + "\nuntil test -e " + goOn + "; do sleep 0.01; done\necho \"$ids\" | " + q.i.tools.path("postsuper") + " \"$@\"\n")
+	keep := &grace.Folder{Dir: filepath.Join(dir, "grace")}
+	cmd := q.child("delete", keep.Dir, tools)
+	q.wait("postsuper", func() bool { _, err := os.Stat(begun); return err == nil })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	ctx, cancel := context.WithTimeout(q.ctx, 200*time.Millisecond)
+	defer cancel()
+	if err := q.i.Settle(ctx, keep); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("settled while postsuper goes on: %v", err)
+	}
+	if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q.each("after the kill", keep, addresses, "hold", "grace") // it ends when nobody hears it
 }

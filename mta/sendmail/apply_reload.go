@@ -14,8 +14,13 @@ import (
 )
 
 // reloadWait is how long Sendmail may take to read its settings again: some
-// 100 ms, or a minute more where the machine's name has no domain.
-const reloadWait = 2 * time.Minute
+// 100 ms, or a minute more where the machine's name has no domain. One that goes into
+// the background anew (-bd, as Debian starts it) ends, and its child writes the pid
+// file when all ports are open, for which it tries up to ten times five seconds.
+const (
+	reloadWait = 2 * time.Minute
+	childWait  = time.Minute
+)
 
 // daemonProcess is Sendmail's daemon as it runs.
 type daemonProcess struct {
@@ -31,19 +36,13 @@ func (i *Instance) daemon() (*daemonProcess, error) {
 	if path == "" {
 		path = "/var/run/sendmail.pid"
 	}
-	text, err := os.ReadFile(path)
+	d, err := daemonOf(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("find Sendmail's daemon: %w", err)
 	}
-	first, rest, _ := strings.Cut(string(text), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid < 2 {
-		return nil, fmt.Errorf("find Sendmail's daemon: %s says %.40q", path, first)
-	}
-	d := &daemonProcess{pid, path, firstLine(rest)}
 	if !d.runs() {
 		return nil, nil // it ended; the number may be another's now
 	}
@@ -53,27 +52,58 @@ func (i *Instance) daemon() (*daemonProcess, error) {
 	return d, nil
 }
 
+// daemonOf reads a pid file.
+func daemonOf(path string) (*daemonProcess, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	first, rest, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil || pid < 2 {
+		return nil, fmt.Errorf("%s says %.40q", path, first)
+	}
+	return &daemonProcess{pid, path, firstLine(rest)}, nil
+}
+
+// follow makes d the process that the pid file names now, if that runs.
+func (d *daemonProcess) follow() bool {
+	now, err := daemonOf(d.pidFile)
+	if err != nil || !now.runs() {
+		return false
+	}
+	d.pid = now.pid
+	return true
+}
+
+// background reports a daemon that has another pid whenever it starts anew.
+func (d *daemonProcess) background() bool { return strings.Contains(d.command+" ", " -bd ") }
+
 func (d *daemonProcess) runs() bool {
 	program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", d.pid))
 	return err == nil && strings.HasPrefix(filepath.Base(program), "sendmail")
 }
 
-// reload has the daemon execute itself anew, and returns when it listens again.
-// Sessions that are under way go on with the old settings.
+// reload has the daemon execute itself anew, and returns when it listens again. It
+// may have another pid then. Sessions that are under way go on with the old settings.
 //
 // Trap: until Sendmail has come so far as to handle SIGHUP, the signal ends it.
 func (d *daemonProcess) reload(ctx context.Context) error {
 	before, err := os.Stat(d.pidFile)
 	if err == nil {
-		err = d.await(ctx, d.handlesHUP)
+		err = d.await(ctx, 0, d.handlesHUP)
 	}
 	if err == nil {
 		err = syscall.Kill(d.pid, syscall.SIGHUP)
 	}
 	if err == nil {
-		err = d.await(ctx, func() bool {
+		var gone time.Duration
+		if d.background() {
+			gone = childWait
+		}
+		err = d.await(ctx, gone, func() bool {
 			now, err := os.Stat(d.pidFile) // written again when all ports are open
-			return err == nil && now.Size() > 0 && !now.ModTime().Equal(before.ModTime()) && d.handlesHUP()
+			return err == nil && !now.ModTime().Equal(before.ModTime()) && d.follow() && d.handlesHUP()
 		})
 	}
 	if err != nil {
@@ -82,13 +112,17 @@ func (d *daemonProcess) reload(ctx context.Context) error {
 	return nil
 }
 
-func (d *daemonProcess) await(ctx context.Context, done func() bool) error {
+// await waits until it is done. The process may be gone for so long before that.
+func (d *daemonProcess) await(ctx context.Context, gone time.Duration, done func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, reloadWait)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	ran := time.Now()
 	for !done() {
-		if !d.runs() {
+		if d.runs() {
+			ran = time.Now()
+		} else if time.Since(ran) >= gone {
 			return fmt.Errorf("it has ended; its log says why, and %q starts it", d.command)
 		}
 		select {

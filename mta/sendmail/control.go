@@ -35,6 +35,9 @@ type Control struct {
 	HeaderSize  int64     // octets of the header as it would be sent, about
 	Complete    bool      // ends as it must; one that does not is being written, or its writer died
 
+	version              int
+	hasSender            bool   // an S line was there
+	ofRecipient          bool   // Status is
 	precedence, priority string // of the header fields of that name
 	report               bool   // a delivery status notification by its Content-Type
 }
@@ -44,71 +47,75 @@ type Control struct {
 // not known; of an incomplete file it tells what there is.
 func ParseControl(data []byte) (*Control, error) {
 	c := &Control{}
-	version, sender, status := 0, false, ""
 	for line := range controlLines(data) {
-		value := line[1:]
 		if c.Complete {
 			return nil, errors.New("there is more after its end")
 		}
-		switch line[0] {
-		case 'V':
-			n, err := number(value)
-			if err != nil || n > lastVersion {
-				return nil, fmt.Errorf("got version %q, want 1 to %d", clip(string(value)), lastVersion)
-			}
-			version = int(n)
-		case 'T':
-			at, err := timeOf(value)
-			if err != nil {
-				return nil, fmt.Errorf("creation time: %w", err)
-			}
-			c.Created = at
-		case 'K':
-			at, err := timeOf(value)
-			if err != nil {
-				return nil, fmt.Errorf("time of the last try: %w", err)
-			}
-			c.LastTry = at
-		case 'N':
-			n, _ := number(value)
-			c.Tries = int(min(n, 1<<30))
-		case 'S':
-			c.Sender, sender = address(value), true
-		case 'q':
-			c.Quarantined, c.Reason = true, printable(value)
-		case 'M':
-			if !sender {
-				c.Status = printable(value)
-			} else if status == "" {
-				status = printable(value)
-			}
-		case 'd':
-			c.DataDir = string(value)
-		case 'F':
-			c.Flags = clip(string(value))
-		case 'R':
-			c.recipient(value, version)
-		case 'H':
-			c.header(value)
-		case '.':
-			c.Complete = true
+		if err := c.line(line[0], line[1:]); err != nil {
+			return nil, err
 		}
-	}
-	if status != "" {
-		c.Status = status
 	}
 	switch {
 	case c.Created.IsZero() && c.Complete:
 		return nil, errors.New("no creation time")
-	case !sender && c.Complete:
+	case !c.hasSender && c.Complete:
 		return nil, errors.New("no sender")
 	}
 	return c, nil
 }
 
+func (c *Control) line(kind byte, value []byte) (err error) {
+	switch kind {
+	case 'V':
+		n, err := number(value)
+		if err != nil || n > lastVersion {
+			return fmt.Errorf("got version %q, want 1 to %d", clip(string(value)), lastVersion)
+		}
+		c.version = int(n)
+	case 'T':
+		if c.Created, err = timeOf(value); err != nil {
+			return fmt.Errorf("creation time: %w", err)
+		}
+	case 'K':
+		if c.LastTry, err = timeOf(value); err != nil {
+			return fmt.Errorf("time of the last try: %w", err)
+		}
+	case 'N':
+		n, _ := number(value)
+		c.Tries = int(min(n, 1<<30))
+	case 'S':
+		c.Sender, c.hasSender = address(value), true
+	case 'q':
+		c.Quarantined, c.Reason = true, printable(value)
+	case 'M':
+		c.status(value)
+	case 'd':
+		c.DataDir = string(value)
+	case 'F':
+		c.Flags = clip(string(value))
+	case 'R':
+		c.recipient(value)
+	case 'H':
+		c.header(value)
+	case '.':
+		c.Complete = true
+	}
+	return nil
+}
+
+// status takes the message's own, which comes before the sender, and for it the
+// first recipient's that has one.
+func (c *Control) status(value []byte) {
+	if !c.hasSender {
+		c.Status = printable(value)
+	} else if !c.ofRecipient {
+		c.Status, c.ofRecipient = printable(value), true
+	}
+}
+
 // recipient reads "PFD:address"; before version 1 there were no flags.
-func (c *Control) recipient(value []byte, version int) {
-	if version > 0 {
+func (c *Control) recipient(value []byte) {
+	if c.version > 0 {
 		_, value, _ = bytes.Cut(value, []byte(":"))
 	}
 	if len(c.Recipients) < maxRecipients {

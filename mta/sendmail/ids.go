@@ -2,9 +2,9 @@ package sendmail
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"time"
+	"hash/fnv"
+
+	"relayguard/mta/grace"
 )
 
 // The letters of queue ids; seconds and minutes, which have 60 values, and years
@@ -29,14 +29,19 @@ func ValidQueueID(id string) bool {
 	return id[1] <= 'B' && id[2] <= 'V' && id[3] <= 'N' // month, day, hour
 }
 
-// newID makes a queue id as this process would make it were it Sendmail: no other
-// process makes the same in this second.
-func newID(now time.Time) string {
-	t := now.UTC()
-	seq := rand.IntN(60 * 60)
+// restoredID is the id of a deleted message that is put back: always the same one,
+// by the microsecond when it was deleted and its old id. In place of a process id
+// it has a number that Linux gives no process (the most is 4,194,304), so Sendmail
+// never makes the same.
+func restoredID(k grace.Kept) string {
+	const notAProcess = 5_000_000
+	t := k.Deleted.UTC()
+	mix := fnv.New32a()
+	mix.Write([]byte(k.ID))
+	seq := int(mix.Sum32() % (60 * 60))
 	letter := func(n int) byte { return idLetters[n] }
-	return fmt.Sprintf("%s%06d", []byte{
-		letter((t.Year() - 1900) % 60), letter(int(t.Month()) - 1), letter(t.Day()), letter(t.Hour()), letter(t.Minute()), letter(t.Second()),
+	return fmt.Sprintf("%s%07d", []byte{
+		letter((t.Year() + 60 - 1900%60) % 60), letter(int(t.Month()) - 1), letter(t.Day()), letter(t.Hour()), letter(t.Minute()), letter(t.Second()),
 		letter(seq / 60), letter(seq % 60),
-	}, os.Getpid())
+	}, notAProcess+t.Nanosecond()/1000)
 }

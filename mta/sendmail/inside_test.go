@@ -177,7 +177,7 @@ func sendingOf(t *testing.T, s *sendmailtest.Sendmail) (out mta.Sending) {
 // Each way is the one that the real Sendmail finds for an address.
 func TestSendingFindsTheWaysOut(t *testing.T) {
 	t.Parallel()
-	table := "big.example esmtp:[192.0.2.7]\n.below.example esmtp:hub.example\nexample.jp relay:[192.0.2.8]\nrefused.example error:nohost no\n"
+	table := "big.example esmtp:[192.0.2.7]\n.below.example esmtp:hub.example\nexample.jp relay:[192.0.2.8]\nrefused.example error:nohost no\nplain.example [192.0.2.10]\nsix.example [IPv6:2001:db8::1]\n"
 	for name, test := range map[string]struct {
 		mc   []string
 		more string // further lines of mailertable
@@ -185,7 +185,7 @@ func TestSendingFindsTheWaysOut(t *testing.T) {
 		asks map[string]string // an address: what Sendmail resolves it to
 	}{
 		"smart host": {nil, "", []string{"SMART_HOST relay  [127.0.0.1]:SINK", "mailertable esmtp big.example [192.0.2.7]", "mailertable esmtp .below.example hub.example"},
-			map[string]string{"a@elsewhere.example": "relay $@ [ 127 . 0 . 0 . 1 ]", "a@big.example": "esmtp $@ [ 192 . 0 . 2 . 7 ]", "a@x.below.example": "esmtp $@ hub . example"}},
+			map[string]string{"a@elsewhere.example": "relay $@ [ 127 . 0 . 0 . 1 ]", "a@big.example": "esmtp $@ [ 192 . 0 . 2 . 7 ]", "a@x.below.example": "esmtp $@ hub . example", "a@plain.example": "relay $@ [ 127 . 0 . 0 . 1 ]", "a@six.example": "relay $@ [ 127 . 0 . 0 . 1 ]"}},
 		"own servers": {[]string{"undefine(`SMART_HOST')dnl"}, "", []string{"MAILER(`smtp') esmtp  ", "mailertable esmtp big.example [192.0.2.7]", "mailertable esmtp .below.example hub.example"},
 			map[string]string{"a@elsewhere.example": "esmtp $@ elsewhere . example"}},
 		"all by table": {nil, ". relay:[192.0.2.9]\n", []string{"mailertable relay  [192.0.2.9]:SINK", "mailertable esmtp big.example [192.0.2.7]", "mailertable esmtp .below.example hub.example"},

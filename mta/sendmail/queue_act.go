@@ -32,7 +32,7 @@ func (i *Instance) HoldMail(ctx context.Context, targets []mta.Target, reason st
 		return e.done(e.hold(reason))
 	})
 	if err != nil {
-		return nil, fmt.Errorf("hold mail: %w", err)
+		return results, fmt.Errorf("hold mail: %w", err)
 	}
 	return results, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"relayguard/mta"
@@ -99,32 +100,67 @@ func (s *spool) deleteAll(d *doomed) error {
 // finishDelete removes what a delete that was killed left of a message.
 func (s *spool) finishDelete(t mta.Target) (*doomed, mta.Fate, error) {
 	for _, d := range s.dirs {
-		fd, err := unix.Openat(d.qf, "tf"+t.ID+goneSuffix, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		finished, err := s.finish(d, t.ID, func(c *Control) bool { return t.Matches(c.queueFile(t.ID)) })
 		if err != nil {
-			continue
+			return nil, mta.Failed, err
 		}
-		e := &entry{dir: d, letter: 't', id: t.ID + goneSuffix, file: os.NewFile(uintptr(fd), d.Qf+"/tf"+t.ID+goneSuffix)}
-		same, err := e.lock()
-		if err == nil && same {
-			err = e.read(s.owners)
-		}
-		if err == nil && same && t.Matches(e.control.queueFile(t.ID)) {
-			var data *dir
-			if data, err = s.dataDir(d, e.control); err == nil {
-				err = s.deleteRest(d, data, t.ID)
-			}
-			e.close()
-			if err != nil {
-				return nil, mta.Failed, err
-			}
+		if finished {
 			return nil, mta.Done, nil
 		}
-		e.close()
 	}
 	return nil, mta.Gone, nil
 }
 
-const keepAtOnce = 128 // messages that are copied, brought to disk and then deleted
+// finish is false if there is nothing to do, or somebody is at it.
+func (s *spool) finish(d *dir, id string, wanted func(*Control) bool) (bool, error) {
+	e, err := s.take(d, 't', id+goneSuffix)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errBusy) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer e.close()
+	if !wanted(e.control) {
+		return false, nil
+	}
+	data, err := s.dataDir(d, e.control)
+	if err != nil {
+		return false, err
+	}
+	return true, s.deleteRest(d, data, id)
+}
+
+// sweep removes what somebody who was killed left beside the control files: the
+// rest of a deleted message, half a control file.
+func (s *spool) sweep(d *dir, name string) error {
+	rest, _ := strings.CutPrefix(name, "tf")
+	if id, ok := strings.CutSuffix(rest, goneSuffix); ok && ValidQueueID(id) {
+		_, err := s.finish(d, id, func(*Control) bool { return true })
+		return err
+	}
+	if id, ok := strings.CutSuffix(rest, halfSuffix); ok && ValidQueueID(id) {
+		return d.removeHalf(name)
+	}
+	return nil
+}
+
+// removeHalf leaves alone what is being written.
+func (d *dir) removeHalf(name string) error {
+	const young = time.Minute // perhaps not yet locked
+	fd, err := unix.Openat(d.qf, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || time.Since(time.Unix(st.Ctim.Unix())) < young || lock(fd) != nil {
+		return nil
+	}
+	return remove(d.qf, d.Qf, name)
+}
+
+const keepAtOnce = 256 // messages that are copied, brought to disk and then deleted
 
 // deleteKeeping deletes in parts: what is locked and copied waits for the disk
 // together.
@@ -151,6 +187,28 @@ func (i *Instance) deleteKeeping(ctx context.Context, targets []mta.Target, keep
 		s.deletePart(ctx, box, targets[from:to], results[from:to], wanted)
 	}
 	return results, s.sync()
+}
+
+// Settle removes copies of what is still in the queue, which a delete that died
+// left. It waits for a delete that is under way.
+func (i *Instance) Settle(ctx context.Context, keep *grace.Folder) error {
+	if _, err := os.Lstat(keep.Dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	s, err := i.openSpool(false)
+	if err != nil {
+		return fmt.Errorf("settle deleted mail: %w", err)
+	}
+	defer s.close()
+	box, err := keep.Open(ctx)
+	if err == nil {
+		err = s.settle(box)
+		box.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("settle deleted mail: %w", err)
+	}
+	return nil
 }
 
 // settle tells the grace folder what became of deletes that were killed.
@@ -181,59 +239,71 @@ func (s *spool) queued(k grace.Kept) bool {
 
 func (s *spool) deletePart(ctx context.Context, box *grace.Box, targets []mta.Target, results []mta.Result, wanted func(*entry) bool) {
 	taken := make([]*doomed, len(targets))
-	first := map[string]int{} // a target that has that id
+	same := map[int]int{} // targets that mean the same message as an earlier one
+	first := map[string]int{}
 	for n, t := range targets {
-		if before, again := first[t.ID]; again {
-			if d := taken[before]; d != nil && t.Matches(d.entry.control.queueFile(t.ID)) {
-				continue // as the other
-			}
-		}
-		r := &results[n]
-		if r.Err = ctx.Err(); r.Err == nil && !ValidQueueID(t.ID) {
-			r.Err = fmt.Errorf("got queue id %q: not one of Sendmail's", clip(t.ID))
-		}
-		if r.Err != nil {
+		if before, again := first[t.ID]; again && t.Matches(taken[before].queueFile()) {
+			same[n] = before
 			continue
 		}
-		var d *doomed
-		for try := range busyTries {
-			if try > 0 && !sleep(ctx, busyPause/busyTries) {
-				break
-			}
-			if d, r.Fate, r.Err = s.doomed(t, wanted); !errors.Is(r.Err, errBusy) {
-				break
-			}
-		}
-		if d == nil {
-			continue
-		}
-		first[t.ID] = n
-		if taken[n] = d; d.body != nil {
-			r.Err = box.Put(time.Now(), d.entry.control.queueFile(t.ID), grace.Part{Name: "qf", File: d.newest().file}, grace.Part{Name: "df", File: d.body})
+		if taken[n] = s.takeDoomed(ctx, t, &results[n], wanted); taken[n] != nil {
+			first[t.ID] = n
+			results[n].Err = taken[n].put(box)
 		}
 	}
-	syncErr := box.Sync()
+	onDisk := box.Sync()
 	for n, d := range taken {
-		if d == nil {
-			continue
+		if d != nil {
+			s.deleteKept(d, box, &results[n], onDisk)
 		}
-		r := &results[n]
-		if r.Err == nil {
-			r.Err = syncErr
-		}
-		if r.Err == nil {
-			r.Err = s.deleteAll(d)
-		}
-		if r.Fate = mta.Done; r.Err != nil {
-			r.Fate = mta.Failed
-			r.Err = errors.Join(r.Err, box.Drop(d.entry.control.queueFile(r.ID)))
-		}
-		d.close()
 	}
-	for n, t := range targets {
-		if before, again := first[t.ID]; again && before != n && results[n].Fate == mta.Failed && results[n].Err == nil {
-			results[n] = results[before]
+	for n, before := range same {
+		results[n] = results[before]
+	}
+}
+
+// takeDoomed waits a little for what somebody has locked. nil: r says why.
+func (s *spool) takeDoomed(ctx context.Context, t mta.Target, r *mta.Result, wanted func(*entry) bool) (d *doomed) {
+	if r.Err = ctx.Err(); r.Err == nil && !ValidQueueID(t.ID) {
+		r.Err = fmt.Errorf("got queue id %q: not one of Sendmail's", clip(t.ID))
+	}
+	if r.Err != nil {
+		return nil
+	}
+	for try := range busyTries {
+		if try > 0 && !sleep(ctx, busyPause/busyTries) {
+			break
 		}
+		if d, r.Fate, r.Err = s.doomed(t, wanted); !errors.Is(r.Err, errBusy) {
+			break
+		}
+	}
+	return d
+}
+
+func (d *doomed) queueFile() mta.QueueFile { return d.entry.control.queueFile(d.entry.id) }
+
+// put keeps a copy; without a body there is nothing to keep.
+func (d *doomed) put(box *grace.Box) error {
+	if d.body == nil {
+		return nil
+	}
+	return box.Put(time.Now(), d.queueFile(), grace.Part{Name: "qf", File: d.newest().file}, grace.Part{Name: "df", File: d.body})
+}
+
+// deleteKept deletes what has a copy on disk, or else drops the copy.
+func (s *spool) deleteKept(d *doomed, box *grace.Box, r *mta.Result, onDisk error) {
+	defer d.close()
+	if r.Err == nil {
+		r.Err = onDisk
+	}
+	if r.Err == nil {
+		r.Err = s.deleteAll(d)
+	}
+	r.Fate = mta.Done
+	if r.Err != nil {
+		r.Fate = mta.Failed
+		r.Err = errors.Join(r.Err, box.Drop(d.queueFile()))
 	}
 }
 

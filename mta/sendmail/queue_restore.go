@@ -6,38 +6,44 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
+	"relayguard/mta"
 	"relayguard/mta/grace"
 
 	"golang.org/x/sys/unix"
 )
 
 // Restore puts a deleted message back into quarantine, with the reason that it had,
-// and under a new id that no other message has or gets. mta.ErrGone: there is no
-// such message. An error with an id: it is there, but a power cut may undo that,
-// or the copy stays, too.
+// and takes it out of the folder. It has a new id that no other message has or ever
+// gets; envelope, content and arrival time are as they were. Where an earlier
+// Restore was broken off it finds what that put back, and returns its id.
+// mta.ErrGone: nothing of that name, or the message is still in the queue, for its
+// delete was broken off. An error with an id: it is there, but a power cut may undo
+// that.
 func (i *Instance) Restore(ctx context.Context, keep *grace.Folder, name string) (newID string, err error) {
 	s, err := i.openSpool(false)
 	if err != nil {
 		return "", fmt.Errorf("restore mail: %w", err)
 	}
 	defer s.close()
-	err = keep.Take(ctx, name, func(parts map[string]*os.File) error {
+	err = keep.TakeBack(ctx, name, func(k grace.Kept, parts map[string]*os.File, _ bool) error {
 		qf, df := parts["qf"], parts["df"]
-		if qf == nil || df == nil {
-			return errors.New("it is not a message of Sendmail's")
+		switch {
+		case qf == nil || df == nil || !ValidQueueID(k.ID):
+			return errors.New("it is not Sendmail's")
+		case s.queued(k):
+			return fmt.Errorf("it is still in the queue as %s: %w", k.ID, mta.ErrGone)
 		}
-		newID, err = s.restore(qf, df)
+		newID, err = s.restore(k, qf, df)
 		return err
 	})
 	if err != nil {
 		return newID, fmt.Errorf("restore mail: %w", err)
 	}
-	return newID, nil
+	return newID, ctx.Err()
 }
 
-func (s *spool) restore(qf, df *os.File) (id string, err error) {
+func (s *spool) restore(k grace.Kept, qf, df *os.File) (id string, err error) {
 	data, err := io.ReadAll(io.LimitReader(qf, maxControl+1))
 	if err != nil {
 		return "", err
@@ -49,9 +55,15 @@ func (s *spool) restore(qf, df *os.File) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
+	id = restoredID(k)
+	if s.queued(grace.Kept{ID: id, Arrival: c.Created}) {
+		return id, nil
+	}
 	d := s.dirs[0]
-	if id, err = s.freeID(); err != nil {
-		return "", err
+	for _, half := range []string{"tf" + id + halfSuffix, "df" + id} { // of one who died
+		if err := errors.Join(remove(d.qf, d.Qf, half), remove(d.df, d.Df, half)); err != nil {
+			return "", err
+		}
 	}
 	if err := d.restoreData(df, id); err != nil {
 		return "", errors.Join(err, remove(d.df, d.Df, "df"+id))
@@ -69,33 +81,6 @@ func (s *spool) restore(qf, df *os.File) (id string, err error) {
 		}
 	}
 	return id, nil
-}
-
-// freeID is an id that no file has.
-func (s *spool) freeID() (string, error) {
-	const tries = 100
-	for range tries {
-		id := newID(time.Now())
-		if !s.known(id) {
-			return id, nil
-		}
-	}
-	return "", errors.New("no queue id is free")
-}
-
-func (s *spool) known(id string) bool {
-	var st unix.Stat_t
-	for _, d := range s.dirs {
-		for _, f := range []struct {
-			fd   int
-			name string
-		}{{d.qf, "qf"}, {d.qf, "hf"}, {d.qf, "Qf"}, {d.qf, "tf"}, {d.df, "df"}, {d.xf, "xf"}} {
-			if unix.Fstatat(f.fd, f.name+id, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 const restoredMode = 0o640 // as Debian's QueueFileMode; Sendmail gives it its own with the next writing

@@ -25,7 +25,8 @@ import (
 // It ends at fn's first error and returns that, and when ctx ends. What cannot be
 // read, has no body, or was set aside by Sendmail as unreadable (Qf) is left out
 // and told by a *mta.SkippedError after all others. It needs root. It takes each
-// file's lock for a moment, as mailq(1) does.
+// file's lock for a moment, as mailq(1) does. On its way it removes what an act of
+// this package that was killed left over.
 func (i *Instance) ScanQueue(ctx context.Context, fn func(mta.QueueFile) error) error {
 	s, err := i.openSpool(true)
 	if err != nil {
@@ -66,6 +67,9 @@ func (s *scanner) dir(ctx context.Context, d *dir, fn func(mta.QueueFile) error)
 			}
 			letter, id, ok := controlName(name)
 			if !ok {
+				if err := s.sweep(d, name); err != nil {
+					s.skip(err)
+				}
 				continue
 			}
 			q, err := s.read(d, letter, id)

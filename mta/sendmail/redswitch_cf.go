@@ -128,6 +128,7 @@ func (t stopTarget) rules(out *strings.Builder, asks string, hubs []string) {
 		pass("$* < @ $="+class+" > $*", "$1 < @ $2 > $3")
 	}
 	pass("$* < @ $+ . $={RelayguardBelow} . > $*", "$1 < @ $2 . $3 . > $4")
+	pass("$* < @ $+ . $={RelayguardBelow} > $*", "$1 < @ $2 . $3 > $4")
 	pass("$- $* < @ $* > $*", stopMailer+" $2 < @ $3 > $4")
 	for _, mailer := range t.uucp {
 		pass(mailer+" $*", stopMailer+" $1")

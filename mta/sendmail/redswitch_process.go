@@ -150,7 +150,8 @@ func (c crew) restart(ctx context.Context, d *daemonProcess) (old func() []proce
 	}, nil
 }
 
-// restartDaemon returns the image of the daemon as it is then.
+// restartDaemon returns the image of the daemon as it is then. One that goes into the
+// background anew (-bd) ends, and d becomes its child.
 func (c crew) restartDaemon(ctx context.Context, d *daemonProcess) (image, error) {
 	before, there := readProcess(d.pid)
 	if !there {
@@ -169,12 +170,18 @@ func (c crew) restartDaemon(ctx context.Context, d *daemonProcess) (image, error
 	var fresh image
 	err = awaitUntil(ctx, restartWait, func() bool {
 		now, there := readProcess(d.pid)
+		if !there && d.follow() {
+			now, there = readProcess(d.pid)
+		}
 		fresh = now.image
 		at, has := fileTime(d.pidFile)
-		return !there || now.started != before.started || now.image != before.image || hadOne && has && !at.Equal(written)
+		return there && (now.started != before.started || now.image != before.image || hadOne && has && !at.Equal(written))
 	})
 	if ctx.Err() != nil {
 		return image{}, ctx.Err()
+	}
+	if _, there := readProcess(d.pid); err != nil && !there && !d.background() {
+		return image{}, nil // it has ended
 	}
 	if err != nil {
 		return image{}, fmt.Errorf("Sendmail's daemon, process %d, does not read its settings again: restart it", d.pid)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,9 +34,12 @@ const maxReason = 500 // octets; Sendmail cuts at 2,048
 // characters, not too long.
 func Reason(text string) string {
 	text = strings.Join(strings.Fields(printable([]byte(text))), " ")
-	for len(text) > maxReason {
-		cut := []rune(text[:maxReason])
-		text = string(cut[:len(cut)-1]) // the last may be half a character
+	if len(text) > maxReason {
+		end := maxReason
+		for end > 0 && !utf8.RuneStart(text[end]) {
+			end--
+		}
+		text = text[:end]
 	}
 	if text == "" {
 		return "held"

@@ -134,7 +134,7 @@ func (s *sending) routes(ctx context.Context, cf string) {
 	for _, e := range entries {
 		mailer, host, found := strings.Cut(e.value, ":")
 		if strings.HasPrefix(e.value, "[") || !found {
-			mailer, host = "relay", e.value
+			continue // Sendmail takes no notice of a host without a mailer
 		}
 		key := strings.ToLower(e.key)
 		if key == "." {

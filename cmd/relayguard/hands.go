@@ -187,7 +187,7 @@ func (h switchHands) Start(ctx context.Context, o stopOrder) (desk.Started, erro
 	}
 	out.Remarks = append(out.Remarks, did.Caveats...)
 	if suspended && !o.Keep && out.Kept > 0 {
-		out.Remarks = append(out.Remarks, "accounts are suspended, so what Postfix held is not let go: postqueue -p shows it, postsuper -H lets it go")
+		out.Remarks = append(out.Remarks, "accounts are suspended, so what the MTA held is not let go: relayguard queue list --queue hold shows it, relayguard queue release --foreign lets it go")
 	}
 	return out, nil
 }
@@ -377,6 +377,10 @@ func self() desk.By {
 	return desk.By{Name: p.By(), UID: p.UID, LoginUID: p.LoginUID}
 }
 
+// graceTimes is how often the whole of the held mail may be deleted within
+// hold.grace, if hold.grace_bytes has room: nothing that is kept goes before its time.
+const graceTimes = 10
+
 // directly acts on the queue in this process, as the root helper does.
 func directly(c *config.Config) *queue.Direct {
 	inside := make([]string, 0, len(c.Inside.Domains))
@@ -385,7 +389,7 @@ func directly(c *config.Config) *queue.Direct {
 	}
 	return &queue.Direct{
 		Kind: c.MTA.Kind, ConfigDir: c.MTA.ConfigDirectory, StateDir: c.MTA.QueueState, Inside: inside,
-		Grace: &grace.Folder{Dir: filepath.Join(c.MTA.QueueState, "deleted"), Count: c.Hold.ServerMessages, Bytes: c.Hold.GraceBytes, Age: c.Hold.Grace},
+		Grace: &grace.Folder{Dir: filepath.Join(c.MTA.QueueState, "deleted"), Count: graceTimes * c.Hold.ServerMessages, Bytes: c.Hold.GraceBytes, Age: c.Hold.Grace},
 		Log:   slog.New(slog.DiscardHandler),
 	}
 }

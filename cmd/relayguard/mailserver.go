@@ -34,10 +34,10 @@ func loadMailServer(ctx context.Context, c *config.Config) (mailServer, error) {
 	return i, nil
 }
 
-// mtaName is how people call the MTA.
-func mtaName(c *config.Config) string {
+// mtaSettings is the file in which the red switch is.
+func mtaSettings(c *config.Config) string {
 	if c.MTA.Kind == config.KindSendmail {
-		return "Sendmail"
+		return "sendmail.cf"
 	}
-	return "Postfix"
+	return "main.cf"
 }

@@ -112,7 +112,7 @@ func (s surroundings) helper(ctx context.Context) *mta.Finding {
 
 // standing is a finding if what the MTA stops does not go with the switches.
 func (s surroundings) standing(now *queue.Status) *mta.Finding {
-	f := mta.Finding{ID: "mta-stop", Severity: mta.Critical, Where: "main.cf", Why: "mail to the outside waits that nobody means to stop, or goes out while it is to be stopped",
+	f := mta.Finding{ID: "mta-stop", Severity: mta.Critical, Where: mtaSettings(s.config), Why: "mail to the outside waits that nobody means to stop, or goes out while it is to be stopped",
 		Remedy: "relayguard start, or relayguard stop, as it is meant to be"}
 	all, err := switches.Read(switchesFile(s.config), time.Now())
 	if err != nil {

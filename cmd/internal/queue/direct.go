@@ -113,6 +113,9 @@ func (d *Direct) sweep(ctx context.Context, s several) {
 		if i.keep == nil {
 			continue
 		}
+		if err := i.server.Settle(ctx, i.keep); err != nil {
+			log.Warn("end deletes that were killed half way", "error", i.of(err))
+		}
 		if _, err := i.keep.Sweep(ctx, now); err != nil {
 			log.Warn("empty the folder of deleted mail", "error", i.of(err))
 		}

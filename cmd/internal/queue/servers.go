@@ -49,6 +49,10 @@ func (p *postfixServer) Restore(ctx context.Context, keep *grace.Folder, name st
 	return p.i.Restore(ctx, keep, name)
 }
 
+func (p *postfixServer) Settle(ctx context.Context, keep *grace.Folder) error {
+	return p.i.Settle(ctx, keep)
+}
+
 func (p *postfixServer) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
 	return shown(ctx, t, p.i.ScanQueue, p.i.Headers)
 }
@@ -111,6 +115,10 @@ func (s *sendmailServer) DeleteQueued(ctx context.Context, targets []mta.Target,
 
 func (s *sendmailServer) Restore(ctx context.Context, keep *grace.Folder, name string) (string, error) {
 	return s.i.Restore(ctx, keep, name)
+}
+
+func (s *sendmailServer) Settle(ctx context.Context, keep *grace.Folder) error {
+	return s.i.Settle(ctx, keep)
 }
 
 func (s *sendmailServer) Headers(ctx context.Context, t mta.Target) ([]byte, error) {

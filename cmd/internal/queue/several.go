@@ -31,6 +31,8 @@ type server interface {
 	Delete(ctx context.Context, targets []mta.Target, keep *grace.Folder) ([]mta.Result, error)
 	DeleteQueued(ctx context.Context, targets []mta.Target, keep *grace.Folder) ([]mta.Result, error)
 	Restore(ctx context.Context, keep *grace.Folder, name string) (newID string, err error)
+	// Settle ends what a delete began that was killed half way.
+	Settle(ctx context.Context, keep *grace.Folder) error
 	Headers(ctx context.Context, t mta.Target) ([]byte, error)
 	Content(ctx context.Context, t mta.Target) ([]byte, error)
 	Stop(ctx context.Context) (mta.Stopped, error)

@@ -33,6 +33,8 @@ func (u unreadable) Restore(context.Context, *grace.Folder, string) (string, err
 	return "", u.err
 }
 
+func (u unreadable) Settle(context.Context, *grace.Folder) error { return nil }
+
 func (u unreadable) Headers(context.Context, mta.Target) ([]byte, error) { return nil, u.err }
 
 func (u unreadable) Content(context.Context, mta.Target) ([]byte, error) { return nil, u.err }

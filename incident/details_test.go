@@ -33,7 +33,7 @@ func observe(b *incident.Book, now time.Time, site, plugin string, change func(*
 	if change != nil {
 		change(d)
 	}
-	for _, s := range incident.StopsOf(m, d, pluginAbuse()) {
+	for _, s := range incident.StopsOf(m, d, pluginAbuse(), nil) {
 		b.Observe(now, s)
 	}
 }
@@ -92,7 +92,7 @@ func TestTextsAndSitesAreOrigins(t *testing.T) {
 	} {
 		m, d := sharing("shop.example.jp", "share")
 		d.Counters[0].Key = bucket
-		if got := incident.StopOf(m, d); got.Origin != want || got.Account != "local_user:www-data" {
+		if got := incident.StopOf(m, d, nil); got.Origin != want || got.Account != "local_user:www-data" {
 			t.Errorf("%s: %+v, want %s", bucket, got, want)
 		}
 	}
@@ -102,7 +102,7 @@ func TestTextsAndSitesAreOrigins(t *testing.T) {
 func TestClaimsAreNoDetails(t *testing.T) {
 	m, d := sharing("shop.example.jp", "share")
 	d.Origin.Site.Confidence, d.Origin.Plugin.Confidence, d.Counters[0].Key = origin.Claimed, origin.Claimed, "local_user:33"
-	if w := incident.StopOf(m, d).Where; w.Site != "" || w.Plugin != "" || w.Script == "" {
+	if w := incident.StopOf(m, d, nil).Where; w.Site != "" || w.Plugin != "" || w.Script == "" {
 		t.Errorf("%+v", w)
 	}
 }
@@ -216,5 +216,30 @@ func TestDetailsSurviveARestart(t *testing.T) {
 	b.Tick(start.Add(40 * time.Hour))
 	if b.Abused("local_user:www-data") || b.Abused("login:taro@example.jp") || b.Size() != (incident.Size{}) {
 		t.Errorf("afterwards: %+v", b.Size())
+	}
+}
+
+// Else the next site of www-data that is suspended or has its room full joins the
+// incident of the first.
+func TestSuspensionAndFullRoomAreTheSitesWhereManyShareAnAccount(t *testing.T) {
+	many := func(o *origin.Origin) bool { return o.LocalUser.Value == "www-data" }
+	for _, c := range []struct {
+		rule, user string
+		confidence origin.Confidence
+		shares     func(*origin.Origin) bool
+		want       string
+	}{
+		{policy.RuleSuspended, "www-data", origin.Signed, many, "site:shop.example.jp"},
+		{policy.RuleHoldCap, "www-data", origin.Signed, many, "site:shop.example.jp"},
+		{policy.RuleHoldCap, "www-data", origin.Claimed, many, "local_user:www-data"},
+		{policy.RuleSuspended, "site12", origin.Signed, many, "local_user:site12"},
+		{policy.RuleSuspended, "www-data", origin.Signed, nil, "local_user:www-data"},
+		{policy.RuleStopped, "www-data", origin.Signed, many, "local_user:www-data"},
+	} {
+		m, d := sharing("shop.example.jp", "share")
+		d.Rule, d.Counters, d.Origin.LocalUser.Value, d.Origin.Site.Confidence = c.rule, nil, c.user, c.confidence
+		if got := incident.StopOf(m, d, c.shares); got.Origin != c.want || got.Account != "local_user:"+c.user {
+			t.Errorf("%+v: %+v", c, got)
+		}
 	}
 }

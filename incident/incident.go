@@ -20,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	"relayguard/policy"
+	"relayguard/policy/origin"
 )
 
 // Origins and causes that the book itself writes.
@@ -46,26 +47,32 @@ type Stop struct {
 }
 
 // StopOf is the stop that a decision is. What a limit per plugin, template or site
-// stopped is of that: one site's trouble is not another's, whoever sends for both.
-func StopOf(m *policy.Message, d *policy.Decision) Stop {
+// stopped is of that: one site's trouble is not another's, whoever sends for both. So
+// is a suspension, and that there is no more room to hold, where many send as the
+// account; Shares, nil for never, tells that.
+func StopOf(m *policy.Message, d *policy.Decision, shares func(*origin.Origin) bool) Stop {
 	account := d.Origin.Name()
 	s := Stop{Origin: account, Account: account, Where: whereOf(&d.Origin), Cause: d.Rule, Verdict: d.Verdict, Recipients: max(len(m.RcptTo)+m.RcptMore, 1), ID: d.ID, QueueID: m.QueueID}
-	if d.Verdict.Stops() {
-		s.Buckets = d.Buckets()
-		s.Origin = originOf(account, s.Buckets)
+	if !d.Verdict.Stops() {
+		return s
+	}
+	s.Buckets = d.Buckets()
+	s.Origin = originOf(account, s.Buckets)
+	if ofSite := d.Rule == policy.RuleSuspended || d.Rule == policy.RuleHoldCap; ofSite && s.Where.Site != "" && shares != nil && shares(&d.Origin) {
+		s.Origin = "site:" + s.Where.Site
 	}
 	return s
 }
 
 // StopsOf are the stops that a decision is: the one of the rule that decided, and
 // those of the limits of abuse that were tripped beside it.
-func StopsOf(m *policy.Message, d *policy.Decision, abuses []string) []Stop {
-	all := []Stop{StopOf(m, d)}
+func StopsOf(m *policy.Message, d *policy.Decision, abuses []string, shares func(*origin.Origin) bool) []Stop {
+	all := []Stop{StopOf(m, d, shares)}
 	for _, f := range d.Findings {
 		if f.Rule != d.Rule && f.Verdict.Stops() && slices.Contains(abuses, f.Rule) {
 			beside := *d
 			beside.Rule = f.Rule
-			all = append(all, StopOf(m, &beside))
+			all = append(all, StopOf(m, &beside, shares))
 		}
 	}
 	return all

@@ -68,7 +68,7 @@ func TestComplaintAlarmClosesWhileStillOver(t *testing.T) {
 				if !decision.Verdict.Stops() || decision.Origin.Name() != c.account {
 					t.Fatalf("%v of %s", decision.Verdict, decision.Origin.Name())
 				}
-				b.Observe(start, incident.StopOf(m, &decision)) // the one stop; then it is quiet
+				b.Observe(start, incident.StopOf(m, &decision, nil)) // the one stop; then it is quiet
 				for at := time.Duration(0); at < 30*time.Hour; at += 20 * time.Second {
 					now := start.Add(at)
 					b.Tick(now)

@@ -642,6 +642,41 @@ func TestClientUIDIsAskedForLoopbackOnce(t *testing.T) {
 	}
 }
 
+// A local process that connects to the machine's outer address is one all the same.
+func TestClientUIDIsAskedForTheMachinesOwnAddresses(t *testing.T) {
+	r := start(t, policy.Inbound, func(s *milter.Server) {
+		s.ClientUID = func(client, daemon netip.AddrPort) int { return 33 }
+		s.Own = func(a netip.Addr) bool { return a == netip.MustParseAddr("198.51.100.4") }
+	})
+	for i, c := range []struct {
+		client, daemon, interfaceAddr string
+		port                          uint16
+		here                          bool
+	}{
+		{"203.0.113.9", "203.0.113.9", "", 4000, true},
+		{"203.0.113.9", "0.0.0.0", "203.0.113.9", 4000, true},
+		{"IPv6:2001:db8::9", "IPv6:0:0:0:0:0:0:0:0", "IPv6:2001:db8::9", 4000, true},
+		{"198.51.100.4", "203.0.113.9", "203.0.113.9", 4000, true},
+		{"203.0.113.7", "203.0.113.9", "203.0.113.9", 4000, false},
+		{"127.0.0.1", "127.0.0.1", "", 0, false},
+	} {
+		p := r.dial(t, miltertest.Sendmail17)
+		p.Macros['C'] = []string{"{daemon_addr}", c.daemon, "{daemon_port}", "25"}
+		if c.interfaceAddr != "" {
+			p.Macros['C'] = append(p.Macros['C'], "{if_addr}", c.interfaceAddr)
+		}
+		ask(t)(p.Connect("host", c.client, c.port))
+		send(t, p, letter)
+		got, uid := r.guard.seen()[i], origin.NoUID
+		if c.here {
+			uid = 33
+		}
+		if got.UID != uid || got.FromHere != c.here {
+			t.Errorf("%+v: uid %d, from here %t", c, got.UID, got.FromHere)
+		}
+	}
+}
+
 func TestCertificateOnlyAsFarAsTheMTAVerified(t *testing.T) {
 	r := start(t, policy.Relay, nil)
 	for i, c := range []struct {

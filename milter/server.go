@@ -113,6 +113,10 @@ type Server struct {
 	// end of the SMTP connection.
 	ClientUID func(client, daemon netip.AddrPort) int
 
+	// Own reports whether an address is one of this machine's; nil: loopback alone is,
+	// and what the MTA says that a connection came in by. It must not wait.
+	Own func(netip.Addr) bool
+
 	draining atomic.Bool
 	drainEnd atomic.Int64
 	lastLine [lineKinds]atomic.Int64 // unix nanoseconds, see sometimes

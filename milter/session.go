@@ -201,6 +201,7 @@ func (s *session) startTransaction(from string) {
 	m.Listener, m.Role, m.Time = s.listener.Name, s.role(), time.Now()
 	m.Evidence = s.evidence()
 	m.BySMTP = m.Role == policy.Local && s.client.port != 0
+	m.FromHere = s.client.port != 0 && s.fromHere()
 	m.MailFrom, m.MailArgs = from, s.args
 }
 
@@ -255,12 +256,28 @@ func (s *session) clientUID(login string) int {
 	return s.client.uid
 }
 
+// fromHere reports whether the client is on this machine: it comes by loopback, or
+// by one of the machine's own addresses, for which an MTA may relay as well.
+func (s *session) fromHere() bool {
+	addr := s.client.addr
+	if !addr.IsValid() {
+		return false
+	}
+	for _, macro := range [...]string{"{if_addr}", "{daemon_addr}"} {
+		if own, err := netip.ParseAddr(withoutTag(s.macro(macro))); err == nil && own.Unmap() == addr.Unmap() {
+			return true
+		}
+	}
+	own := s.conn.server.Own
+	return addr.Unmap().IsLoopback() || own != nil && own(addr)
+}
+
 // findClient looks for the owner of the client's socket, once. Sendmail tells the
 // address that its daemon listens on, which may be that of no interface, with
 // IPv6 for clients of either kind.
 func (s *session) findClient() {
 	find := s.conn.server.ClientUID
-	if find == nil || s.client.askUID || !s.client.addr.IsLoopback() || s.client.port == 0 {
+	if find == nil || s.client.askUID || !s.fromHere() || s.client.port == 0 {
 		return
 	}
 	s.client.askUID = true

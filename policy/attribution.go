@@ -142,22 +142,30 @@ func (p *Policy) owned(m *Message) {
 
 // submitLine believes the first line of mail that Sendmail's submission program
 // hands on: it is that program's own, and says who ran it. What it cannot be read
-// in is the submission program's own account's.
+// in is the submission program's own account's, and nobody's word for it: who ran
+// the program may have seen to that (-bs with a socket for its input names the
+// socket's peer), and its own bounce of somebody's mail has no such line.
 func (a *Attribution) submitLine(m *Message) {
-	if m.Submitted && !m.BySMTP || a.SubmitUID == origin.NoUID || m.UID != a.SubmitUID || !m.ClientIP.Unmap().IsLoopback() || m.Header.Len() == 0 {
+	if m.Submitted && !m.BySMTP || a.SubmitUID == origin.NoUID || m.UID != a.SubmitUID || !m.ClientIP.Unmap().IsLoopback() {
 		return
 	}
-	name, ok := submitter(&m.Header)
-	if !ok {
+	name, ok := "", false
+	if m.Header.Len() > 0 {
+		name, ok = submitter(&m.Header)
+	}
+	if m.unsaid = !ok; m.unsaid {
 		return
 	}
 	if digits, ok := strings.CutPrefix(name, noAccount); ok {
 		if uid, ok := parseUID(digits); ok {
 			m.UID = uid
+		} else {
+			m.unsaid = true
 		}
 		return
 	}
 	if !isAccount(name) {
+		m.unsaid = true
 		return
 	}
 	if a.UserID != nil {

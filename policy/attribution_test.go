@@ -282,6 +282,36 @@ func TestSendmailsSubmitLine(t *testing.T) {
 	}
 }
 
+// Who runs Sendmail's submission program with a socket for its input is not named in
+// its first line, and its own bounce names nobody: suspended people sent by both.
+func TestMailThatSubmitSaysNobodyOfIsHeld(t *testing.T) {
+	const by = "\r\n\tby host.example.jp (8.17.1.9/8.17.1.9/Submit) id 5AM9xyz;\r\n\tMon, 2 Mar 2026 09:00:00 GMT"
+	for _, c := range []struct {
+		name, received, from, to string
+		uid                      int
+		want                     policy.Verdict
+	}{
+		{"of somebody", "(from alice@localhost)" + by, "alice@example.jp", "friend@example.net", 120, policy.Accept},
+		{"of its own account", "(from smmsp@localhost)" + by, "alice@example.jp", "friend@example.net", 120, policy.Accept},
+		{"with a socket", "from x (localhost [127.0.0.1])" + by, "alice@example.jp", "friend@example.net", 120, policy.Hold},
+		{"its bounce", "from localhost (localhost)" + by, "", "victim@example.net", 120, policy.Hold},
+		{"its bounce to one of ours", "from localhost (localhost)" + by, "", "alice@example.jp", 120, policy.Accept},
+		{"of no uid", "(from Unknown UID x@localhost)" + by, "alice@example.jp", "friend@example.net", 120, policy.Hold},
+		{"without a header", "", "alice@example.jp", "friend@example.net", 120, policy.Hold},
+		{"of another process", "from x (localhost [127.0.0.1])" + by, "alice@example.jp", "friend@example.net", 33, policy.Accept},
+	} {
+		h := hosting(t, policy.Enforce)
+		m := message(policy.Local, c.from, c.to)
+		m.ClientPort, m.BySMTP, m.UID = 40000, true, c.uid
+		if c.received != "" {
+			field(m, "Received", c.received)
+		}
+		if d := h.Message(t.Context(), now, m); d.Verdict != c.want || c.want == policy.Hold && d.Rule != policy.RuleAuth {
+			t.Errorf("%s: %v %s: %s, want %v", c.name, d.Verdict, d.Rule, d.Reason, c.want)
+		}
+	}
+}
+
 // FuzzSubmitLine: whoever runs sendmail(1) may write what follows the first field.
 func FuzzSubmitLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, value, subject string) {

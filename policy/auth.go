@@ -24,6 +24,9 @@ func (p *Policy) auth(m *Message, o *origin.Origin, to string) *Finding {
 		// Strangers are the MTA's to judge. But one who writes to somebody
 		// who is not ours relays through us, which the MTA should not let.
 		if kind, _ := o.Account(); kind == origin.KindUnknown && len(p.Inside) > 0 && !p.Inside.Has(to) {
+			if m.FromHere { // the MTA relays for its own machine's addresses, as for loopback
+				return &Finding{RuleAuth, Defer, "the account behind a connection from this very machine cannot be told"}
+			}
 			return &Finding{RuleAuth, Tell, "a stranger writes to the outside through an inbound listener"}
 		}
 	}
@@ -39,4 +42,14 @@ func (p *Policy) messageAuth(m *Message, o *origin.Origin) *Finding {
 		}
 	}
 	return nil
+}
+
+// unsaid is what becomes of mail that Sendmail's submission program hands on without
+// a word about who ran it: somebody of this machine, perhaps one who is suspended. It
+// waits for an admin to look.
+func (p *Policy) unsaid(m *Message) *Finding {
+	if !m.unsaid || p.exempt(m) {
+		return nil
+	}
+	return &Finding{RuleAuth, Hold, "Sendmail's submission program hands it on and does not say who handed it in"}
 }

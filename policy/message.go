@@ -52,9 +52,15 @@ type Message struct {
 	// with the same Message-ID. Zero: not known.
 	Digest [16]byte
 
+	// FromHere says that the SMTP client is on this very machine, by whichever of its
+	// addresses it came.
+	FromHere bool
+
 	// Token says that the message carries a one-time token of the guard's own mail.
 	// Policy.Message sets it.
 	Token bool
+
+	unsaid bool // Sendmail's submission program hands it on, and does not say for whom
 }
 
 // TokenHeader is the field with the one-time token by which the guard knows its own

@@ -166,6 +166,7 @@ func (p *Policy) Message(ctx context.Context, now time.Time, m *Message) Decisio
 	if f := p.messageAuth(m, &d.Origin); f != nil {
 		p.judge(&d, f)
 	}
+	p.judge(&d, p.unsaid(m))
 	if m.Role != Egress && !p.own(m) {
 		if m.Header.Truncated() {
 			p.judge(&d, &Finding{RuleHeader, p.unread(m, &d.Origin), "the header is larger than milter.max_header_bytes, max_header_fields or max_memory allow, so what it hides is not known"})

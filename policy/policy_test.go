@@ -526,3 +526,24 @@ func TestATokenMakesMailTheGuardsOwn(t *testing.T) {
 		}
 	}
 }
+
+// An MTA relays for its own machine's outer addresses as for loopback, so a local
+// process that goes that way and of which nobody knows whose it is is no stranger.
+func TestUnknownFromThisMachineDoesNotRelayThroughInbound(t *testing.T) {
+	h := newHouse(policy.Enforce)
+	for _, here := range []bool{true, false} {
+		for to, want := range map[string]policy.Verdict{"friend@example.net": policy.Defer, "taro@example.jp": policy.Accept} {
+			if !here && want == policy.Defer {
+				want = policy.Tell
+			}
+			m := message(policy.Inbound, "x@example.org", to)
+			m.FromHere = here
+			if d := h.Recipient(t.Context(), now, m, to); d.Verdict != want {
+				t.Errorf("from here %t, to %s: %v at RCPT, want %v", here, to, d.Verdict, want)
+			}
+			if d := h.Message(t.Context(), now, m); d.Verdict != want {
+				t.Errorf("from here %t, to %s: %v, want %v", here, to, d.Verdict, want)
+			}
+		}
+	}
+}

@@ -18,16 +18,16 @@ import (
 
 func newHeld() *cobra.Command {
 	return group("held", "list, look at, release, delete and undelete held mail", `
-Held mail waits in the MTA's own hold queue. These commands find it by id or by
-whatever it is known by, and touch only what relayguard held: what others put on
+Held mail waits in the MTA's own queue: on hold, or in quarantine. These commands
+find it by id or by whatever it is known by, and touch only what relayguard held: what others put on
 hold is listed as such and left alone.
 
 While the daemon is dead root does all of this without it.`,
 		newHeldList(), newHeldShow(),
 		newHeldAct("release", "let held mail go its way", `
 Releases held mail: it is delivered, past every limit, for an admin wants it so.
-What is older than the MTA's patience is queued anew and gets another queue id,
-which is told.`),
+What is near the end of the MTA's patience is queued anew; on Postfix it gets
+another queue id, which is told.`),
 		newHeldAct("delete", "delete held mail", `
 Deletes held mail. A copy of each stays in a folder of root's alone, for as long
 as hold.grace says; relayguard held undelete brings it back. Where there is no room
@@ -188,6 +188,8 @@ func tellTotals(cmd *cobra.Command, e *desk.HeldEnd, others int) {
 	remark(cmd, "%s", line)
 	if e.Stale != "" {
 		remark(cmd, "the queue could not be looked at (%s); this is what the journal says; last looked at: %s", e.Stale, shortTime(time.Now(), e.Looked))
+	} else if e.Older {
+		remark(cmd, "a look at the queue takes long, so this is what the journal says; last looked at: %s", shortTime(time.Now(), e.Looked))
 	}
 }
 

@@ -131,6 +131,14 @@ func TestHeldListOfAQueueThatCannotBeLookedAtCannotTell(t *testing.T) {
 	}
 }
 
+func TestHeldListSaysThatItIsNotOfNow(t *testing.T) {
+	d := newFakeDaemon(t)
+	d.lines("POST /v1/held/list/stream", heldLines(desk.HeldEnd{Messages: 1, Older: true}, someHeld("A1", "taro@example.jp"))...)
+	if code, stdout, stderr := d.run("held", "list"); code != exitFine || !strings.Contains(stdout, "A1") || !strings.Contains(stderr, "takes long") || !strings.Contains(stderr, "last looked at: never") {
+		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
+	}
+}
+
 func TestHeldShowKeepsContentToItself(t *testing.T) {
 	d := newFakeDaemon(t)
 	d.always("POST /v1/held/list", desk.List{Held: []desk.Held{someHeld("A1", "taro@example.jp")}})

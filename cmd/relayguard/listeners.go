@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"relayguard/cmd/internal/config"
 	"relayguard/milter"
@@ -45,7 +47,36 @@ func newServer(c *config.Config, g milter.Guard, log *slog.Logger) *milter.Serve
 			}
 			return uid
 		},
+		Own: new(ownAddresses).has,
 	}
+}
+
+// ownAddresses are those of this machine, looked up now and then: interfaces come
+// and go. The zero value has looked up none. Safe for concurrent use.
+type ownAddresses struct {
+	mu  sync.Mutex
+	at  time.Time
+	all map[netip.Addr]bool
+}
+
+// ownFor is how long what was looked up is believed.
+const ownFor = 10 * time.Second
+
+func (o *ownAddresses) has(addr netip.Addr) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if time.Since(o.at) > ownFor {
+		o.at = time.Now()
+		if all, err := net.InterfaceAddrs(); err == nil { // else those of before
+			o.all = make(map[netip.Addr]bool, len(all))
+			for _, a := range all {
+				if p, err := netip.ParsePrefix(a.String()); err == nil {
+					o.all[p.Addr().Unmap().WithZone("")] = true
+				}
+			}
+		}
+	}
+	return o.all[addr.Unmap().WithZone("")]
 }
 
 // bodyBytes is how much of a body is read of mail that came in by a role: of none

@@ -64,3 +64,12 @@ func TestPeersAreKnownByTheirAccount(t *testing.T) {
 		}
 	}
 }
+
+func TestOwnAddresses(t *testing.T) {
+	var own ownAddresses
+	for addr, want := range map[string]bool{"127.0.0.1": true, "::ffff:127.0.0.1": true, "192.0.2.77": false} {
+		if got := own.has(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: %t, want %t", addr, got, want)
+		}
+	}
+}

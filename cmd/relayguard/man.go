@@ -71,7 +71,8 @@ The configuration, see
 Without it all defaults are in force.
 .TP
 /var/spool/postfix/relayguard/
-The sockets that Postfix connects to, unless listeners say otherwise.
+The sockets that Postfix connects to, unless listeners say otherwise; beside Sendmail
+they are in /run/relayguard.
 .TP
 /run/relayguard/control.sock
 The socket by which commands speak to the daemon, unless control.socket says

@@ -30,20 +30,22 @@ While the daemon is dead root does all of this without it.`,
 		newQueueList(), newQueueSummary(), newQueueShow(),
 		newQueueAct("hold", `
 Puts mail on its way on hold: it is not delivered until somebody releases it, and does
-not grow old. Mail that is being delivered just now is left alone, and told as
-failed.`),
+not grow old. Of mail that is being delivered just now Postfix goes on with the
+recipients in hand; on Sendmail it is left alone, and told as failed.`),
 		newQueueAct("release", `
 Lets mail on hold go its way, past every limit: what relayguard holds, and what queue
-hold put there; what others hold only with --foreign. What is older than the MTA's
-patience is queued anew and gets another queue id, which is told.`),
+hold put there; what others hold only with --foreign. What is near the end of the MTA's
+patience is queued anew; on Postfix it gets another queue id, which is told.`),
 		newQueueAct("delete", `
 Deletes mail from any queue but maildrop. A copy of each stays in a folder of root's alone, for as
 long as hold.grace says; relayguard held undelete brings it back, on hold. Without
 room for copies nothing is deleted but with --no-copy: that is for good. Nobody is
 told: senders do not get it back.`),
 		newQueueAct("requeue", `
-Queues mail anew, from any queue but maildrop, as if it came in now: it is routed by the MTA's settings of today,
-gets a new age and another queue id, which is told. What was on hold goes its way.`))
+Queues deferred mail and mail on hold anew: its lifetime begins again, and it is routed
+by the MTA's settings of today. On Postfix it gets another queue id, which is told. What
+was on hold goes its way; what is being delivered just now is left alone, and told as
+failed.`))
 }
 
 // queues are the names of queues.

@@ -146,6 +146,7 @@ func TestAnActThatBreaksOffSaysHowFarItCame(t *testing.T) {
 		"error":      {"queue/act", "queue release --all --yes", errors.New("postsuper: \x1bfatal"), step, exitCannotTell, []string{"released 5000 messages", `postsuper: \x1bfatal`}},
 		"no end":     {"held/act/stream", "held delete --all --yes", nil, step, exitCannotTell, []string{"deleted 5000 messages", "the daemon's answer has no end"}},
 		"cut":        {"held/act/stream", "held release --all --yes", nil, desk.Step{Total: 20_000, Done: 5000, Counts: step.Counts, Cut: "the root helper is away"}, exitFinding, []string{"ended early: the root helper is away; 15000 messages not touched; the same command again goes on"}},
+		"choosing":   {"queue/act", "queue release --all --yes", nil, desk.Step{Cut: "it was interrupted"}, exitFinding, []string{"the queue was not read to its end; nothing was done\n", "ended early: it was interrupted"}},
 	} {
 		d := newFakeDaemon(t)
 		d.stream("POST /v1/"+c.path, func(_ json.RawMessage, send func(any)) error {

@@ -277,6 +277,10 @@ func (b *bulk) summary(cmd *cobra.Command, t *tally) {
 	}
 	line := ""
 	switch {
+	case total == 0 && t.Total == 0 && t.Cut != "":
+		line = "the queue was not read to its end; nothing was done"
+	case total == 0 && t.Total == 0 && !t.End:
+		line = "the queue was not read to its end"
 	case total == 0 && len(t.Unknown) == 0:
 		line = fmt.Sprintf("nothing %s is like that; nothing was done", b.what)
 	case b.dryRun:

@@ -35,7 +35,7 @@ func newReplay() *cobra.Command {
 		Long: strings.TrimSpace(`
 Reads a trace (JSON Lines, in the order of time; standard input without TRACE) and
 judges it by the rules of the configuration, on a clock of its own: nothing is sent
-or held, no daemon is asked. Nor is Postfix: inside.domains must name what is inside,
+or held, no daemon is asked. Nor is the MTA: inside.domains must name what is inside,
 and address.postfix_maps tell nothing.
 
 Says for each label of the trace what became of its messages, where each rule

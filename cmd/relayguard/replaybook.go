@@ -49,7 +49,7 @@ func (b *replayBook) save(i incident.Incident) {
 
 // Stopped implements replay.Incidents.
 func (b *replayBook) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
-	for _, s := range incident.StopsOf(m, d, b.abuses) {
+	for _, s := range incident.StopsOf(m, d, b.abuses, b.limits.Shares) {
 		b.book.Observe(now, s)
 	}
 	b.open = max(b.open, 1)

@@ -326,12 +326,13 @@ func (w watcher) Stopped(now time.Time, m *policy.Message, d *policy.Decision) {
 	w.forwarding.seen(now, m)
 	w.heard(now, m, d)
 	w.desk.NoteShut(now, d)
-	abuses := w.rules.Load().abuses
+	rules := w.rules.Load()
+	abuses := rules.abuses
 	if d.Waits != nil && slices.ContainsFunc(d.Counters, func(c policy.Counter) bool { return c.Limit == d.Rule && c.Kind == limit.Abuse.String() }) { // at this relay's share, while Redis is away: nothing is shut
 		away := *d
 		away.Rule, d, abuses = policy.RuleLimits, &away, nil
 	}
-	for _, s := range incident.StopsOf(m, d, abuses) {
+	for _, s := range incident.StopsOf(m, d, abuses, rules.policy.Limits.Shares) {
 		w.book.Observe(now, s)
 	}
 	switch {

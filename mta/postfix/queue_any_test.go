@@ -58,9 +58,23 @@ func TestDeleteAndRequeueOfMailThatIsNotHeld(t *testing.T) {
 		t.Errorf("requeued as %q: %+v", results[1].NewID, f)
 	}
 	results, err = q.i.DeleteQueued(ctx, []mta.Target{deferred[0], held, active, absent}, keep)
-	q.fates("delete", results, err, mta.Done, mta.Done, mta.Done, mta.Gone)
+	q.fates("delete", results, err, mta.Done, mta.Done, mta.Failed, mta.Gone)
+	if q.in(active) != "active" || !errors.Is(results[2].Err, errBusy) {
+		t.Errorf("what is being delivered: in %q, %v", q.in(active), results[2].Err)
+	}
+	results, err = q.i.HoldMail(ctx, []mta.Target{active})
+	q.fates("hold of what is being delivered", results, err, mta.Done)
+	results, err = q.i.DeleteMail(ctx, []mta.Target{active}, keep) // its copy would not know who got it
+	q.fates("delete of what is held and being delivered", results, err, mta.Failed)
+	if q.in(active) != "hold" || !errors.Is(results[0].Err, errBusy) {
+		t.Errorf("held while it is being delivered: in %q, %v", q.in(active), results[0].Err)
+	}
 	close(answer)
 	q.wait("the delivery's end", func() bool { return strings.Contains(q.log(), active.ID+": to=<x@slow.example>") })
+	q.wait("the end of what was delivered", func() bool {
+		results, err = q.i.DeleteMail(ctx, []mta.Target{active}, nil)
+		return err == nil && results[0].Fate != mta.Failed
+	})
 	seen := q.queue()
 	for _, target := range []mta.Target{deferred[0], held, active} {
 		if f, there := seen[target.ID]; there {
@@ -68,7 +82,7 @@ func TestDeleteAndRequeueOfMailThatIsNotHeld(t *testing.T) {
 		}
 	}
 	kept, err := keep.List()
-	if err != nil || len(kept) != 3 {
+	if err != nil || len(kept) != 2 {
 		t.Fatalf("kept %+v, %v", kept, err)
 	}
 	for _, k := range kept {
@@ -114,28 +128,76 @@ func TestInstances(t *testing.T) {
 		t.Fatalf("got %+v, %+v", a, b)
 	}
 
-	keep := &grace.Folder{Dir: filepath.Join(first.TempDir(), "grace")}
+	keep, others := &grace.Folder{Dir: filepath.Join(first.TempDir(), "grace")}, &grace.Folder{Dir: filepath.Join(first.TempDir(), "grace")}
 	results, err := first.i.DeleteMail(ctx, []mta.Target{b}, keep)
 	first.fates("delete in the wrong instance", results, err, mta.Gone)
 	results, err = first.i.ReleaseMail(ctx, []mta.Target{b}, mta.Release{Now: time.Now()})
 	first.fates("release in the wrong instance", results, err, mta.Gone)
-	results, err = second.i.DeleteMail(ctx, []mta.Target{b}, keep)
+	results, err = second.i.DeleteMail(ctx, []mta.Target{b}, others)
 	second.fates("delete", results, err, mta.Done)
 	if first.in(a) != "hold" || second.in(b) != "" {
 		t.Fatalf("in %q, in %q", first.in(a), second.in(b))
 	}
 	results, err = first.i.DeleteMail(ctx, []mta.Target{a}, keep)
 	first.fates("delete", results, err, mta.Done)
-	kept, err := keep.List()
-	if err != nil || len(kept) != 2 || kept[0].Instance != "postfix-out" || kept[1].Instance != "" {
+	kept, err := others.List()
+	if err != nil || len(kept) != 1 || kept[0].Instance != "postfix-out" {
 		t.Fatalf("kept %+v, %v", kept, err)
 	}
-	if _, err := first.i.Restore(ctx, keep, kept[0].Name); err == nil {
-		t.Error("restored in the wrong instance")
-	}
-	id, err := second.i.Restore(ctx, keep, kept[0].Name)
+	second.i.Name = "postfix-renamed" // what lies in its folder is its own all the same
+	id, err := second.i.Restore(ctx, others, kept[0].Name)
 	if err != nil || second.queue()[id].Queue != "hold" || len(first.queue()) != 0 {
 		t.Errorf("restored as %q, %v", id, err)
+	}
+}
+
+// The only instance gets a name when it becomes one of several, and Settle and
+// Restore know what it deleted before.
+func TestCopiesStayWithAnInstanceThatIsNamed(t *testing.T) {
+	t.Parallel()
+	q := newQueueTest(t, nil)
+	sent := q.send(true, "a@example.org", "gone@example.jp", "there@example.jp")
+	keep := &grace.Folder{Dir: filepath.Join(q.TempDir(), "grace")}
+	results, err := q.i.DeleteMail(q.ctx, sent[:1], keep)
+	q.fates("delete", results, err, mta.Done)
+	q.brokenOff(keep, sent[1])
+	q.postconf("multi_instance_name=postfix-web")
+	if q.i, err = Load(q.ctx, Tools{}, q.ConfigDir); err != nil || q.i.Name != "postfix-web" {
+		t.Fatalf("got %+v, %v", q.i, err)
+	}
+	if err := q.i.Settle(q.ctx, keep); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := keep.List()
+	if err != nil || len(kept) != 1 || kept[0].ID != sent[0].ID {
+		t.Fatalf("kept %+v, %v", kept, err)
+	}
+	if id, err := q.i.Restore(q.ctx, keep, kept[0].Name); err != nil || q.queue()[id].Queue != "hold" {
+		t.Errorf("restored as %q, %v", id, err)
+	}
+}
+
+// brokenOff leaves the folder as a delete does that is killed before postsuper.
+func (q queueTest) brokenOff(keep *grace.Folder, t mta.Target) {
+	q.Helper()
+	dir := filepath.Join(q.TempDir(), "copy")
+	box, err := (&grace.Folder{Dir: dir}).Open(q.ctx)
+	if err != nil {
+		q.Fatal(err)
+	}
+	file, _, err := q.spool().open("hold", t.ID)
+	if err == nil {
+		err = box.Put(time.Now(), q.queue()[t.ID], grace.Part{Name: "queue", File: file})
+		file.Close()
+	}
+	box.Lock().Close() // it never comes to Close
+	open, bad := filepath.Glob(filepath.Join(dir, "*", "*~open"))
+	if err = errors.Join(err, bad); err != nil || len(open) != 1 {
+		q.Fatalf("%q, %v", open, err)
+	}
+	to := filepath.Join(keep.Dir, strings.TrimPrefix(open[0], dir))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o700), os.Rename(open[0], to)); err != nil {
+		q.Fatal(err)
 	}
 }
 

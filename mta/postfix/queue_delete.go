@@ -12,9 +12,11 @@ import (
 	"relayguard/mta/grace"
 )
 
-// DeleteMail deletes held mail. With a folder each message is kept there first,
-// for Restore; what cannot be kept is Failed and stays on hold. After
-// grace.ErrFull, which it is when no room is left, nothing more is tried.
+// DeleteMail deletes held mail. With a folder, which is this instance's alone, each
+// message is kept there first, for Restore; what cannot be kept is Failed and stays
+// on hold. After grace.ErrFull, which it is when no room is left, nothing more is
+// tried. What a delivery that began before the hold still has is Failed, too: its
+// copy would not know who got it, and be sent twice.
 //
 // What could not be deleted after all (Gone: somebody released it in between)
 // has no copy. An error that comes with results says that such a copy could not
@@ -25,9 +27,14 @@ func (i *Instance) DeleteMail(ctx context.Context, targets []mta.Target, keep *g
 }
 
 // DeleteQueued deletes mail in any queue: what is on its way is put on hold
-// first, so that its copy is whole. A delivery that is under way goes on to its
-// end. What then cannot be deleted goes to the deferred queue; after a kill -9 in
-// between it is on hold. It does not ask who held a message.
+// first, so that its copy is whole. What then cannot be deleted goes to the
+// deferred queue; after a kill -9 in between it is on hold. It does not ask who held
+// a message.
+//
+// The active queue is also where thousands wait for their turn. What a delivery has
+// at this moment is Failed and goes on; if that began in the moment before the hold,
+// it is Failed and stays on hold, for in the deferred queue it could be sent twice.
+// Without a folder it is deleted all the same: nobody can send it again.
 func (i *Instance) DeleteQueued(ctx context.Context, targets []mta.Target, keep *grace.Folder) ([]mta.Result, error) {
 	return i.delete(ctx, targets, keep, (*deletion).any)
 }
@@ -111,6 +118,10 @@ func (d *deletion) keep(ctx context.Context, look look, targets []mta.Target, re
 		return nil, err
 	}
 	defer s.Close()
+	busy, err := readLocks() // now nothing of this is given to a delivery any more
+	if err != nil {
+		return nil, err
+	}
 	var kept []string
 	tried := make(map[string]error, len(targets))
 	for n := range results {
@@ -122,7 +133,7 @@ func (d *deletion) keep(ctx context.Context, look look, targets []mta.Target, re
 		if !before {
 			if err = ctx.Err(); err == nil {
 				f, _, _ := look.find(targets[n], deleteAct.from)
-				err = d.keepOne(s, f, targets[n])
+				err = d.keepOne(s, f, targets[n], busy)
 			}
 			if tried[r.ID] = err; err == nil {
 				kept = append(kept, r.ID)
@@ -142,7 +153,7 @@ func (d *deletion) keep(ctx context.Context, look look, targets []mta.Target, re
 }
 
 // keepOne keeps one message: the very file whose envelope is the target's.
-func (d *deletion) keepOne(s *spool, seen sighting, t mta.Target) error {
+func (d *deletion) keepOne(s *spool, seen sighting, t mta.Target, busy locks) error {
 	f, file := d.instance.sightFile(s, seen.Queue, seen.ID)
 	if f.err != nil {
 		return f.err
@@ -153,6 +164,9 @@ func (d *deletion) keepOne(s *spool, seen sighting, t mta.Target) error {
 	defer file.Close()
 	if !f.is(t) {
 		return mta.ErrGone
+	}
+	if busy[f.inode] {
+		return errBusy
 	}
 	return d.box.Put(time.Now(), seen.QueueFile, grace.Part{Name: "queue", File: file})
 }
@@ -165,11 +179,18 @@ func (d *deletion) any(ctx context.Context, targets []mta.Target) ([]mta.Result,
 		return nil, err
 	}
 	holding, ids := look.judge(targets, onItsWay)
+	if d.box != nil {
+		if ids, err = look.idle(targets, holding, ids); err != nil {
+			return nil, err
+		}
+	}
 	i.do(ctx, holdAct, targets, holding, ids)
 	results, err := d.held(ctx, targets)
 	var back []mta.Target
 	for n := range targets {
 		switch {
+		case results != nil && holding[n].Fate == mta.Done && errors.Is(results[n].Err, errBusy):
+			results[n].Err = fmt.Errorf("%w; it is on hold now", errBusy)
 		case results == nil && holding[n].Fate == mta.Done, results != nil && holding[n].Fate == mta.Done && results[n].Fate == mta.Failed:
 			back = append(back, targets[n])
 		case results != nil && results[n].Fate == mta.Gone && holding[n].Fate != mta.Done:
@@ -180,6 +201,21 @@ func (d *deletion) any(ctx context.Context, targets []mta.Target) ([]mta.Result,
 		i.letGo(ctx, back)
 	}
 	return results, err
+}
+
+// idle are the ids of those that no delivery has; the others are settled as Failed.
+func (l look) idle(targets []mta.Target, results []mta.Result, ids []string) ([]string, error) {
+	busy, err := readLocks()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for n, t := range targets {
+		if f, fate, _ := l.find(t, onItsWay); fate == mta.Done && busy[f.inode] && results[n].Err == errPending {
+			results[n].Err, out[t.ID] = errBusy, true
+		}
+	}
+	return slices.DeleteFunc(ids, func(id string) bool { return out[id] }), nil
 }
 
 // letGo takes mail off hold that was put there in passing. It does its best: what
@@ -223,7 +259,7 @@ func (i *Instance) settle(box *grace.Box) error {
 	}
 	defer s.Close()
 	for _, k := range unfinished {
-		if k.Instance != i.Name || !ValidQueueID(k.ID) {
+		if !ValidQueueID(k.ID) {
 			continue
 		}
 		if err := box.Finish(k, i.stillQueued(s, k)); err != nil {

@@ -75,7 +75,8 @@ type sighting struct {
 	mta.QueueFile
 	senders []string  // all forms of it
 	due     time.Time // when it may next be tried
-	err     error     // it cannot be read: is it the one that is meant?
+	inode   uint64
+	err     error // it cannot be read: is it the one that is meant?
 }
 
 func (s sighting) is(t mta.Target) bool {
@@ -145,7 +146,7 @@ func (i *Instance) sightFile(s *spool, queue, id string) (sighting, *os.File) {
 		f.err = err
 		return f, nil
 	}
-	f.due = time.Unix(st.Mtim.Unix())
+	f.due, f.inode = time.Unix(st.Mtim.Unix()), st.Ino
 	if f.Arrival = e.arrival; e.arrival.IsZero() {
 		f.Arrival = f.due.Truncate(time.Second).UTC()
 	}

@@ -20,17 +20,17 @@ import (
 // arrival time are as they were. ErrGone: nothing of that name, or the message is
 // still in the queue, for its delete was broken off. Where an earlier Restore was
 // broken off, it looks for what that put back, and returns its id.
+//
+// The folder is this instance's alone: what lies there is its own, by whatever name
+// it went when it was deleted.
 func (i *Instance) Restore(ctx context.Context, keep *grace.Folder, name string) (newID string, err error) {
 	if !grace.ValidName(name) {
 		return "", fmt.Errorf("restore mail: got name %q, want one that is in the grace folder", clip(name))
 	}
 	err = keep.TakeBack(ctx, name, func(k grace.Kept, parts map[string]*os.File, again bool) error {
 		file := parts["queue"]
-		switch {
-		case file == nil:
+		if file == nil {
 			return errors.New("it is not Postfix's")
-		case k.Instance != i.Name:
-			return fmt.Errorf("it is of the instance %q, this is %q", k.Instance, i.Name)
 		}
 		newID, err = i.putBack(ctx, k, file, again)
 		return err

@@ -315,7 +315,7 @@ func (r RedSwitch) hold(ctx context.Context, state *stopState, in inside, out *m
 		}
 		if t := q.Target(); only && !seen[t] {
 			seen[t] = true
-			files, targets = append(files, q), append(targets, t)
+			files, targets = append(files, fewer(q)), append(targets, t)
 		}
 		return nil
 	})
@@ -350,6 +350,19 @@ func (r RedSwitch) hold(ctx context.Context, state *stopState, in inside, out *m
 	}
 	state.Held = mergeTargets(known, held)
 	return r.writeState(*state)
+}
+
+// fewer leaves recipients out of what is held in memory for every message that the
+// switch holds: what they are for is to tell where mail was going.
+func fewer(q mta.QueueFile) mta.QueueFile {
+	const most = 50
+	if left := len(q.Recipients) - most; left > 0 {
+		q.Recipients = slices.Clone(q.Recipients[:most])
+		if q.More >= 0 {
+			q.More += left
+		}
+	}
+	return q
 }
 
 // StartOutgoing puts the settings back as they were, reloads, and releases what

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/textproto"
 	"strconv"
@@ -38,8 +39,9 @@ const (
 )
 
 const (
-	Wait       = 20 * time.Second // for all of a question; postscreen greets after 6 s
-	maxReplies = 100
+	Wait        = 20 * time.Second // for all of a question; postscreen greets after 6 s
+	maxReplies  = 100
+	maxDialogue = 1 << 20 // octets of all replies; a line of theirs may have no end
 )
 
 // SMTP is the Relay over real SMTP.
@@ -141,7 +143,7 @@ type dialogue struct {
 }
 
 func newDialogue(conn net.Conn) *dialogue {
-	return &dialogue{conn, textproto.NewReader(bufio.NewReader(conn))}
+	return &dialogue{conn, textproto.NewReader(bufio.NewReader(io.LimitReader(conn, maxDialogue)))}
 }
 
 func (c *dialogue) say(line string) (int, string, error) {

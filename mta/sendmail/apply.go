@@ -30,12 +30,14 @@ var changedFiles = []string{string(InMTA), string(InSubmit), string(InMTACF), st
 // Apply makes the settings of Plan true: new .mc files, of which m4 makes the .cf
 // files, looked at by Sendmail itself; backup, change, SIGHUP if the daemon runs,
 // verification. A failure puts everything back. A second Apply changes nothing.
-// Where it cannot tell what else would change, it ends with ErrByHand.
+// Where it cannot tell what else would change, it ends with ErrByHand; while the red
+// switch is on, with ErrOutgoingStopped. Neither of both runs while the other does.
 func (s Setup) Apply(ctx context.Context, now time.Time) (Outcome, error) {
-	i, err := Load(ctx, s.Tools, s.ConfigDir)
+	i, unlock, err := s.claim(ctx)
 	if err != nil {
 		return Outcome{}, err
 	}
+	defer unlock()
 	s.ConfigDir = i.ConfigDir
 	p, err := s.plan(i)
 	if err != nil {
@@ -44,6 +46,9 @@ func (s Setup) Apply(ctx context.Context, now time.Time) (Outcome, error) {
 	out := Outcome{Changed: slices.DeleteFunc(p.settings, func(s Setting) bool { return !s.Changes() })}
 	if len(out.Changed) == 0 {
 		return out, nil
+	}
+	if err := notStopped(i); err != nil {
+		return Outcome{}, err
 	}
 	files, err := p.candidate(ctx)
 	if err == nil {
@@ -124,6 +129,10 @@ func (s Setup) settle(ctx context.Context, d *daemonProcess, out *Outcome) error
 	return nil
 }
 
+// ErrDown says that Sendmail ended when it read its settings again. What its pid file
+// says of its start is not run: the file may be written by an account that is not root.
+var ErrDown = errors.New("Sendmail does not run any more: start it now")
+
 // rollBack goes on when ctx has ended: half a change is worse than a late end.
 func (s Setup) rollBack(ctx context.Context, dir string, m *backup.Manifest, d *daemonProcess, cause error) error {
 	if err := m.Restore(dir); err != nil {
@@ -131,20 +140,31 @@ func (s Setup) rollBack(ctx context.Context, dir string, m *backup.Manifest, d *
 	}
 	m.Undone = true
 	err := m.Save(dir)
-	if d != nil {
-		if reloadErr := d.reload(context.WithoutCancel(ctx)); reloadErr != nil {
+	ctx = context.WithoutCancel(ctx)
+	runs := d == nil || d.comesBack(ctx)
+	if d != nil && runs {
+		if reloadErr := d.reload(ctx); reloadErr != nil {
 			err = errors.Join(err, fmt.Errorf("with the old settings: %w", reloadErr))
+			runs = d.comesBack(ctx)
 		}
+	}
+	if !runs {
+		return errors.Join(fmt.Errorf("%w (it was started by %q); the old settings are back; the cause: %w", ErrDown, d.command, cause), err)
 	}
 	return errors.Join(fmt.Errorf("%w; the old settings are back", cause), err)
 }
 
 // Undo puts back what the last Apply changed, byte for byte. It refuses with
 // backup.ErrChangedSince when a file was changed by somebody else, unless forced:
-// those changes would be lost.
+// those changes would be lost. Forced or not, it refuses with ErrOutgoingStopped while
+// the red switch is on.
 func (s Setup) Undo(ctx context.Context, force bool) (Outcome, error) {
-	i, err := Load(ctx, s.Tools, s.ConfigDir)
+	i, unlock, err := s.claim(ctx)
 	if err != nil {
+		return Outcome{}, err
+	}
+	defer unlock()
+	if err := notStopped(i); err != nil {
 		return Outcome{}, err
 	}
 	dir, m, err := backup.Last(s.Backups, i.ConfigDir, changedFiles)

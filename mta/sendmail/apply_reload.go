@@ -37,6 +37,9 @@ func (i *Instance) daemon() (*daemonProcess, error) {
 		path = "/var/run/sendmail.pid"
 	}
 	d, err := daemonOf(path)
+	for end := time.Now().Add(restartWait); errors.Is(err, errBeingWritten) && time.Now().Before(end); d, err = daemonOf(path) {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -52,13 +55,22 @@ func (i *Instance) daemon() (*daemonProcess, error) {
 	return d, nil
 }
 
-// daemonOf reads a pid file.
+// errBeingWritten says that the daemon is starting this very moment.
+var errBeingWritten = errors.New("nobody has written all of it yet")
+
+// maxPIDFile has room for a number and a command line.
+const maxPIDFile = 4 << 10
+
+// daemonOf reads a pid file. Its directory may be another account's.
 func daemonOf(path string) (*daemonProcess, error) {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path, maxPIDFile)
 	if err != nil {
 		return nil, err
 	}
-	first, rest, _ := strings.Cut(string(text), "\n")
+	first, rest, whole := strings.Cut(string(text), "\n")
+	if !whole {
+		return nil, fmt.Errorf("%s says %.40q: %w", path, first, errBeingWritten)
+	}
 	pid, err := strconv.Atoi(strings.TrimSpace(first))
 	if err != nil || pid < 2 {
 		return nil, fmt.Errorf("%s says %.40q", path, first)
@@ -74,6 +86,16 @@ func (d *daemonProcess) follow() bool {
 	}
 	d.pid = now.pid
 	return true
+}
+
+// comesBack reports whether it runs, by whatever number, also after a moment in which
+// it goes into the background.
+func (d *daemonProcess) comesBack(ctx context.Context) bool {
+	there := func() bool { return d.runs() || d.follow() }
+	if !d.background() {
+		return there()
+	}
+	return awaitUntil(ctx, childWait, there) == nil
 }
 
 // background reports a daemon that has another pid whenever it starts anew.
@@ -135,8 +157,10 @@ func (d *daemonProcess) await(ctx context.Context, gone time.Duration, done func
 }
 
 // handlesHUP reports that the process has a handler for SIGHUP: proc(5), SigCgt.
-func (d *daemonProcess) handlesHUP() bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.pid))
+func (d *daemonProcess) handlesHUP() bool { return handlesHUP(d.pid) }
+
+func handlesHUP(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return false
 	}

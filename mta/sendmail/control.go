@@ -90,7 +90,7 @@ func (c *Control) line(kind byte, value []byte) (err error) {
 	case 'M':
 		c.status(value)
 	case 'd':
-		c.DataDir = string(value)
+		c.DataDir = string(value[:min(len(value), maxText)])
 	case 'F':
 		c.Flags = clip(string(value))
 	case 'R':

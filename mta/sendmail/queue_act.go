@@ -1,6 +1,7 @@
 package sendmail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,9 @@ import (
 )
 
 // HoldMail quarantines mail that is on its way, with that reason. What is held
-// already is Gone, for it may be somebody else's hold. A message that is being
-// delivered at this moment is left alone and Failed.
+// already is Gone, for it may be somebody else's hold; one that somebody began to
+// hold and did not come to the end with is held for his reason then, and Gone, too.
+// A message that is being delivered at this moment is left alone and Failed.
 //
 // Like every act on the queue it needs root, takes Sendmail's own lock, compares
 // each target with the control file under that lock, and costs the same however
@@ -29,12 +31,34 @@ func (i *Instance) HoldMail(ctx context.Context, targets []mta.Target, reason st
 			return mta.QueueFile{}, fate, err
 		}
 		defer e.close()
-		return e.done(e.hold(reason))
+		return s.hold(e, Reason(reason))
 	})
 	if err != nil {
 		return results, fmt.Errorf("hold mail: %w", err)
 	}
 	return results, nil
+}
+
+// hold leaves the reason as it is where the message has a quarantined file already,
+// besides the one that is delivered.
+func (s *spool) hold(e *entry, reason string) (mta.QueueFile, mta.Fate, error) {
+	other, err := s.take(e.dir, 'h', e.id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e.done(e.hold(reason))
+	}
+	if err != nil {
+		return mta.QueueFile{}, mta.Failed, err
+	}
+	defer other.close()
+	if !e.control.queueFile(e.id).Target().Matches(other.control.queueFile(e.id)) {
+		return mta.QueueFile{}, mta.Failed, fmt.Errorf("%s/hf%s is another message", e.dir.Qf, e.id)
+	}
+	first := cmp.Or(other.control.Reason, reason)
+	file, fate, err := e.done(e.hold(first))
+	if fate == mta.Done && first != reason {
+		fate = mta.Gone
+	}
+	return file, fate, err
 }
 
 // done is what became of an entry after an act that ended with err.

@@ -118,6 +118,31 @@ func TestLockedMailIsLeftAlone(t *testing.T) {
 	}
 }
 
+// Sendmail removes the body of what it has delivered, waits for the disk, and then
+// removes the control file, which it has locked.
+func TestMailThatIsJustDeliveredIsNoDamage(t *testing.T) {
+	i, queue := tree(t)
+	plant(t, queue, idA, "")
+	if err := os.Remove(filepath.Join(queue, "df"+idA)); err != nil {
+		t.Fatal(err)
+	}
+	var skipped *mta.SkippedError
+	if found, err := scanAll(t.Context(), i); !errors.As(err, &skipped) {
+		t.Errorf("without a lock: %v, %v", found, err)
+	}
+	f, err := os.Open(filepath.Join(queue, "qf"+idA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := scanAll(t.Context(), i); err != nil || len(found) > 0 {
+		t.Errorf("with one: %v, %v", found, err)
+	}
+}
+
 // Each state is one in which a kill -9, ours or Sendmail's, may leave a message.
 func TestEveryStateOfAKillIsMended(t *testing.T) {
 	held := func(t *testing.T, queue string) { plant(t, queue, idA, "relayguard: why") }
@@ -233,12 +258,12 @@ func TestOfTwoFilesTheOneThatIsDeliveredCounts(t *testing.T) {
 	}
 	plant(t, queue, idA, "why")
 	write(t, filepath.Join(queue, "qf"+idA), []byte(fewer))
-	results, err = i.HoldMail(t.Context(), []mta.Target{target(idA)}, "again")
+	results, err = i.HoldMail(t.Context(), []mta.Target{target(idA)}, "why")
 	all(t, "hold", mta.Done, results, err)
 	if got := names(t, queue); !slices.Equal(got, []string{"df" + idA, "hf" + idA}) {
 		t.Errorf("held: %v", got)
 	}
-	if got := readFile(t, filepath.Join(queue, "hf"+idA)); !bytes.Contains(got, []byte("left@")) || !bytes.Contains(got, []byte("\nqagain\n")) {
+	if got := readFile(t, filepath.Join(queue, "hf"+idA)); !bytes.Contains(got, []byte("left@")) || !bytes.Contains(got, []byte("\nqwhy\n")) {
 		t.Errorf("held as\n%s", got)
 	}
 	plant(t, queue, idB, "why")

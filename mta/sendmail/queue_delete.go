@@ -37,7 +37,8 @@ func (i *Instance) delete(ctx context.Context, targets []mta.Target, keep *grace
 				return mta.QueueFile{}, fate, err
 			}
 			defer d.close()
-			return d.entry.done(s.deleteAll(d))
+			_, err = s.deleteAll(d)
+			return d.entry.done(err)
 		})
 	} else {
 		results, err = i.deleteKeeping(ctx, targets, keep, wanted)
@@ -85,13 +86,24 @@ func (s *spool) doomed(t mta.Target, wanted func(*entry) bool) (*doomed, mta.Fat
 		d.close()
 		return nil, mta.Failed, err
 	}
+	e.slim()
+	if d.twin != nil {
+		d.twin.slim()
+	}
 	return d, mta.Done, nil
 }
 
-func (s *spool) deleteAll(d *doomed) error {
+// slim forgets what a delete does not need: of megabytes some hundred octets stay,
+// for hundreds of messages wait for the disk together.
+func (e *entry) slim() {
+	e.data, e.control.Recipients = nil, nil
+}
+
+// deleteAll tells whether the message is out of the queue, even with an error.
+func (s *spool) deleteAll(d *doomed) (begun bool, err error) {
 	if d.twin != nil { // first, for it may be delivered
 		if err := remove(d.twin.dir.qf, d.twin.dir.Qf, d.twin.name()); err != nil {
-			return err
+			return false, err
 		}
 	}
 	return s.delete(d.entry)
@@ -211,30 +223,51 @@ func (i *Instance) Settle(ctx context.Context, keep *grace.Folder) error {
 	return nil
 }
 
-// settle tells the grace folder what became of deletes that were killed.
+// settle tells the grace folder what became of deletes that were killed. Where
+// nobody can tell, the copy stays unfinished.
 func (s *spool) settle(box *grace.Box) error {
 	for _, k := range box.Unfinished() {
 		if !ValidQueueID(k.ID) {
 			continue
 		}
-		if err := box.Finish(k, s.queued(k)); err != nil {
+		there, err := s.queued(k.ID, k.Arrival)
+		if err != nil {
+			continue
+		}
+		if err := box.Finish(k, there); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// queued tells whether a kept message is still, or again, in the queue.
-func (s *spool) queued(k grace.Kept) bool {
+// queued tells whether a message is in the queue with all that it needs. A later
+// creation time than it had means that its lifetime began anew (RequeueMail), for
+// Sendmail gives no id twice. An error: there is something that cannot be read.
+func (s *spool) queued(id string, created time.Time) (bool, error) {
 	scan := scanner{spool: s, buf: make([]byte, 64<<10)}
 	for _, d := range s.dirs {
 		for _, letter := range []byte("hq") {
-			if c, _, err := scan.control(d, letter, k.ID); err != nil || c != nil && c.Created.Equal(k.Arrival) {
-				return true
+			c, _, err := scan.control(d, letter, id)
+			if err == nil && c != nil && !c.Complete {
+				err = fmt.Errorf("%s/%cf%s is incomplete", d.Qf, letter, id)
+			}
+			if err != nil {
+				return false, err
+			}
+			if c == nil || c.Created.Before(created) {
+				continue
+			}
+			data, err := s.dataDir(d, c)
+			if err == nil {
+				_, err = data.dataSize(id)
+			}
+			if err == nil || !errors.Is(err, fs.ErrNotExist) {
+				return err == nil, err
 			}
 		}
 	}
-	return false
+	return false, nil
 }
 
 func (s *spool) deletePart(ctx context.Context, box *grace.Box, targets []mta.Target, results []mta.Result, wanted func(*entry) bool) {
@@ -291,20 +324,27 @@ func (d *doomed) put(box *grace.Box) error {
 	return box.Put(time.Now(), d.queueFile(), grace.Part{Name: "qf", File: d.newest().file}, grace.Part{Name: "df", File: d.body})
 }
 
-// deleteKept deletes what has a copy on disk, or else drops the copy.
+// deleteKept deletes what has a copy on disk. The copy goes only if the message is
+// still in the queue as it was.
 func (s *spool) deleteKept(d *doomed, box *grace.Box, r *mta.Result, onDisk error) {
 	defer d.close()
 	if r.Err == nil {
 		r.Err = onDisk
 	}
+	begun := false
 	if r.Err == nil {
-		r.Err = s.deleteAll(d)
+		begun, r.Err = s.deleteAll(d)
 	}
-	r.Fate = mta.Done
-	if r.Err != nil {
-		r.Fate = mta.Failed
+	switch {
+	case r.Err == nil:
+		r.Fate = mta.Done
+		return
+	case begun:
+		r.Err = fmt.Errorf("it is out of the queue and its copy is kept, but not all of it is removed: %w", r.Err)
+	default:
 		r.Err = errors.Join(r.Err, box.Drop(d.queueFile()))
 	}
+	r.Fate = mta.Failed
 }
 
 // newest is the file that knows who has the message already.

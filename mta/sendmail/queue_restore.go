@@ -1,11 +1,13 @@
 package sendmail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"relayguard/mta"
 	"relayguard/mta/grace"
@@ -28,13 +30,16 @@ func (i *Instance) Restore(ctx context.Context, keep *grace.Folder, name string)
 	defer s.close()
 	err = keep.TakeBack(ctx, name, func(k grace.Kept, parts map[string]*os.File, _ bool) error {
 		qf, df := parts["qf"], parts["df"]
-		switch {
-		case qf == nil || df == nil || !ValidQueueID(k.ID):
+		if qf == nil || df == nil || !ValidQueueID(k.ID) {
 			return errors.New("it is not Sendmail's")
-		case s.queued(k):
-			return fmt.Errorf("it is still in the queue as %s: %w", k.ID, mta.ErrGone)
 		}
-		newID, err = s.restore(k, qf, df)
+		there, err := s.queued(k.ID, k.Arrival)
+		if err == nil && there {
+			err = fmt.Errorf("it is still in the queue as %s: %w", k.ID, mta.ErrGone)
+		}
+		if err == nil {
+			newID, err = s.restore(k, qf, df)
+		}
 		return err
 	})
 	if err != nil {
@@ -56,7 +61,10 @@ func (s *spool) restore(k grace.Kept, qf, df *os.File) (id string, err error) {
 		return "", err
 	}
 	id = restoredID(k)
-	if s.queued(grace.Kept{ID: id, Arrival: c.Created}) {
+	switch there, err := s.queued(id, time.Time{}); { // whatever became of it since
+	case err != nil:
+		return "", err
+	case there:
 		return id, nil
 	}
 	d := s.dirs[0]
@@ -68,10 +76,7 @@ func (s *spool) restore(k grace.Kept, qf, df *os.File) (id string, err error) {
 	if err := d.restoreData(df, id); err != nil {
 		return "", errors.Join(err, remove(d.df, d.Df, "df"+id))
 	}
-	reason := c.Reason
-	if !c.Quarantined {
-		reason = "restored"
-	}
+	reason := cmp.Or(c.Reason, "restored")
 	if err := d.restoreControl(change{hold: true, reason: reason, moved: true}.apply(data), id); err != nil {
 		return "", errors.Join(err, remove(d.df, d.Df, "df"+id))
 	}
@@ -117,5 +122,8 @@ func (d *dir) restoreControl(data []byte, id string) error {
 	if err == nil {
 		err = unix.Linkat(d.qf, half, d.qf, "hf"+id, 0)
 	}
-	return errors.Join(err, remove(d.qf, d.Qf, half))
+	if rest := remove(d.qf, d.Qf, half); err != nil { // else the message is there; a scan removes the rest
+		err = errors.Join(err, rest)
+	}
+	return err
 }

@@ -1,11 +1,15 @@
 package sendmail
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -136,16 +140,50 @@ func (r *Runs) prove(could bool) {
 	r.mu.Unlock()
 }
 
+// queueRun starts it, as a service of its own where we are one: what bounds ours,
+// the file system that it may write above all, would keep local mail from its
+// mailboxes, and our end would be the run's.
 func (i *Instance) queueRun(ids []string) (*exec.Cmd, *os.File, error) {
-	args := []string{"-Am"}
+	args := []string{i.tools.Path("sendmail"), "-Am"}
 	if i.Config != "/etc/mail/sendmail.cf" {
-		args = []string{"-C", i.Config}
+		args = []string{args[0], "-C", i.Config}
 	}
 	args = append(args, "-qf")
 	for _, id := range ids {
 		args = append(args, "-qI"+id)
 	}
-	cmd := exec.Command(i.tools.Path("sendmail"), args...)
+	if asService() {
+		cmd, said, err := startRun(append(i.serviceRun(), args...))
+		if !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) {
+			return cmd, said, err
+		}
+	}
+	return startRun(args)
+}
+
+// asService tells whether systemd started us, and is there (sd_booted(3)).
+func asService() bool {
+	info, err := os.Lstat("/run/systemd/system")
+	return os.Getenv("INVOCATION_ID") != "" && err == nil && info.IsDir()
+}
+
+// serviceRun is what stands before a command that runs as a service of its own.
+// Type=oneshot: systemd-run ends when the command has, with 1 if it could not run.
+// (Its --wait does the same, but needs D-Bus.) What a mailer left running goes on.
+func (i *Instance) serviceRun() []string {
+	const signals = 128 // and above them systemd's own
+	var fine []string
+	for status := range signals {
+		if !slices.Contains(couldNot, status) {
+			fine = append(fine, strconv.Itoa(status))
+		}
+	}
+	return []string{i.tools.Path("systemd-run"), "--quiet", "--collect", "--no-ask-password", "--description=Sendmail queue run for relayguard",
+		"--property=Type=oneshot", "--property=KillMode=process", "--property=SuccessExitStatus=" + strings.Join(fine, " "), "--setenv=LC_ALL=C", "--"}
+}
+
+func startRun(args []string) (*exec.Cmd, *os.File, error) {
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives us
@@ -170,18 +208,24 @@ func scratch() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "memfd:sendmail"), nil
 }
 
+// couldNot are the exit statuses of a sendmail(8) that tried nothing (sysexits.h):
+// wrong arguments, software, system, system file, cannot create, no permission,
+// configuration.
+var couldNot = []int{64, 70, 71, 72, 73, 77, 78}
+
 // cannotRun tells an end that says that nothing was tried from others: a run over
-// mail that could not be delivered ends with EX_TEMPFAIL and the like (sysexits.h).
+// mail that could not be delivered ends with EX_TEMPFAIL and the like.
 func cannotRun(cmd *exec.Cmd, err error, said *os.File) error {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
 		return err
 	}
-	const usage, software, osError, osFile, cannotCreate, noPermission, config = 64, 70, 71, 72, 73, 77, 78
-	if !slices.Contains([]int{usage, software, osError, osFile, cannotCreate, noPermission, config}, exit.ExitCode()) {
+	ofSystemd := exit.ExitCode() == 1 && filepath.Base(cmd.Path) == "systemd-run"
+	if !ofSystemd && !slices.Contains(couldNot, exit.ExitCode()) {
 		return nil
 	}
 	text := make([]byte, 2<<10)
 	n, _ := said.ReadAt(text, 0)
-	return fmt.Errorf("queue run by %s: %w: %s", cmd.Path, err, strings.Join(strings.Fields(printable(text[:n])), " "))
+	why := strings.Join(strings.Fields(printable(text[:n])), " ")
+	return fmt.Errorf("queue run by %s: %w: %s", cmd.Path, err, cmp.Or(why, "the journal of systemd has what Sendmail said"))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -53,10 +54,11 @@ type scanner struct {
 }
 
 func (s *scanner) dir(ctx context.Context, d *dir, fn func(mta.QueueFile) error) error {
-	f, err := os.Open(d.Qf)
+	fd, err := unix.Openat(d.qf, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("read Sendmail's queue: %w", err)
+		return fmt.Errorf("read Sendmail's queue: %w", &os.PathError{Op: "open", Path: d.Qf, Err: err})
 	}
+	f := os.NewFile(uintptr(fd), d.Qf)
 	defer f.Close()
 	const batch = 1024 // names at a time, of 100,000 there may be
 	for {
@@ -131,11 +133,24 @@ func (s *scanner) read(d *dir, letter byte, id string) (mta.QueueFile, error) {
 	if err == nil {
 		size, err = data.dataSize(id)
 	}
+	if errors.Is(err, fs.ErrNotExist) && (busy || d.locked(letter, id)) {
+		return mta.QueueFile{}, nil // delivered: Sendmail removes the body first
+	}
 	if err != nil {
 		return mta.QueueFile{}, s.stillThere(d, letter, id, err)
 	}
 	q.Size += size
 	return q, nil
+}
+
+// locked tells whether somebody has a control file for himself now.
+func (d *dir) locked(letter byte, id string) bool {
+	fd, err := unix.Openat(d.qf, string(letter)+"f"+id, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return locked(fd)
 }
 
 // stillThere is err unless the message has left meanwhile.

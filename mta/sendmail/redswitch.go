@@ -169,11 +169,9 @@ func stopOld(ctx context.Context, s *Settings, d *daemonProcess) (ended, error) 
 	return c.end(ctx, old)
 }
 
+// caveats says nothing of sessions that were cut off: their clients try again.
 func (e ended) caveats() []string {
-	var all []string
-	if e.sessions > 0 {
-		all = append(all, fmt.Sprintf("%d SMTP sessions that had begun were cut off; their clients try again", e.sessions))
-	}
+	all := slices.Clone(e.lost)
 	for _, p := range e.left {
 		all = append(all, fmt.Sprintf("process %d, which began before, delivers to this machine and may send mail after that: call stop again", p.pid))
 	}
@@ -283,7 +281,7 @@ func (r RedSwitch) hold(ctx context.Context, state *stopState, in insideDomains,
 		for n, q := range files {
 			targets[n] = q.Target()
 		}
-		results, err := r.Instance.HoldMail(ctx, targets, mta.StopText)
+		results, err := r.Instance.HoldMail(ctx, targets, state.holdReason())
 		for n, result := range results {
 			switch result.Fate {
 			case mta.Done:
@@ -300,7 +298,7 @@ func (r RedSwitch) hold(ctx context.Context, state *stopState, in insideDomains,
 		if !slices.Contains(waits, q.Queue) || !in.onlyOutside(q) || q.More != 0 && !r.allOutside(q.ID, in) {
 			return nil
 		}
-		if files = append(files, q); len(files) < holdBatch {
+		if files = append(files, brief(q)); len(files) < holdBatch {
 			return nil
 		}
 		return flush()
@@ -315,18 +313,35 @@ func (r RedSwitch) hold(ctx context.Context, state *stopState, in insideDomains,
 	return errors.Join(err, r.writeState(*state))
 }
 
+// brief leaves of a message's recipients as many as are told in a list of a hundred
+// thousand.
+func brief(q mta.QueueFile) mta.QueueFile {
+	const most = 4 << 10 // octets
+	size := 0
+	for n, to := range q.Recipients {
+		if size += len(to); size > most {
+			q.More += len(q.Recipients) - n
+			q.Recipients = slices.Clone(q.Recipients[:n])
+			break
+		}
+	}
+	return q
+}
+
 // allOutside reads all recipients of a message that has more than a listing tells.
 func (r RedSwitch) allOutside(id string, in insideDomains) bool {
-	dirs, err := r.Instance.main.queueDirs(false)
+	s, err := r.Instance.openSpool(false)
 	if err != nil {
 		return false
 	}
-	for _, d := range dirs {
-		data, err := readFile(filepath.Join(d.Qf, "qf"+id), maxControl)
-		if err != nil {
+	defer s.close()
+	scan := scanner{spool: s, buf: make([]byte, 64<<10)}
+	for _, d := range s.dirs {
+		c, _, err := scan.control(d, 'q', id)
+		if c == nil || err != nil {
 			continue
 		}
-		for line := range controlLines(data) {
+		for line := range controlLines(scan.last) {
 			if line[0] != 'R' {
 				continue
 			}
@@ -334,7 +349,7 @@ func (r RedSwitch) allOutside(id string, in insideDomains) bool {
 				return false
 			}
 		}
-		return true
+		return c.More >= 0 // else it was cut
 	}
 	return false
 }
@@ -342,7 +357,8 @@ func (r RedSwitch) allOutside(id string, in insideDomains) bool {
 // StartOutgoing takes the lines out again, has Sendmail read its files, and releases
 // what the switch held unless keep is set. What somebody else changed in the files
 // stays. Without a stop it returns ErrNotStopped. What it could not release stays
-// quarantined for mta.StopText: calling it again goes on.
+// quarantined: calling it again goes on. With keep it stays so for good: the next
+// stop and start are not about it.
 func (r RedSwitch) StartOutgoing(ctx context.Context, now time.Time, keep bool) (mta.Started, error) {
 	unlock, err := lockDirectory(ctx, r.Instance.ConfigDir)
 	if err != nil {
@@ -363,7 +379,7 @@ func (r RedSwitch) StartOutgoing(ctx context.Context, now time.Time, keep bool) 
 	if err := r.readAgain(ctx, &out); err != nil {
 		return out, fmt.Errorf("start outgoing mail: %w", err)
 	}
-	if err := r.letGo(ctx, now, keep, &out); err != nil {
+	if err := r.letGo(ctx, now, state, keep, &out); err != nil {
 		return out, fmt.Errorf("outgoing mail is started; let go what waits: %w", err)
 	}
 	if err := r.removeState(); err != nil {
@@ -416,19 +432,21 @@ func (r RedSwitch) readAgain(ctx context.Context, out *mta.Started) error {
 			pid = d.pid
 			out.Running = out.Running || f.path == r.Instance.Config
 		}
-		if _, err := newCrew(f.settings, pid).restart(ctx, d); err != nil {
+		c := newCrew(f.settings, pid)
+		if _, err := c.restart(ctx, d); err != nil {
 			return err
 		}
+		out.Caveats = append(out.Caveats, c.lost...)
 	}
 	return nil
 }
 
 // letGo releases what the switch held, and has what it deferred tried again.
-func (r RedSwitch) letGo(ctx context.Context, now time.Time, keep bool, out *mta.Started) error {
+func (r RedSwitch) letGo(ctx context.Context, now time.Time, state stopState, keep bool, out *mta.Started) error {
 	var held, deferred []mta.Target
 	err := r.Instance.ScanQueue(ctx, func(q mta.QueueFile) error {
 		switch {
-		case q.Queue == "hold" && q.HoldReason == mta.StopText:
+		case q.Queue == "hold" && q.HoldReason == state.holdReason():
 			held = append(held, q.Target())
 		case q.Queue == "deferred" && strings.Contains(q.Reason, mta.StopText):
 			deferred = append(deferred, q.Target())

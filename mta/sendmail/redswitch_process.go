@@ -17,6 +17,7 @@ import (
 // process is one of Sendmail's at work in a queue: a session, a delivery, a queue run.
 type process struct {
 	pid, parent int
+	state       string // as in ps(1): "T" is stopped
 	started     string // of /proc/PID/stat: a pid may be somebody else's later
 	image       image
 }
@@ -40,13 +41,16 @@ func readProcess(pid int) (process, bool) {
 	if err != nil {
 		return process{}, false
 	}
-	return process{pid, parent, fields[19], image{fields[23], fields[24], fields[25]}}, true
+	return process{pid, parent, fields[0], fields[19], image{fields[23], fields[24], fields[25]}}, true
 }
+
+// same reports whether both are one process, whatever it executes by then.
+func (p process) same(as process) bool { return p.pid == as.pid && p.started == as.started }
 
 // goesOn reports whether it is still there.
 func (p process) goesOn() bool {
 	now, there := readProcess(p.pid)
-	return there && now.started == p.started
+	return there && now.same(p)
 }
 
 // program is the base name of what a process executes; "" if nobody can tell.
@@ -74,10 +78,11 @@ type crew struct {
 	daemon int            // its pid
 	places map[inode]bool // directories that they work in
 	dirs   []string
+	lost   []string // what restart could not do for a queue runner
 }
 
-func newCrew(s *Settings, daemon int) crew {
-	c := crew{daemon: daemon, places: map[inode]bool{}}
+func newCrew(s *Settings, daemon int) *crew {
+	c := &crew{daemon: daemon, places: map[inode]bool{}}
 	base := s.queueDirectory()
 	if strings.HasSuffix(base, "*") {
 		base = filepath.Dir(base)
@@ -98,7 +103,7 @@ func newCrew(s *Settings, daemon int) crew {
 
 // members lists them, but for the daemon itself. Only Sendmail, as root, can be in
 // such a directory at all.
-func (c crew) members() []process {
+func (c *crew) members() []process {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
@@ -123,26 +128,47 @@ func (c crew) members() []process {
 // restart has the daemons execute themselves anew, and returns what tells the
 // processes with the settings of before: what was there, their children and theirs,
 // whatever they are by then. d nil: no daemon has a pid file; there may be queue runs.
-func (c crew) restart(ctx context.Context, d *daemonProcess) (old func() []process, err error) {
+// It also wakes what a call that was killed left stopped.
+func (c *crew) restart(ctx context.Context, d *daemonProcess) (old func() []process, err error) {
 	was := c.members()
-	fresh := image{}
-	if d != nil {
-		if fresh, err = c.restartDaemon(ctx, d); err != nil {
-			return nil, err
+	for _, p := range was {
+		if p.state == "T" {
+			p.signal(unix.SIGCONT)
 		}
 	}
-	images := map[image]bool{}
+	images, fresh := map[image]bool{}, map[image]bool{}
 	known := map[int]string{}
-	for _, p := range append(was, c.members()...) {
-		if p.image == fresh {
-			continue
+	if d != nil {
+		before, _ := readProcess(d.pid)
+		now, err := c.restartDaemon(ctx, d)
+		if err != nil {
+			return nil, err
 		}
+		c.daemon = d.pid // another one, where it went into the background anew
+		if now != (image{}) {
+			images[before.image], fresh[now] = true, true
+		}
+	}
+	c.restartRunners(ctx, was, fresh)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	note := func(p process) {
 		images[p.image] = true
-		if p.isDaemon() {
-			p.signal(unix.SIGHUP) // a queue runner of its own; its image is another one then
-		} else {
-			known[p.pid] = p.started
+		known[p.pid] = p.started
+	}
+	for _, p := range was {
+		if now, there := readProcess(p.pid); !there || !now.same(p) || !fresh[now.image] {
+			note(p)
 		}
+	}
+	for _, p := range c.members() {
+		if !fresh[p.image] {
+			note(p)
+		}
+	}
+	for now := range fresh {
+		delete(images, now)
 	}
 	delete(images, image{})
 	return func() []process {
@@ -152,7 +178,7 @@ func (c crew) restart(ctx context.Context, d *daemonProcess) (old func() []proce
 
 // restartDaemon returns the image of the daemon as it is then. One that goes into the
 // background anew (-bd) ends, and d becomes its child.
-func (c crew) restartDaemon(ctx context.Context, d *daemonProcess) (image, error) {
+func (c *crew) restartDaemon(ctx context.Context, d *daemonProcess) (image, error) {
 	before, there := readProcess(d.pid)
 	if !there {
 		return image{}, nil
@@ -189,13 +215,6 @@ func (c crew) restartDaemon(ctx context.Context, d *daemonProcess) (image, error
 	return fresh, nil
 }
 
-// isDaemon tells a queue runner that stays from one that ends, by the title that it
-// gives itself.
-func (p process) isDaemon() bool {
-	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
-	return err == nil && (strings.Contains(string(title), ": Queue runner@") || strings.Contains(string(title), ": accepting connections"))
-}
-
 func fileTime(path string) (time.Time, bool) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -204,72 +223,9 @@ func fileTime(path string) (time.Time, bool) {
 	return info.ModTime(), true
 }
 
-// Times that the end of old processes is waited for. With the daemon's restart all
-// is within 5 s.
-const (
-	restartWait = 2 * time.Second
-	endWait     = 1 * time.Second         // they may end by themselves
-	busyWait    = 1500 * time.Millisecond // and these until a local delivery is over
-)
-
-// ended are processes that were ended.
-type ended struct {
-	deliveries, sessions int
-	left                 []process // busy with a delivery on this machine
-}
-
-// end waits a moment for old processes and ends those that go on. SIGKILL: at SIGTERM
-// Sendmail may remove what it has in the queue (intsig in conf.c); so nothing of a
-// message changes, and its lock is gone. What had no answer to its final dot may come
-// twice. A process that feeds a program or writes a mailbox is left alone until that is
-// done, for the program would take half a message for a whole one.
-func (c crew) end(ctx context.Context, old func() []process) (ended, error) {
-	var out ended
-	_ = awaitUntil(ctx, endWait, func() bool { return len(old()) == 0 })
-	err := awaitUntil(ctx, busyWait, func() bool {
-		out.left = nil
-		frozen := freeze(old)
-		ports := listeningPorts(c.daemon)
-		for _, p := range frozen {
-			switch {
-			case c.busy(p):
-				out.left = append(out.left, p)
-			case p.session(ports):
-				out.sessions += p.kill()
-			default:
-				out.deliveries += p.kill()
-			}
-		}
-		for _, p := range out.left {
-			p.signal(unix.SIGCONT)
-		}
-		return len(out.left) == 0
-	})
-	if ctx.Err() != nil {
-		return out, ctx.Err()
-	}
-	if err == nil { // the killed ones may need a moment to let go of their locks
-		_ = awaitUntil(ctx, endWait, func() bool { return len(old()) == 0 })
-	}
-	return out, nil
-}
-
-// freeze stops the processes, and what they may have started meanwhile.
-func freeze(old func() []process) []process {
-	var all []process
-	for {
-		more := slices.DeleteFunc(old(), func(p process) bool {
-			return slices.ContainsFunc(all, func(a process) bool { return a.pid == p.pid && a.started == p.started })
-		})
-		if len(more) == 0 {
-			return all
-		}
-		for _, p := range more {
-			p.signal(unix.SIGSTOP)
-		}
-		all = append(all, more...)
-	}
-}
+// restartWait is how long a daemon may take to execute itself anew. With the times of
+// end all is within 5 s.
+const restartWait = 2 * time.Second
 
 // signal sends a signal, unless the pid is another's by now.
 func (p process) signal(sig syscall.Signal) bool {
@@ -281,34 +237,7 @@ func (p process) signal(sig syscall.Signal) bool {
 	return p.goesOn() && unix.PidfdSendSignal(fd, sig, nil, 0) == nil // after the pidfd: it is still the one
 }
 
-func (p process) kill() int {
-	if p.signal(unix.SIGKILL) {
-		return 1
-	}
-	return 0
-}
-
-// busy reports whether a process delivers on this machine at the moment: it has a
-// child that is another program, or a file open for writing that is not of the queue.
-func (c crew) busy(p process) bool {
-	for _, child := range children(p.pid) {
-		if name := child.program(); name != "" && !strings.HasPrefix(name, "sendmail") {
-			return true
-		}
-	}
-	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fdinfo", p.pid))
-	if err != nil {
-		return false
-	}
-	for _, fd := range fds {
-		if n, err := strconv.Atoi(fd.Name()); err == nil && n > 2 && c.writesMailbox(p.pid, n) {
-			return true
-		}
-	}
-	return false
-}
-
-func (c crew) writesMailbox(pid, fd int) bool {
+func (c *crew) writesMailbox(pid, fd int) bool {
 	path, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
 	if err != nil || !strings.HasPrefix(path, "/") || slices.ContainsFunc(c.dirs, func(dir string) bool { return strings.HasPrefix(path, dir+"/") }) {
 		return false

@@ -16,7 +16,7 @@ import (
 
 // stopState is what StartOutgoing must know. It is on disk before anything is
 // changed. Which mail the switch holds stands in the queue itself: it is quarantined
-// for mta.StopText.
+// for holdReason.
 type stopState struct {
 	Since     time.Time  `json:"since"`
 	ConfigDir string     `json:"config_dir"`
@@ -31,6 +31,12 @@ type stopFile struct {
 	Before string `json:"before"`
 	Lines  string `json:"lines"`        // what was put in
 	After  string `json:"sha256_after"` // of the file with them
+}
+
+// holdReason tells what this stop holds from what another one did that was started
+// with keep.
+func (s *stopState) holdReason() string {
+	return "held by relayguard stop of " + s.Since.UTC().Format("2006-01-02T15:04:05.000000Z")
 }
 
 const stopStateFile = "stopped.json"

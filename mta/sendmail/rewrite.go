@@ -21,8 +21,8 @@ const (
 
 // change is what becomes of a control file.
 type change struct {
-	hold   bool // a q line with reason; else none
-	reason string
+	hold   bool      // a q line with reason; else none
+	reason string    // as it can stand in a q line: see Reason
 	renew  time.Time // not zero: created now, never tried, nobody warned
 	due    bool      // forget when it was tried, or MinQueueAge would have it wait
 	moved  bool      // the body is beside it, and has another inode
@@ -49,14 +49,14 @@ func Reason(text string) string {
 
 // apply makes the new control file. What it does not know it leaves as it is.
 func (c change) apply(data []byte) []byte {
-	out := make([]byte, 0, len(data)+maxReason+2)
+	out := make([]byte, 0, len(data)+len(c.reason)+2)
 	for line := range rawLines(data) {
 		switch line[0] {
 		case 'q':
 			continue
 		case 'S':
 			if c.hold {
-				out = fmt.Appendf(out, "q%s\n", Reason(c.reason))
+				out = fmt.Appendf(out, "q%s\n", c.reason)
 			}
 		case 'T':
 			if !c.renew.IsZero() {
@@ -182,21 +182,26 @@ func (e *entry) release(c change) error {
 }
 
 // delete removes a message: first its control file from the queue, so that no
-// Sendmail sees one without a body. Whoever is killed in between leaves a file
-// that says what is left to do: see finishDelete.
-func (s *spool) delete(e *entry) error {
+// Sendmail sees one without a body. Whoever is killed in between, or has an error,
+// leaves a file that says what is left to do: see finishDelete. begun: the message
+// is out of the queue, whatever the error.
+func (s *spool) delete(e *entry) (begun bool, err error) {
 	data, err := s.dataDir(e.dir, e.control)
+	if err != nil {
+		return false, err
+	}
+	if err := e.dir.rename(e.name(), "tf"+e.id+goneSuffix); err != nil {
+		return false, err
+	}
+	return true, s.deleteRest(e.dir, data, e.id)
+}
+
+// deleteRest removes the file that says what is left to do last, and only if
+// nothing is.
+func (s *spool) deleteRest(d, data *dir, id string) error {
+	err := errors.Join(remove(data.df, data.Df, "df"+id), remove(d.xf, d.Xf, "xf"+id), remove(d.qf, d.Qf, "tf"+id+halfSuffix))
 	if err != nil {
 		return err
 	}
-	gone := "tf" + e.id + goneSuffix
-	if err := e.dir.rename(e.name(), gone); err != nil {
-		return err
-	}
-	return s.deleteRest(e.dir, data, e.id)
-}
-
-func (s *spool) deleteRest(d, data *dir, id string) error {
-	return errors.Join(remove(data.df, data.Df, "df"+id), remove(d.xf, d.Xf, "xf"+id), remove(d.qf, d.Qf, "tf"+id+halfSuffix),
-		remove(d.qf, d.Qf, "tf"+id+goneSuffix))
+	return remove(d.qf, d.Qf, "tf"+id+goneSuffix)
 }

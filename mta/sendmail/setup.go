@@ -88,12 +88,17 @@ func (s Setup) Plan(ctx context.Context, i *Instance) ([]Setting, error) {
 	return p.settings, nil
 }
 
-// Obstacle says why Apply would refuse with ErrByHand; nil: it would not.
+// Obstacle says why Apply would refuse, with ErrByHand or ErrOutgoingStopped; nil: it
+// would not.
 func (s Setup) Obstacle(ctx context.Context, i *Instance) error {
 	p, err := s.plan(i)
-	if err == nil && p.changes() {
-		_, err = p.candidate(ctx)
+	if err != nil || !p.changes() {
+		return err
 	}
+	if err := notStopped(i); err != nil {
+		return err
+	}
+	_, err = p.candidate(ctx)
 	return err
 }
 

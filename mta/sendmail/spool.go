@@ -164,10 +164,10 @@ func openDir(q QueueDir) (*dir, error) {
 		fd   *int
 		path string
 	}{{&d.qf, q.Qf}, {&d.df, q.Df}, {&d.xf, q.Xf}} {
-		fd, err := unix.Open(open.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		fd, err := openPlace(open.path)
 		if err != nil {
 			d.close()
-			return nil, &os.PathError{Op: "open", Path: open.path, Err: err}
+			return nil, err
 		}
 		*open.fd = fd
 	}

@@ -100,6 +100,9 @@ type Desk struct {
 	// the newest counts. It must not wait.
 	Notice func(now time.Time, topic, text string)
 
+	// Clock tells how long the desk's own work takes; nil: time.Now.
+	Clock func() time.Time
+
 	turn     sync.Mutex // of Pace; before acting
 	payments payments
 	bounces  bounces
@@ -116,6 +119,8 @@ type Desk struct {
 	missing  map[holdName]bool    // holds that the last look did not find in the queue
 	requeued []requeue            // new queue ids that the log told of
 	told     map[string]bool      // errors that come again with every try
+	looking  time.Duration        // how long the last look at the queue took
+	paced    time.Time            // when Pace last looked
 	standing Standing             // of the MTA's settings, as of the last look
 	pauses   map[string]pause     // by switch, ends of suspensions that could not be carried out; and of Pace
 	toShut   map[limit.Key]toShut // what web nodes are to be told

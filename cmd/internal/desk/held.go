@@ -119,14 +119,14 @@ func (d *Desk) List(ctx context.Context, now time.Time, f Filter) (List, error) 
 
 // freshen looks at the queue unless that was just done, or would take long.
 func (d *Desk) freshen(ctx context.Context, now time.Time) {
-	const just, many = 2 * time.Second, 5000
+	const many = 5000
 	d.mu.Lock()
-	fresh := d.lookErr == nil && now.Sub(d.lookedAt) < just && now.After(d.lookedAt) // a look that failed since is tried again
+	just := d.lookErr == nil && now.Sub(d.lookedAt) < fresh && now.After(d.lookedAt) // a look that failed since is tried again
 	d.mu.Unlock()
-	if fresh || d.Room != nil && d.Room.Totals().Messages > many {
+	if just || d.Room != nil && d.Room.Totals().Messages > many {
 		return
 	}
-	if err := d.Reconcile(ctx, now); err != nil {
+	if err := d.Reconcile(ctx, now); err != nil && ctx.Err() == nil { // else nobody waits for it any more
 		d.Log.Warn("look at the queue", "error", err)
 	}
 }
@@ -229,7 +229,7 @@ func (d *Desk) act(ctx context.Context, now time.Time, by By, o Order, verb stri
 	if len(chosen) == 0 {
 		return r, nil
 	}
-	d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(chosen)), o.Reason, ""))
+	d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(chosen)), o.Reason, chosenBy(o.Filter)))
 	if verb == "release" && d.Releasing != nil {
 		for i := range chosen {
 			d.Releasing(ctx, &chosen[i])
@@ -278,10 +278,22 @@ const maxAtOnce = 5000
 const coming = 2 * time.Second
 
 // settle does it, a few thousand messages at a time. Spare, which may be nil,
-// leaves out what is not to be touched after all.
+// leaves out what is not to be touched after all. The queue is looked at once, and
+// nobody waits for that: it takes long where much is queued.
 func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold, spare func([]journal.Hold) []journal.Hold) (all []Done, err error) {
+	if len(chosen) == 0 {
+		return nil, nil
+	}
+	wanted := make(map[string]bool, len(chosen))
+	for i := range chosen {
+		wanted[chosen[i].QueueID] = true
+	}
+	there, err := d.heldQueue(ctx, wanted)
+	if err != nil {
+		return nil, fmt.Errorf("held %s: %w", verb, err)
+	}
 	for part := range slices.Chunk(chosen, maxAtOnce) {
-		done, err := d.settleSome(ctx, now, by, reason, verb, part, nil, spare)
+		done, err := d.settleSome(ctx, now, by, reason, verb, part, there, spare)
 		all = append(all, done...)
 		if err != nil {
 			return all, err
@@ -292,16 +304,11 @@ func (d *Desk) settle(ctx context.Context, now time.Time, by By, reason, verb st
 
 // settleSome does it: what is asked for stands in the journal before, so that it
 // is done again after a crash, and what came of it after. There is what the hold
-// queue had; nil: it is looked at now. The MTA's side looks once more in any case.
+// queue had since they were chosen; the MTA's side looks once more.
 func (d *Desk) settleSome(ctx context.Context, now time.Time, by By, reason, verb string, chosen []journal.Hold, there *heldFiles, spare func([]journal.Hold) []journal.Hold) ([]Done, error) {
 	defer d.oneAct()()
-	var err error
-	if there == nil {
-		if there, err = d.heldQueue(ctx, nil); err != nil {
-			return nil, fmt.Errorf("held %s: %w", verb, err)
-		}
-	}
-	if chosen, err = d.again(ctx, chosen); err != nil {
+	chosen, err := d.again(ctx, chosen)
+	if err != nil {
 		return nil, fmt.Errorf("held %s: %w", verb, err)
 	}
 	if spare != nil {
@@ -439,7 +446,7 @@ func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State,
 		case "done":
 			c.State = ended
 		case "gone", "changed":
-			c.State, c.Reason = journal.StateGone, "it was no longer in the queue"
+			c.State, c.Reason = journal.StateGone, reasonLeft
 			if was := endOf(journal.State(m.State)); was != journal.StateGone { // an act before this one, of which nobody heard
 				c.State, c.By, c.Reason = was, m.By, m.Why
 			}
@@ -447,7 +454,7 @@ func (d *Desk) settled(now time.Time, by By, reason string, ended journal.State,
 			c.State, c.Reason = journal.StateHeld, m.Error
 		}
 		if c.State != journal.StateHeld && d.Room != nil && m.Rule != ruleAdmin {
-			d.Room.Give(d.roomOf(m.Account, m.Site, m.Template), m.Size)
+			d.Room.Remove(d.roomOf(m.Account, m.Site, m.Template), m.Size)
 		}
 		records = append(records, c)
 	}

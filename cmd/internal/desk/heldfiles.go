@@ -11,9 +11,9 @@ import (
 // heldFiles are what one look found in the hold queue, without recipients: there may
 // be 100,000, of 1,000 recipients each.
 type heldFiles struct {
-	all     []heldFile
-	first   map[string]int32 // index in all by queue id; instances may have the same
-	partial bool             // and there are some that could not be read
+	all     []*heldFile
+	first   map[string]*heldFile // by queue id; instances may have the same
+	partial bool                 // and there are some that could not be read
 }
 
 type heldFile struct {
@@ -22,18 +22,19 @@ type heldFile struct {
 	size                 int64
 	recipients           int
 	domains              map[string]int // not to be changed: it is many messages'
-	next                 int32          // index of another with the same id, from 1 on; 0: none
+	next                 *heldFile      // another with the same id
 	ours                 bool           // it has a hold
 }
 
 // heldQueue looks at the hold queue. Wanted, unless it is nil, are the ids of which
 // what is found is kept.
 func (d *Desk) heldQueue(ctx context.Context, wanted map[string]bool) (*heldFiles, error) {
-	out, names := &heldFiles{first: map[string]int32{}}, newOnce()
+	defer d.timeLook()()
+	out, names := newHeldFiles(), newOnce(maxForeign)
 	err := d.Queue.List(ctx, func(q mta.QueueFile) error {
 		if q.Queue == "hold" && (wanted == nil || wanted[q.ID]) {
-			out.add(heldFile{instance: names.of(q.Instance), id: q.ID, sender: names.of(q.Sender), arrival: q.Arrival.Unix(), size: q.Size,
-				recipients: recipientsOf(&q), domains: names.domains(q.Recipients)})
+			out.add(&heldFile{instance: names.of(q.Instance), id: q.ID, sender: names.of(q.Sender), arrival: q.Arrival.Unix(), size: q.Size,
+				recipients: recipientsOf(&q), domains: names.set(fewDomains(domains(q.Recipients)))})
 		}
 		return nil
 	})
@@ -41,17 +42,33 @@ func (d *Desk) heldQueue(ctx context.Context, wanted map[string]bool) (*heldFile
 	return out, d.skipped(err)
 }
 
-func (l *heldFiles) add(f heldFile) {
-	l.all = append(l.all, f)
-	if i, twin := l.first[f.id]; twin {
-		if same := &l.all[i]; same.instance == f.instance { // seen twice in one scan: the later counts
+// timeLook begins to measure a look at the queue, and returns what ends it.
+func (d *Desk) timeLook() (over func()) {
+	clock := d.Clock
+	if clock == nil {
+		clock = time.Now
+	}
+	begun := clock()
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.looking = clock().Sub(begun)
+	}
+}
+
+func newHeldFiles() *heldFiles { return &heldFiles{first: map[string]*heldFile{}} }
+
+func (l *heldFiles) add(f *heldFile) {
+	for same := l.first[f.id]; same != nil; same = same.next {
+		if same.instance == f.instance { // seen twice in one scan: the later counts
 			f.next = same.next
-			*same, l.all = f, l.all[:len(l.all)-1]
+			*same = *f
 			return
 		}
-		l.all[len(l.all)-1].next = i + 1
 	}
-	l.first[f.id] = int32(len(l.all) - 1)
+	f.next = l.first[f.id]
+	l.first[f.id] = f
+	l.all = append(l.all, f)
 }
 
 // of is the file of a hold; nil: it is not there. Other reports that other messages
@@ -60,7 +77,7 @@ func (l *heldFiles) add(f heldFile) {
 func (l *heldFiles) of(h *journal.Hold) (f *heldFile, other bool) {
 	is := func(q mta.QueueFile) bool { return matches(*h, q) }
 	f, other = l.find(h.QueueID, is)
-	if f == nil || f.next == 0 {
+	if f == nil || l.first[h.QueueID].next == nil {
 		return f, other
 	}
 	if same, _ := l.find(h.QueueID, func(q mta.QueueFile) bool {
@@ -82,13 +99,10 @@ func (l *heldFiles) find(id string, is func(mta.QueueFile) bool) (f *heldFile, o
 	if l == nil {
 		return nil, false
 	}
-	i, there := l.first[id]
-	for there {
-		f := &l.all[i]
+	for f := l.first[id]; f != nil; f = f.next {
 		if is(f.file()) {
-			return f, true
+			return f, other
 		}
-		i, there = f.next-1, f.next > 0
 		other = true
 	}
 	return nil, other

@@ -10,14 +10,22 @@ import (
 )
 
 // lookWait bounds how long a listing waits for a fresh look at the queue.
-const lookWait = 700 * time.Millisecond
+const lookWait = 300 * time.Millisecond
+
+// fresh is how old a look may be that is as good as a new one.
+const fresh = 2 * time.Second
 
 // EachHeld calls send with held mail, the longest held first; then, only if nothing
 // chooses, with that of others. It keeps none of it.
 func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(Held) error) (HeldEnd, error) {
-	look, cancel := context.WithTimeout(ctx, lookWait)
-	d.freshen(look, now)
-	cancel()
+	d.mu.Lock()
+	before, long := d.lookedAt, d.looking > lookWait
+	d.mu.Unlock()
+	if !long {
+		look, cancel := context.WithTimeout(ctx, lookWait)
+		d.freshen(look, now)
+		cancel()
+	}
 	var end HeldEnd
 	err := d.each(ctx, now, f, func(h *journal.Hold) error {
 		m := heldOf(h)
@@ -35,6 +43,7 @@ func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(
 	if d.lookErr != nil {
 		end.Stale = d.lookErr.Error()
 	}
+	end.Older = end.Stale == "" && d.lookedAt.Equal(before) && now.Sub(before) > fresh
 	d.mu.Unlock()
 	if f.chooses() {
 		return end, nil
@@ -84,7 +93,7 @@ func (d *Desk) ActOnHeld(ctx context.Context, now time.Time, by By, o HeldOrder,
 		} else if err != nil {
 			return fmt.Errorf("held %s: %w", o.Verb, err)
 		}
-		d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(all)), o.Reason, ""))
+		d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(all)), o.Reason, chosenBy(o.Filter)))
 	}
 	clock := func() time.Time { return now.Add(time.Since(begun)) }
 	err = r.batches(ctx, len(all), func(ctx context.Context, from, to int) ([]Done, error) {

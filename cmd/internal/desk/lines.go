@@ -22,7 +22,7 @@ func (d *Desk) OpenLines(ctx context.Context, now time.Time) error {
 	}); err != nil {
 		return fmt.Errorf("find out what held mail waits for its limits: %w", err)
 	}
-	lines.fill(nil)
+	lines.fill()
 	return nil
 }
 
@@ -73,17 +73,12 @@ func (f *fill) see(h *journal.Hold) {
 	}
 }
 
-// fill knows of changes that are not in the journal yet. Mail that was just held
-// may be in the lines and not yet in the journal.
-func (f *fill) fill(changes []journal.Record) {
+// fill does it. Mail that was just held may be in the lines and not yet in the
+// journal.
+func (f *fill) fill() {
 	d := f.d
 	if f.off() {
 		return
-	}
-	for _, r := range changes {
-		if c, is := r.(journal.HoldChange); is && !c.State.Open() {
-			delete(f.open, holdName{c.QueueID, c.DecisionID})
-		}
 	}
 	for _, w := range d.Waiting.All() {
 		if !f.open[nameOf(&w)] && f.now.Sub(w.HeldAt) >= young {

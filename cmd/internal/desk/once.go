@@ -15,6 +15,7 @@ import (
 type once struct {
 	texts map[string]string
 	sets  map[string]map[string]int // recipient domains by their text
+	most  int                       // sets
 }
 
 const (
@@ -22,8 +23,9 @@ const (
 	maxSets  = 10_000
 )
 
-func newOnce() *once {
-	return &once{map[string]string{}, map[string]map[string]int{}}
+// newOnce keeps so many sets of domains.
+func newOnce(most int) *once {
+	return &once{map[string]string{}, map[string]map[string]int{}, most}
 }
 
 // of is the text, kept one time.
@@ -41,27 +43,21 @@ func (n *once) of(text string) string {
 	return text
 }
 
-// domains counts recipients by domain, as a journal entry has them: the most used,
-// and the others under "". The map is shared. Beyond what is kept one time, all are
-// others.
-func (n *once) domains(rcpts []string) map[string]int {
-	return n.set(domains(rcpts))
-}
-
+// set keeps recipients by domain one time; the map is shared. Beyond what is kept, all
+// domains are others: "".
 func (n *once) set(all map[string]int) map[string]int {
-	all = fewDomains(all)
 	name := textOf(all)
 	if known, ok := n.sets[name]; ok {
 		return known
 	}
-	if len(n.sets) >= maxSets && len(all) > 1 {
+	if len(n.sets) >= n.most && (len(all) > 1 || all[""] == 0) {
 		others := 0
 		for _, k := range all {
 			others += k
 		}
 		return n.set(map[string]int{"": others})
 	}
-	if len(n.sets) < 2*maxSets {
+	if len(n.sets) < 2*n.most {
 		n.sets[name] = all
 	}
 	return all

@@ -22,6 +22,8 @@ type Pacing struct {
 const (
 	maxReleases = 100
 	maxLooked   = 1000
+
+	lookShare = 20 // times as long as a look takes pass until the next
 )
 
 const (
@@ -62,7 +64,8 @@ func (d *Desk) pacing() Pacing {
 }
 
 // Pace releases held mail for which its limits have room again, at most 100
-// messages; it is called every second. Each is paid for, then journaled as asked
+// messages, and more where it must wait between two looks at the queue; it is called
+// every second. Each is paid for, then journaled as asked
 // for, then released: a crash between leaves it to the next start, which pays once
 // more, or to Reconcile, which does what was asked for. One call at a time; a
 // second one does nothing.
@@ -81,11 +84,12 @@ func (d *Desk) Pace(ctx context.Context, now time.Time) {
 	if gone := d.Waiting.Expire(now, p.MaxAge); len(gone) > 0 {
 		d.leave(ctx, now, gone, fmt.Sprintf("it waited longer than hold.max_age (%v) for its limits; an admin releases or deletes it", p.MaxAge))
 	}
-	if d.pausing(now, pacePause) {
+	most := d.mayLook(now)
+	if most == 0 || d.pausing(now, pacePause) {
 		return
 	}
-	most := maxReleases
 	if d.failedBefore(pacePause) { // nothing is paid for a queue that is away
+		d.paceLooks(now)
 		if _, err := d.heldQueue(ctx, map[string]bool{}); err != nil {
 			d.paceFailed(now, err)
 			return
@@ -93,6 +97,29 @@ func (d *Desk) Pace(ctx context.Context, now time.Time) {
 		most = 1
 	}
 	d.releasePaid(ctx, now, d.pay(ctx, now, p, most))
+}
+
+// mayLook is how many messages Pace may release now. Where much is queued, one look
+// at the queue takes seconds: so that this does not wear the server down, Pace lets
+// lookShare times as long pass before its next one, and releases more at once then.
+// 0: it waits. A clock that was set back makes it wait no longer.
+func (d *Desk) mayLook(now time.Time) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	rest := lookShare * d.looking
+	if rest < leastPause {
+		return maxReleases
+	}
+	if since := now.Sub(d.paced); since >= 0 && since < rest {
+		return 0
+	}
+	return min(maxReleases*int(rest/time.Second), maxLooked)
+}
+
+func (d *Desk) paceLooks(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.paced = now
 }
 
 // pacePause names the pause after a release that failed.

@@ -430,6 +430,50 @@ func TestPaceIsBoundedAndFair(t *testing.T) {
 	}
 }
 
+// One look at a queue of 100,000 takes up to 14 s; with one each second the guard
+// would bring the server down.
+func TestPaceLooksSeldomAtALargeQueue(t *testing.T) {
+	s := paced(t, 1000)
+	var looks int
+	var clock time.Duration
+	s.d.Clock = func() time.Time { return s.start.Add(clock) }
+	s.mta.before["list"] = func() error {
+		looks, clock = looks+1, clock+700*time.Millisecond
+		return nil
+	}
+	var all []string
+	for i := range 600 {
+		all = append(all, fmt.Sprintf("A%05X", i))
+	}
+	s.wait(1, []string{taro}, all...)
+	for tick := range 14 {
+		if s.pace(); looks != 1 || len(s.mta.did()) != 100 {
+			t.Fatalf("tick %d: %d looks, %d released; want 1 and 100", tick, looks, len(s.mta.did()))
+		}
+	}
+	if s.pace(); looks != 2 || len(s.mta.did()) != 600 {
+		t.Errorf("20 times as long after it: %d looks, %d released; want 2, and all others", looks, len(s.mta.did()))
+	}
+	if s.goOn(time.Minute, time.Second); looks != 2 {
+		t.Errorf("%d looks, and nothing is due", looks)
+	}
+}
+
+func TestPaceLooksSeldomAtALargeQueueThatIsAway(t *testing.T) {
+	s := paced(t, 1000)
+	var looks int
+	var clock time.Duration
+	s.d.Clock = func() time.Time { return s.start.Add(clock) }
+	s.mta.before["list"] = func() error {
+		looks, clock = looks+1, clock+10*time.Second
+		return errors.New("the queue is away")
+	}
+	s.wait(1, []string{taro}, "A1A1A1")
+	if s.goOn(199*time.Second, time.Second); looks != 1 {
+		t.Errorf("%d looks in 199 s, want 1", looks)
+	}
+}
+
 func TestPaceLooksAtSoManyLinesOnly(t *testing.T) {
 	s := paced(t, 1)
 	for i := range 1500 {

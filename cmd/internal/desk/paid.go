@@ -70,6 +70,7 @@ func (d *Desk) releasePaid(ctx context.Context, now time.Time, paid []policy.Wai
 		open[nameOf(&w)] = w
 		chosen[i] = journal.Hold{QueueID: w.QueueID, DecisionID: w.ID, State: journal.StateHeld}
 	}
+	d.paceLooks(now)
 	done, err := d.settle(ctx, now, guardItself, reasonPaced, "release", chosen, func(part []journal.Hold) []journal.Hold {
 		return d.stillDue(now, part, open)
 	})

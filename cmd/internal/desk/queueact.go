@@ -2,6 +2,7 @@ package desk
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -21,16 +22,85 @@ var queueVerbs = map[string]func(q string) bool{
 }
 
 // chosen is a message that an act is to be done to: what is needed to know it again,
-// and to journal it. There may be 100,000.
+// and to journal it. There may be 200,000.
 type chosen struct {
-	instance, queue, id, sender           string
-	arrival                               int64 // Unix seconds
-	size                                  int64
-	recipients                            int
-	domains                               map[string]int // not to be changed
-	decision, account, site, plugin, text string
-	rule, heldBy                          string
-	sure                                  bool // as found.sure
+	*about
+	id, sender, decision string
+	arrival              int64 // Unix seconds
+	size                 int64
+	domains              map[string]int // not to be changed
+	recipients           int32
+	next                 int32 // another with the same id: its index and one; 0: none
+	sure                 bool  // as found.sure
+}
+
+// about is what many messages have in common. Not to be changed.
+type about struct {
+	instance, queue, heldBy               string
+	account, site, plugin, template, rule string
+}
+
+// choice is what an order is about.
+type choice struct {
+	all    []*chosen
+	bytes  int64
+	first  map[string]int32 // by id: its index and one
+	common map[about]*about
+	sets   *once
+}
+
+func newChoice() *choice {
+	return &choice{first: map[string]int32{}, common: map[about]*about{}, sets: newOnce(maxSets)}
+}
+
+func (c *choice) of(a about) *about {
+	known := c.common[a]
+	if known == nil {
+		known = &a
+		if len(c.common) < maxTexts {
+			c.common[a] = known
+		}
+	}
+	return known
+}
+
+// known is a message that was chosen before: one that moves during a scan comes
+// twice.
+func (c *choice) known(m *found) *chosen {
+	for i := c.first[m.QueueID]; i > 0; i = c.all[i-1].next {
+		if c.all[i-1].instance == m.Instance {
+			return c.all[i-1]
+		}
+	}
+	return nil
+}
+
+func (c *choice) add(m *found) {
+	one := chosen{id: m.QueueID, sender: m.MailFrom, decision: m.ID, arrival: m.Arrival.Unix(), size: m.Size, recipients: int32(m.Recipients), domains: c.sets.set(m.Domains), sure: m.sure,
+		about: c.of(about{m.Instance, m.Queue, m.HeldBy, m.Account, m.Site, m.Plugin, m.Template, m.Rule})}
+	c.bytes += one.size
+	if before := c.known(m); before != nil {
+		c.bytes -= before.size
+		one.next, *before = before.next, one
+		before.next = one.next
+		return
+	}
+	c.all = append(c.all, &one)
+	if i := c.first[one.id]; i > 0 { // of another instance, which the journal does not know apart
+		one.next = i
+		c.doubt(&one)
+		c.doubt(c.all[i-1])
+	}
+	c.first[one.id] = int32(len(c.all))
+}
+
+// doubt takes a hold for another's unless the sender says that it is ours.
+func (c *choice) doubt(m *chosen) {
+	if m.heldBy != "" && !m.sure {
+		others := *m.about
+		others.heldBy = byOther
+		m.about = c.of(others)
+	}
 }
 
 // ActOnQueue puts mail in the MTA's queue on hold, releases, deletes or requeues it.
@@ -59,7 +129,7 @@ func (d *Desk) ActOnQueue(ctx context.Context, now time.Time, by By, o QueueOrde
 	}
 	clock := func() time.Time { return now.Add(time.Since(begun)) }
 	if !o.DryRun && len(all) > 0 {
-		d.append(d.audit(clock(), by, "queue "+o.Verb, fmt.Sprintf("%d messages", len(all)), o.Reason, ""))
+		d.append(d.audit(clock(), by, "queue "+o.Verb, fmt.Sprintf("%d messages", len(all)), o.Reason, chosenBy(o.Filter)))
 	}
 	err = r.batches(ctx, len(all), func(ctx context.Context, from, to int) ([]Done, error) {
 		if o.DryRun {
@@ -68,6 +138,32 @@ func (d *Desk) ActOnQueue(ctx context.Context, now time.Time, by By, o QueueOrde
 		return d.doQueued(ctx, clock(), by, &o, all[from:to])
 	})
 	return d.ended(clock(), by, "queue "+o.Verb, &o.DryRun, r, err)
+}
+
+// chosenBy is a filter as the audit of an act has it. Of a sender it has the domain:
+// an audit is kept longer than addresses are.
+func chosenBy[F Filter | QueueFilter](f F) string {
+	const most = 1000 // octets
+	var text []byte
+	switch f := any(f).(type) {
+	case Filter:
+		f.MailFrom = onlyDomain(f.MailFrom)
+		text, _ = json.Marshal(f)
+	case QueueFilter:
+		f.MailFrom = onlyDomain(f.MailFrom)
+		text, _ = json.Marshal(f)
+	}
+	if len(text) > most {
+		text = append(text[:most], "..."...)
+	}
+	return "chosen by " + strings.ToValidUTF8(string(text), "")
+}
+
+func onlyDomain(addr string) string {
+	if at := strings.LastIndexByte(addr, '@'); at >= 0 {
+		return "*" + addr[at:]
+	}
+	return addr
 }
 
 // errAll is ErrEverything in words for the queue.
@@ -88,33 +184,17 @@ func (d *Desk) ended(now time.Time, by By, verb string, dry *bool, r *run, why e
 }
 
 // choose finds what an order is about.
-func (d *Desk) choose(ctx context.Context, now time.Time, o *QueueOrder, r *run, fits func(string) bool) (all []chosen, err error) {
-	var bytes int64
-	at := map[string]int{}    // index in all: a message that moves during a scan comes twice
-	first := map[string]int{} // the same by id alone
-	f := o.Filter
+func (d *Desk) choose(ctx context.Context, now time.Time, o *QueueOrder, r *run, fits func(string) bool) ([]*chosen, error) {
+	c, f := newChoice(), o.Filter
 	f.Limit = 0 // what the act is not for does not count
 	end, sieve, err := d.scan(ctx, now, &f, r.seen, func(m *found) error {
 		if !fits(m.Queue) || m.lost && len(o.Filter.IDs) == 0 {
 			return nil
 		}
-		c := chosen{instance: m.Instance, queue: m.Queue, id: m.QueueID, sender: m.MailFrom, arrival: m.Arrival.Unix(), size: m.Size, recipients: m.Recipients,
-			domains: m.Domains, decision: m.ID, account: m.Account, site: m.Site, plugin: m.Plugin, text: m.Template, rule: m.Rule, heldBy: m.HeldBy, sure: m.sure}
-		name := m.Instance + " " + m.QueueID
-		if i, twice := at[name]; twice {
-			bytes += c.size - all[i].size
-			all[i] = c
-			return nil
-		}
-		if o.Filter.Limit > 0 && len(all) >= o.Filter.Limit {
+		if o.Filter.Limit > 0 && len(c.all) >= o.Filter.Limit {
 			return errEnough
 		}
-		at[name], all, bytes = len(all), append(all, c), bytes+c.size
-		if i, twin := first[c.id]; twin { // of another instance, which the journal does not know apart
-			all[i].doubt()
-			all[len(all)-1].doubt()
-		}
-		first[c.id] = len(all) - 1
+		c.add(m)
 		return nil
 	})
 	switch {
@@ -123,14 +203,7 @@ func (d *Desk) choose(ctx context.Context, now time.Time, o *QueueOrder, r *run,
 	case end.NoJournal != "":
 		return nil, fmt.Errorf("queue %s: the journal cannot be asked whose the mail is, so nothing is done: %s", o.Verb, end.NoJournal)
 	}
-	return all, r.chosen(len(all), bytes, sieve.unknown())
-}
-
-// doubt takes a hold for another's unless the sender says that it is ours.
-func (c *chosen) doubt() {
-	if c.heldBy != "" && !c.sure {
-		c.heldBy = byOther
-	}
+	return c.all, r.chosen(len(c.all), c.bytes, sieve.unknown())
 }
 
 // leaves reports whether a hold is somebody else's and left alone.
@@ -139,14 +212,14 @@ func (c *chosen) leaves(foreign bool) bool { return c.heldBy == byOther && !fore
 // shown is a chosen message as it is told.
 func (c *chosen) shown(outcome string) Done {
 	return Done{Outcome: outcome, Held: Held{Instance: c.instance, Queue: c.queue, QueueID: c.id, ID: c.decision, Account: c.account, Site: c.site, Plugin: c.plugin,
-		Template: c.text, Rule: c.rule, MailFrom: c.sender, Arrival: time.Unix(c.arrival, 0).UTC(), Size: c.size, Recipients: c.recipients, Domains: c.domains, HeldBy: c.heldBy}}
+		Template: c.template, Rule: c.rule, MailFrom: c.sender, Arrival: time.Unix(c.arrival, 0).UTC(), Size: c.size, Recipients: int(c.recipients), Domains: c.domains, HeldBy: c.heldBy}}
 }
 
 func (c *chosen) target() mta.Target {
 	return mta.Target{Instance: c.instance, ID: c.id, Sender: c.sender, Arrival: time.Unix(c.arrival, 0).UTC(), Exact: true}
 }
 
-func would(part []chosen, foreign bool) []Done {
+func would(part []*chosen, foreign bool) []Done {
 	out := make([]Done, len(part))
 	for i := range part {
 		out[i] = part[i].shown(outcomeWould)
@@ -158,23 +231,23 @@ func would(part []chosen, foreign bool) []Done {
 }
 
 // doQueued does one batch.
-func (d *Desk) doQueued(ctx context.Context, now time.Time, by By, o *QueueOrder, part []chosen) (done []Done, err error) {
-	var ours, others, queued []chosen
+func (d *Desk) doQueued(ctx context.Context, now time.Time, by By, o *QueueOrder, part []*chosen) (done []Done, err error) {
+	var ours, others, queued []*chosen
 	for i := range part {
-		switch c := &part[i]; {
+		switch c := part[i]; {
 		case c.leaves(o.Foreign):
 			done = append(done, c.shown(outcomeForeign))
 		case c.queue != "hold":
-			queued = append(queued, *c)
+			queued = append(queued, c)
 		case c.heldBy == byOther:
-			others = append(others, *c)
+			others = append(others, c)
 		default:
-			ours = append(ours, *c)
+			ours = append(ours, c)
 		}
 	}
 	for _, one := range []struct {
-		part []chosen
-		do   func(context.Context, time.Time, By, *QueueOrder, []chosen) ([]Done, error)
+		part []*chosen
+		do   func(context.Context, time.Time, By, *QueueOrder, []*chosen) ([]Done, error)
 	}{{ours, d.doHeld}, {others, d.doForeign}, {queued, d.doOnItsWay}} {
 		if len(one.part) == 0 {
 			continue
@@ -200,11 +273,11 @@ func (o *QueueOrder) heldVerb() string {
 }
 
 // doHeld does it to what the guard or an admin holds.
-func (d *Desk) doHeld(ctx context.Context, now time.Time, by By, o *QueueOrder, part []chosen) ([]Done, error) {
-	there, ids := &heldFiles{first: map[string]int32{}}, make([]string, len(part))
+func (d *Desk) doHeld(ctx context.Context, now time.Time, by By, o *QueueOrder, part []*chosen) ([]Done, error) {
+	there, ids := newHeldFiles(), make([]string, len(part))
 	for i := range part {
-		c := &part[i]
-		there.add(heldFile{instance: c.instance, id: c.id, sender: c.sender, arrival: c.arrival, size: c.size})
+		c := part[i]
+		there.add(&heldFile{instance: c.instance, id: c.id, sender: c.sender, arrival: c.arrival, size: c.size})
 		ids[i] = c.id
 	}
 	all, err := d.Journal.Holds(ctx, journal.HoldQuery{IDs: ids})
@@ -231,21 +304,34 @@ func (d *Desk) doHeld(ctx context.Context, now time.Time, by By, o *QueueOrder, 
 		return done, err
 	}
 	for i := range part { // somebody was quicker
-		if c := &part[i]; !known[c.instance+" "+c.id] {
+		if c := part[i]; !known[c.instance+" "+c.id] {
 			done = append(done, c.shown(mta.Gone.String()))
 		}
 	}
 	return done, nil
 }
 
-// doForeign does it to what others hold: there is nothing in the journal to change.
-func (d *Desk) doForeign(ctx context.Context, _ time.Time, _ By, o *QueueOrder, part []chosen) ([]Done, error) {
+// doForeign does it to what others hold. What was done is journaled, so that what is
+// deleted or has another id is found under what it was; what was not stays theirs, and
+// has no entry that would make it ours.
+func (d *Desk) doForeign(ctx context.Context, now time.Time, by By, o *QueueOrder, part []*chosen) ([]Done, error) {
 	defer d.oneAct()()
 	results, err := d.operate(o.heldVerb())(ctx, targetsOf(part))
 	if err = d.beside("queue "+o.Verb, results, err); err != nil {
 		return nil, err
 	}
-	return outcomes(part, results), nil
+	done := outcomes(part, results)
+	var records []journal.Record
+	for i := range done {
+		if done[i].Outcome == mta.Done.String() {
+			change, _ := part[i].became(now, by, o, &done[i], transit[o.heldVerb()].done)
+			records = append(records, part[i].entry(now, strings.TrimSuffix("held by another, by "+by.Name+": "+o.Reason, ": ")), change)
+		}
+	}
+	if len(records) > 0 {
+		d.append(records...)
+	}
+	return done, nil
 }
 
 // beside logs what an act says beside its results; without these it is an error.
@@ -260,7 +346,7 @@ func (d *Desk) beside(verb string, results []mta.Result, err error) error {
 	return nil
 }
 
-func targetsOf(part []chosen) []mta.Target {
+func targetsOf(part []*chosen) []mta.Target {
 	targets := make([]mta.Target, len(part))
 	for i := range part {
 		targets[i] = part[i].target()
@@ -268,7 +354,7 @@ func targetsOf(part []chosen) []mta.Target {
 	return targets
 }
 
-func outcomes(part []chosen, results []mta.Result) []Done {
+func outcomes(part []*chosen, results []mta.Result) []Done {
 	done := make([]Done, len(part))
 	for i := range part {
 		done[i] = part[i].shown(results[i].Fate.String())
@@ -283,7 +369,7 @@ func outcomes(part []chosen, results []mta.Result) []Done {
 // doOnItsWay holds, deletes or requeues mail that is not on hold. It is journaled as
 // held by an admin before, so that what is cut off between has its entry, and what
 // is deleted or has another id is found under what it was.
-func (d *Desk) doOnItsWay(ctx context.Context, now time.Time, by By, o *QueueOrder, part []chosen) ([]Done, error) {
+func (d *Desk) doOnItsWay(ctx context.Context, now time.Time, by By, o *QueueOrder, part []*chosen) ([]Done, error) {
 	defer d.oneAct()()
 	reason := strings.TrimSuffix("by "+by.Name+": "+o.Reason, ": ")
 	state := transit[o.heldVerb()]
@@ -361,7 +447,7 @@ func (c *chosen) entry(now time.Time, reason string) journal.Held {
 		account = unknownAccount
 	}
 	return journal.Held{QueueID: c.id, DecisionID: c.decision, Account: account, Rule: ruleAdmin, Reason: reason, MailFrom: c.sender, Arrival: time.Unix(c.arrival, 0).UTC(),
-		HeldAt: now, Size: c.size, Recipients: max(0, c.recipients), Domains: c.domains, Site: c.site, Plugin: c.plugin, Template: c.text}
+		HeldAt: now, Size: c.size, Recipients: int(max(0, c.recipients)), Domains: c.domains, Site: c.site, Plugin: c.plugin, Template: c.template}
 }
 
 func (c *chosen) change(now time.Time, by By, reason string, to journal.State) journal.HoldChange {

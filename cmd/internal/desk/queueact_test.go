@@ -89,7 +89,26 @@ func TestQueueActsLeaveOthersHoldsAlone(t *testing.T) {
 			if step.Counts["done"] != 1 || s.mta.where("E1E1E1") == "hold" {
 				t.Errorf("foreign: %+v", step)
 			}
+			h := s.entries("E1E1E1") // else a copy of it comes back as nobody's
+			if len(h) != 1 || h[0].State.Open() || h[0].Rule != "admin" || h[0].MailFrom != "taro@example.jp" || h[0].ChangedBy != "root" {
+				t.Errorf("entry: %+v", h)
+			}
+			s.wantRoom(0)
 		})
+	}
+}
+
+func TestForeignHoldThatCouldNotBeTouchedStaysForeign(t *testing.T) {
+	s := open(t)
+	s.mta.put(file("E1E1E1", s.start))
+	s.mta.fails["E1E1E1"] = errors.New("busy")
+	if step, _ := s.actOnQueue(desk.QueueOrder{Verb: "delete", Filter: desk.QueueFilter{IDs: []string{"E1E1E1"}}, Foreign: true}); step.Counts["failed"] != 1 {
+		t.Errorf("got %+v", step)
+	}
+	s.reconcile()
+	s.reconcile()
+	if h := s.entries("E1E1E1"); len(h) != 0 {
+		t.Errorf("it is ours now: %+v", h)
 	}
 }
 
@@ -220,51 +239,50 @@ func (s *site) bulk(queue string) {
 
 // Whoever asked may leave at any step: by ^C, which is heard of, or for good.
 func TestBulkActsMayBeInterruptedAndRepeated(t *testing.T) {
-	for _, b := range bulks {
+	for i, b := range bulks {
 		for at := range 4 {
-			for _, killed := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, at step %d, killed: %v", b.name, at, killed), func(t *testing.T) {
-					s := open(t)
-					s.bulk(b.queue)
-					ctx, interrupt := context.WithCancel(t.Context())
-					defer interrupt()
-					steps, last := 0, desk.Step{}
-					hungUp := errors.New("hung up")
-					err := b.act(s.d, ctx, s.now, func(step desk.Step) error {
-						last = step
-						if steps++; steps == at+1 && killed {
-							return hungUp
-						} else if steps == at+1 {
-							interrupt()
-						}
-						return nil
-					})
-					if !killed && (err != nil || last.End != (at == 3) || (last.Cut == "") != last.End || last.Done != min(at*500, bulk)) {
-						t.Fatalf("got %+v, %v, want that it ended after the batch in hand", last, err)
+			killed := (i+at)%2 == 0
+			t.Run(fmt.Sprintf("%s, at step %d, killed: %v", b.name, at, killed), func(t *testing.T) {
+				s := open(t)
+				s.bulk(b.queue)
+				ctx, interrupt := context.WithCancel(t.Context())
+				defer interrupt()
+				steps, last := 0, desk.Step{}
+				hungUp := errors.New("hung up")
+				err := b.act(s.d, ctx, s.now, func(step desk.Step) error {
+					last = step
+					if steps++; steps == at+1 && killed {
+						return hungUp
+					} else if steps == at+1 {
+						interrupt()
 					}
-					if killed && !errors.Is(err, hungUp) {
-						t.Fatalf("got %v", err)
-					}
-					if did := len(s.mta.did()); did != min(at*500, bulk) {
-						t.Errorf("%d messages were done", did)
-					}
-					last = desk.Step{}
-					if err := b.act(s.d, t.Context(), s.now, func(step desk.Step) error { last = step; return nil }); err != nil || !last.End || last.Counts["done"] != bulk-min(at*500, bulk) {
-						t.Fatalf("again: %+v, %v, want the rest done", last, err)
-					}
-					did := s.mta.did()
-					slices.Sort(did)
-					if len(did) != bulk || len(slices.Compact(did)) != bulk {
-						t.Errorf("%d acts, want each message's once", len(did))
-					}
-					s.wantState(b.end, "A00000", fmt.Sprintf("A%05X", bulk-1))
-					s.reconcile()
-					s.reconcile()
-					if len(s.mta.did()) != bulk {
-						t.Error("something was done again")
-					}
+					return nil
 				})
-			}
+				if !killed && (err != nil || last.End != (at == 3) || (last.Cut == "") != last.End || last.Done != min(at*500, bulk)) {
+					t.Fatalf("got %+v, %v, want that it ended after the batch in hand", last, err)
+				}
+				if killed && !errors.Is(err, hungUp) {
+					t.Fatalf("got %v", err)
+				}
+				if did := len(s.mta.did()); did != min(at*500, bulk) {
+					t.Errorf("%d messages were done", did)
+				}
+				last = desk.Step{}
+				if err := b.act(s.d, t.Context(), s.now, func(step desk.Step) error { last = step; return nil }); err != nil || !last.End || last.Counts["done"] != bulk-min(at*500, bulk) {
+					t.Fatalf("again: %+v, %v, want the rest done", last, err)
+				}
+				did := s.mta.did()
+				slices.Sort(did)
+				if len(did) != bulk || len(slices.Compact(did)) != bulk {
+					t.Errorf("%d acts, want each message's once", len(did))
+				}
+				s.wantState(b.end, "A00000", fmt.Sprintf("A%05X", bulk-1))
+				s.reconcile()
+				s.reconcile()
+				if len(s.mta.did()) != bulk {
+					t.Error("something was done again")
+				}
+			})
 		}
 	}
 }

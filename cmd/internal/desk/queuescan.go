@@ -59,7 +59,7 @@ func (d *Desk) scan(ctx context.Context, now time.Time, f *QueueFilter, seen fun
 	if err != nil {
 		return QueueEnd{}, nil, err
 	}
-	s := &scan{d: d, sieve: sieve, fn: fn, seen: seen, size: firstBatch, once: newOnce()}
+	s := &scan{d: d, sieve: sieve, fn: fn, seen: seen, size: firstBatch, once: newOnce(0)}
 	err = d.Queue.List(ctx, func(q mta.QueueFile) error { return s.see(ctx, &q) })
 	var skipped *mta.SkippedError
 	if errors.As(err, &skipped) {
@@ -83,7 +83,7 @@ func (s *scan) see(ctx context.Context, q *mta.QueueFile) error {
 	}
 	if s.sieve.passes(q) {
 		m := found{Queued: Queued{Instance: s.once.of(q.Instance), Queue: s.once.of(q.Queue), QueueID: q.ID, Arrival: q.Arrival, Size: q.Size,
-			MailFrom: s.once.of(q.Sender), Recipients: recipientsOf(q), Domains: s.once.domains(q.Recipients), Error: redact(q.Reason, q.Recipients)}}
+			MailFrom: s.once.of(q.Sender), Recipients: recipientsOf(q), Domains: fewDomains(domains(q.Recipients)), Error: redact(q.Reason, q.Recipients)}}
 		file := *q
 		file.Recipients, file.Reason = nil, ""
 		if len(s.batch) == 0 {
@@ -162,18 +162,18 @@ func pick(known []journal.Known, q mta.QueueFile) (hold, decision *journal.Known
 			if k.DecisionID == hold.DecisionID {
 				decision = k
 			}
-		case about(k, q):
+		case isAbout(k, q):
 			decision = k // the earliest: a later one is of a message that had the id after this one left
 		}
 	}
 	return hold, decision
 }
 
-// about reports whether a decision is about a message. Nobody else has its id while
+// isAbout reports whether a decision is about a message. Nobody else has its id while
 // it is there, so one that was made after it came is, unless the message was queued
 // anew, and so has its arrival from before: then the sender must be the same. One
 // that the MTA rewrote is believed of a decision soon after.
-func about(k *journal.Known, q mta.QueueFile) bool {
+func isAbout(k *journal.Known, q mta.QueueFile) bool {
 	const slow = 10 * time.Minute // a client may take to send a message
 	if (mta.Target{ID: q.ID, Sender: k.MailFrom, Arrival: k.Time}).Matches(q) {
 		return true

@@ -314,6 +314,11 @@ func TestErrorsNameNobody(t *testing.T) {
 			t.Errorf("%q: got %q, %q\nwant %q, %q", c.why, line, cause, c.line, c.cause)
 		}
 	}
+	first, one := redacted(t, "550 no such user here secretperson116 AT dest", "secretperson116@example.net")
+	_, same := redacted(t, "550 no such user here verylonglocalpart AT dest", "verylonglocalpart@example.net")
+	if strings.Contains(first, "secret") || one != same {
+		t.Errorf("a local part that stands alone: %q; causes %q and %q", first, one, same)
+	}
 	if line, _ := redacted(t, strings.Repeat("ä ", 4000)); len(line) > 303 {
 		t.Errorf("%d octets", len(line))
 	}

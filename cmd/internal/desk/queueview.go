@@ -138,6 +138,7 @@ type HeldEnd struct {
 	Foreign  int       `json:"foreign"`  // held by others; at most 1,000 of them were listed, and only if nothing chooses
 	Looked   time.Time `json:"looked"`   // when the queue was last looked at; zero: it was not
 	Stale    string    `json:"stale,omitempty"`
+	Older    bool      `json:"older,omitempty"` // a look takes long, so there was none for this
 }
 
 // HeldOrder asks for held mail to be released or deleted, step by step.

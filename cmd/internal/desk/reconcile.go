@@ -19,6 +19,7 @@ var guardItself = By{Name: "relayguard", LoginUID: -1}
 // Reasons of the guard's own entries.
 const (
 	reasonLost = "lost: the MTA's log says that a milter held it, the journal does not say why"
+	reasonLeft = "it was no longer in the queue"
 	reasonGone = "it is no longer in the hold queue, and the guard did not take it out"
 )
 
@@ -67,6 +68,8 @@ type comparison struct {
 	records []journal.Record
 	redo    map[string][]journal.Hold // by verb
 	missing map[holdName]bool         // holds that this look did not find
+	room    *holds.Watch              // what is held meanwhile; nil: it is not counted
+	begun   time.Time                 // when that began, or a little later
 }
 
 type holdName struct{ queueID, decisionID string }
@@ -74,6 +77,8 @@ type holdName struct{ queueID, decisionID string }
 func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]journal.Hold, err error) {
 	// A look takes long where much is queued, so nobody waits for it. An act that
 	// ended meanwhile makes it worthless.
+	c := d.compare(now)
+	defer c.end()
 	acts := d.acts.Load()
 	files, err := d.heldQueue(ctx, nil)
 	if err != nil {
@@ -86,22 +91,22 @@ func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]
 			return nil, err
 		}
 	}
-	c, lines := d.compare(now, files), d.newFill(now)
+	c.files = files
+	lines := d.newFill(now)
 	if err := d.eachOpen(ctx, func(h *journal.Hold) error {
-		c.hold(h)
-		lines.see(h)
+		if c.hold(h) {
+			lines.see(h)
+		}
 		return nil
 	}); err != nil {
 		return nil, err
 	}
 	foreign, others := d.strangers(ctx, c)
-	if len(c.records) > 0 {
-		d.append(c.records...)
+	c.flush()
+	if c.room != nil {
+		c.room.Set(c.totals)
 	}
-	if d.Room != nil {
-		d.Room.Set(c.totals)
-	}
-	lines.fill(c.records)
+	lines.fill()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.missing, d.others, d.foreign, d.lookedAt = c.missing, others, foreign, now
@@ -112,11 +117,24 @@ func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]
 // reconciliation that would rest on less is left out.
 const syncWait = 10 * time.Second
 
-// compare begins a comparison of what the queue has, which was read before the
+// compare begins a comparison of what the queue has, which is read before the
 // journal is: what it has was journaled before it came there, so an entry that is
 // not found is not there.
-func (d *Desk) compare(now time.Time, files *heldFiles) *comparison {
-	return &comparison{d: d, now: now, files: files, totals: map[string]holds.Total{}, redo: map[string][]journal.Hold{}, missing: map[holdName]bool{}}
+func (d *Desk) compare(now time.Time) *comparison {
+	c := &comparison{d: d, now: now, totals: map[string]holds.Total{}, redo: map[string][]journal.Hold{}, missing: map[holdName]bool{}}
+	if d.Room != nil {
+		c.room = d.Room.Watch()
+	}
+	if c.begun = time.Now(); c.begun.Before(now) {
+		c.begun = now
+	}
+	return c
+}
+
+func (c *comparison) end() {
+	if c.room != nil {
+		c.room.End()
+	}
 }
 
 // eachOpen calls fn with all open holds of a journal that is up to date.
@@ -138,9 +156,11 @@ func (d *Desk) upToDate(ctx context.Context) error {
 	return j.Sync(ctx)
 }
 
-// count counts what takes room: an admin's hold takes none.
+// count counts what takes room: an admin's hold takes none. What the mail path
+// holds while the look goes on, of which nobody has told the arrival yet, the room
+// counts itself: the journal may not have all of it.
 func (c *comparison) count(h *journal.Hold) {
-	if h.Rule == ruleAdmin {
+	if h.Rule == ruleAdmin || c.room != nil && h.Arrival.IsZero() && h.HeldAt.After(c.begun) {
 		return
 	}
 	room := c.d.roomOf(h.Account, h.Site, h.Template)
@@ -148,8 +168,8 @@ func (c *comparison) count(h *journal.Hold) {
 	c.totals[room] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + h.Size}
 }
 
-// hold looks for an open hold in the queue.
-func (c *comparison) hold(h *journal.Hold) {
+// hold looks for an open hold in the queue, and reports whether it stays open.
+func (c *comparison) hold(h *journal.Hold) (open bool) {
 	e, _ := c.files.of(h)
 	name := holdName{h.QueueID, h.DecisionID}
 	c.d.mu.Lock()
@@ -164,7 +184,7 @@ func (c *comparison) hold(h *journal.Hold) {
 		} else if h.State == journal.StateDeleting {
 			c.again("delete", h)
 		} else if h.Arrival.Unix() != e.arrival {
-			c.records = append(c.records, journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: h.ChangeReason, Arrival: e.arrived()})
+			c.record(journal.HoldChange{QueueID: h.QueueID, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: h.ChangeReason, Arrival: e.arrived()})
 		}
 	case h.State == journal.StateHeld && c.now.Sub(h.HeldAt) < young:
 		c.count(h) // on its way into the queue
@@ -172,7 +192,23 @@ func (c *comparison) hold(h *journal.Hold) {
 		c.missing[name] = missed || !c.files.partial
 		c.count(h)
 	default:
-		c.records = append(c.records, ended(c.now, *h))
+		c.record(ended(c.now, *h))
+		return false
+	}
+	return true
+}
+
+// record journals, some hundred records at a time.
+func (c *comparison) record(r journal.Record) {
+	if c.records = append(c.records, r); len(c.records) >= maxIDs {
+		c.flush()
+	}
+}
+
+func (c *comparison) flush() {
+	if len(c.records) > 0 {
+		c.d.append(c.records...)
+		c.records = c.records[:0]
 	}
 }
 
@@ -212,8 +248,8 @@ func endOf(s journal.State) journal.State {
 // some returned.
 func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []Held, others int) {
 	var strange []*heldFile
-	for i := range c.files.all {
-		if f := &c.files.all[i]; !f.ours {
+	for _, f := range c.files.all {
+		if !f.ours {
 			strange = append(strange, f)
 		}
 	}
@@ -221,15 +257,15 @@ func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []Held, ot
 		return cmp.Or(strings.Compare(a.id, b.id), strings.Compare(a.instance, b.instance))
 	})
 	for part := range slices.Chunk(strange, maxIDs) {
-		closed := d.closed(ctx, part)
+		closed := d.closed(ctx, c.now, part)
 		for _, f := range part {
 			if h, ok := closed[f.id]; ok && matches(h, f.file()) {
-				c.records = append(c.records, journal.HoldChange{QueueID: f.id, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: "it is in the hold queue after all", Arrival: f.arrived()})
+				c.record(journal.HoldChange{QueueID: f.id, DecisionID: h.DecisionID, Time: c.now, State: journal.StateHeld, By: guardItself.Name, Reason: "it is in the hold queue after all", Arrival: f.arrived()})
 				c.count(&h)
 				continue
 			}
 			if at, ours := d.heldByUs(ctx, c.now, f.file()); ours {
-				c.records = append(c.records, journal.Held{QueueID: f.id, Account: unknownAccount, Reason: reasonLost, MailFrom: f.sender,
+				c.record(journal.Held{QueueID: f.id, Account: unknownAccount, Reason: reasonLost, MailFrom: f.sender,
 					Arrival: f.arrived(), HeldAt: at, Size: f.size, Recipients: f.recipients, Domains: f.domains})
 				c.count(&journal.Hold{Account: unknownAccount, Size: f.size})
 				continue
@@ -246,9 +282,13 @@ func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []Held, ot
 // maxIDs is how many ids the journal is asked for at a time.
 const maxIDs = 500
 
-// closed are holds that were closed because their messages were not seen, by queue
-// id; of one id the newest that fits.
-func (d *Desk) closed(ctx context.Context, files []*heldFile) map[string]journal.Hold {
+// closedFor is how long a hold that was closed may turn out to be there after all: a
+// few looks. What is on hold later somebody else has put there.
+const closedFor = 15 * time.Minute
+
+// closed are holds that were closed a short while ago because their messages were not
+// seen, by queue id; of one id the newest that fits.
+func (d *Desk) closed(ctx context.Context, now time.Time, files []*heldFile) map[string]journal.Hold {
 	ids, byID := make([]string, len(files)), make(map[string]*heldFile, len(files))
 	for i, f := range files {
 		ids[i], byID[f.id] = f.id, f
@@ -260,6 +300,9 @@ func (d *Desk) closed(ctx context.Context, files []*heldFile) map[string]journal
 	}
 	for _, h := range all { // newest first
 		f := byID[h.QueueID]
+		if h.ChangeReason != reasonGone && h.ChangeReason != reasonLeft || now.Sub(h.Changed) > closedFor {
+			continue
+		}
 		if _, known := closed[h.QueueID]; !known && f != nil && matches(h, f.file()) {
 			closed[h.QueueID] = h
 		}

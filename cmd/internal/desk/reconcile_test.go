@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"relayguard/cmd/internal/desk"
 	"relayguard/journal"
 	"relayguard/policy"
 )
@@ -305,5 +306,119 @@ func TestRequeuedIsFollowedByExpire(t *testing.T) {
 	}
 	if h := s.entries("A2A2A2")[0]; h.NewQueueID != "" || h.State != journal.StateDeleted {
 		t.Errorf("deleted mail has another id: %+v", h)
+	}
+}
+
+// What the mail path takes room for while a look goes on is in neither queue nor
+// journal yet, or in both; either way it counts once.
+func TestLookKeepsRoomOfWhatIsHeldMeanwhile(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.d.Room.Give(taro, 1000) // the look is to find it
+	at := time.Now().Add(time.Hour)
+	s.mta.before["list"] = func() error {
+		s.d.Room.Take(hanako, 1000) // judged, and not yet journaled
+		s.d.Room.Take(hanako, 1000)
+		s.decide(policy.Hold, hanako, "volume", "B1B1B1", at)
+		s.d.Room.Take(hanako, 1000)
+		s.d.Room.Give(hanako, 1000) // it was too late, and is not held
+		delete(s.mta.before, "list")
+		return nil
+	}
+	s.reconcile()
+	s.wantRoom(3)
+	if err := s.d.Reconcile(t.Context(), at.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	s.wantRoom(2) // the one that was never journaled does not stay for ever
+}
+
+// What a suspension holds while a look goes on is counted by it.
+func TestLookCountsWhatASuspensionHeldMeanwhile(t *testing.T) {
+	s := open(t)
+	s.pass(taro, "deferred", "A1A1A1")
+	s.mta.before["list"] = func() error {
+		s.mta.set(func() { delete(s.mta.before, "list") })
+		_, err := s.d.Suspend(t.Context(), s.now.Add(time.Second), admin, desk.Suspension{Account: taro, Reason: "stolen"})
+		return err
+	}
+	s.reconcile()
+	s.wantRoom(1)
+}
+
+// A suspension does not wait until a release of a large queue has looked at it.
+func TestReleaseLooksOnceAndKeepsNobodyWaiting(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.pass(hanako, "deferred", "B1B1B1")
+	s.mta.before["list"] = func() error {
+		s.mta.set(func() { delete(s.mta.before, "list") })
+		out, err := s.d.Suspend(t.Context(), s.now, admin, desk.Suspension{Account: hanako, Reason: "stolen"})
+		if out.Held != 1 {
+			t.Errorf("suspended meanwhile: %+v", out)
+		}
+		return err
+	}
+	r, err := s.d.Release(t.Context(), s.now, admin, order("A1A1A1"))
+	if err != nil || r.Counts["done"] != 1 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// What somebody took out of the queue, and somebody else put on hold later, is not the
+// guard's.
+func TestHoldThatAnotherMakesLaterIsNotReopened(t *testing.T) {
+	for wait, want := range map[time.Duration]journal.State{5 * time.Minute: journal.StateHeld, time.Hour: journal.StateGone} {
+		s := open(t)
+		s.hold(taro, "volume", "A1A1A1")
+		s.mta.remove("A1A1A1")
+		s.reconcile()
+		s.reconcile()
+		s.wantState(journal.StateGone, "A1A1A1")
+		s.mta.put(file("A1A1A1", s.start))
+		s.now = s.now.Add(wait)
+		s.reconcile()
+		s.wantState(want, "A1A1A1")
+	}
+}
+
+func TestHeldListSaysThatALookTakesLong(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	list := func() desk.HeldEnd {
+		end, err := s.d.EachHeld(t.Context(), s.now, desk.Filter{}, func(desk.Held) error { return nil })
+		if err != nil || end.Messages != 1 || end.Stale != "" {
+			t.Errorf("%+v, %v", end, err)
+		}
+		return end
+	}
+	s.reconcile()
+	s.now = s.now.Add(time.Minute)
+	if end := list(); end.Older || !end.Looked.Equal(s.now) {
+		t.Errorf("a short look: %+v at %v", end, s.now)
+	}
+	var clock time.Duration
+	s.d.Clock = func() time.Time { return s.start.Add(clock) }
+	s.mta.before["list"] = func() error {
+		clock += 10 * time.Second
+		return nil
+	}
+	s.reconcile()
+	looked := s.now
+	s.now = s.now.Add(time.Minute)
+	if end := list(); !end.Older || !end.Looked.Equal(looked) || clock != 10*time.Second {
+		t.Errorf("a long one: %+v", end)
+	}
+}
+
+func TestAuditOfABulkActSaysWhatChose(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	if _, err := s.d.Delete(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Account: taro, MailFrom: "taro@example.jp"}, Reason: "spam"}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.journal.AdminActions(t.Context(), 0)
+	if want := `chosen by {"account":"login:taro@example.jp","mail_from":"*@example.jp"}`; err != nil || len(all) != 1 || all[0].Outcome != want {
+		t.Errorf("got %+v, %v, want %s", all, err, want)
 	}
 }

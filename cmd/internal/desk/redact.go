@@ -74,8 +74,8 @@ func localPart(text []byte) int {
 	return n
 }
 
-// withoutMailboxes puts "..." for local parts of recipients that stand alone where a
-// server names a mailbox, and for whatever stands in angle brackets.
+// withoutMailboxes puts "..." for local parts of recipients that stand alone, short
+// ones only where a server names a mailbox, and for whatever stands in angle brackets.
 func withoutMailboxes(text string, rcpts []string) string {
 	if !strings.ContainsAny(text, "<\"'`([{:= ") {
 		return text
@@ -92,7 +92,7 @@ func withoutMailboxes(text string, rcpts []string) string {
 		word := rest[start:end]
 		before := strings.TrimRight(out.String(), " ")
 		angle := strings.HasSuffix(out.String(), "<") && strings.HasPrefix(rest[end:], ">") && !strings.Contains(word, "@")
-		if angle || named(out.String(), before, rest[end:]) && isMailbox(word, rcpts) {
+		if angle || (telling(word) || named(out.String(), before, rest[end:])) && isMailbox(word, rcpts) {
 			word = "..."
 		}
 		out.WriteString(word)
@@ -129,6 +129,13 @@ func isMailbox(word string, rcpts []string) bool {
 		}
 	}
 	return false
+}
+
+// telling reports whether a word is hardly one of a server's own.
+func telling(word string) bool {
+	const short = 8
+	word = strings.TrimRight(word, ".!?")
+	return len(word) > short || strings.ContainsAny(word, "0123456789._-+")
 }
 
 // named reports whether a word stands where a mailbox is named: in quotes or

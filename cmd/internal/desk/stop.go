@@ -191,7 +191,7 @@ func (d *Desk) startBlind(ctx context.Context, now time.Time, keep bool, blind e
 	}
 	out.Kept = len(did.Kept)
 	if suspended && !keep && len(did.Kept) > 0 {
-		out.Remarks = append(out.Remarks, "accounts are suspended, so what Postfix held is not let go: postqueue -p shows it, postsuper -H lets it go")
+		out.Remarks = append(out.Remarks, "accounts are suspended, so what the MTA held is not let go: relayguard queue list --queue hold shows it, relayguard queue release --foreign lets it go")
 	}
 	if errors.Is(err, mta.ErrNotStopped) {
 		return nil
@@ -285,7 +285,7 @@ func (d *Desk) withhold(ctx context.Context, now time.Time, held []journal.Hold)
 			continue
 		}
 		if of.account != h.Account && d.Room != nil {
-			d.Room.Give(d.roomOf(h.Account, h.Site, h.Template), h.Size)
+			d.Room.Remove(d.roomOf(h.Account, h.Site, h.Template), h.Size)
 			d.Room.Add(d.roomOf(of.account, of.site, of.template), h.Size)
 		}
 		entries = append(entries, journal.Held{QueueID: h.QueueID, DecisionID: h.DecisionID, Account: of.account, Site: of.site, Plugin: of.plugin, Template: of.template, Rule: policy.RuleSuspended, Reason: "suspended: " + reason,

@@ -154,7 +154,7 @@ func (d *Desk) forbidSubmit(ctx context.Context, id string) (how string, err err
 	case d.Shared != nil && d.Shared(n):
 		return "held: many sites share this account, so sendmail(1) goes on to take its mail", nil
 	case name == "":
-		return "held", errors.New("the account has no name that Postfix could refuse")
+		return "held", errors.New("the account has no name that the MTA could refuse")
 	}
 	err = d.Queue.ForbidSubmit(ctx, name)
 	if errors.Is(err, mta.ErrUnsupported) {

@@ -9,6 +9,8 @@ package holds
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,6 +41,7 @@ type Room struct {
 	all      Total
 	texts    int64 // messages of rooms of texts
 	disk     bool  // true: the disk takes no more
+	watches  []*Watch
 }
 
 // NewRoom makes an empty room.
@@ -79,6 +82,10 @@ func (r *Room) Take(account string, size int64) bool {
 		return false
 	}
 	r.add(account, 1, size)
+	for _, w := range r.watches {
+		t := w.taken[account]
+		w.taken[account] = Total{t.Messages + 1, t.Bytes + size}
+	}
 	return true
 }
 
@@ -89,11 +96,28 @@ func (r *Room) Add(account string, size int64) {
 	r.add(account, 1, size)
 }
 
-// Give counts a message that is no longer held. One that was not counted, as it
-// was held before the queue was looked at, is no error.
+// Give takes a Take back: the message is not held after all. One that was not
+// counted is no error.
 func (r *Room) Give(account string, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, w := range r.watches {
+		if t := w.taken[account]; t.Messages > 0 { // else it was taken before
+			w.taken[account] = Total{t.Messages - 1, t.Bytes - size}
+		}
+	}
+	r.remove(account, size)
+}
+
+// Remove counts a message that is no longer held. One that was not counted, as it
+// was held before the queue was looked at, is no error.
+func (r *Room) Remove(account string, size int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.remove(account, size)
+}
+
+func (r *Room) remove(account string, size int64) {
 	if r.accounts[account].Messages > 0 {
 		r.add(account, -1, -size)
 	}
@@ -115,9 +139,58 @@ func (r *Room) add(account string, messages, bytes int64) {
 	}
 }
 
+// Watch is a look at the queue that goes on. What is taken meanwhile may be in
+// neither queue nor journal when they are read: Set adds it. Safe for concurrent use.
+type Watch struct {
+	room  *Room
+	taken map[string]Total // by account
+}
+
+// Watch begins a look. Set or End ends it.
+func (r *Room) Watch() *Watch {
+	w := &Watch{room: r, taken: map[string]Total{}}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watches = append(r.watches, w)
+	return w
+}
+
+// End ends a look that found nothing out, or that was ended before.
+func (w *Watch) End() {
+	w.room.mu.Lock()
+	defer w.room.mu.Unlock()
+	w.end()
+}
+
+func (w *Watch) end() {
+	w.room.watches = slices.DeleteFunc(w.room.watches, func(o *Watch) bool { return o == w })
+}
+
+// Set is Room.Set of what the look found, without what was taken since it began.
+func (w *Watch) Set(accounts map[string]Total) {
+	w.room.mu.Lock()
+	defer w.room.mu.Unlock()
+	w.end()
+	all := maps.Clone(accounts)
+	if all == nil {
+		all = map[string]Total{}
+	}
+	for account, t := range w.taken {
+		was := all[account]
+		all[account] = Total{max(0, was.Messages) + t.Messages, max(0, was.Bytes) + t.Bytes}
+	}
+	w.room.set(all)
+}
+
 // Set puts the counts right: what is held by account. The map stays the
 // caller's.
 func (r *Room) Set(accounts map[string]Total) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.set(accounts)
+}
+
+func (r *Room) set(accounts map[string]Total) {
 	all, sum, texts := make(map[string]Total, len(accounts)), Total{}, int64(0)
 	for account, t := range accounts {
 		if t.Messages <= 0 {
@@ -131,8 +204,6 @@ func (r *Room) Set(accounts map[string]Total) {
 			texts += t.Messages
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.accounts, r.all, r.texts = all, sum, texts
 }
 

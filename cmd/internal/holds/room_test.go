@@ -227,3 +227,29 @@ func TestTextsLeaveRoomForOthers(t *testing.T) {
 		t.Error("an empty queue leaves no room for texts")
 	}
 }
+
+// Else each look at the queue gives away as many places over the cap as messages are
+// between Take and the journal.
+func TestWatchKeepsWhatIsTakenMeanwhile(t *testing.T) {
+	r := holds.NewRoom(caps)
+	take(r, "login:taro", 1)
+	w, other := r.Watch(), r.Watch()
+	r.Give("login:taro", 1) // taken before: the look finds out
+	if !r.Take("login:taro", 1) || !r.Take("login:hanako", 7) || !r.Take("login:jiro", 7) {
+		t.Fatal("no room")
+	}
+	r.Give("login:jiro", 7)
+	r.Add("login:kept", 1) // by an act, which the look sees
+	r.Remove("login:kept", 1)
+	found := map[string]holds.Total{"login:taro": {Messages: 4, Bytes: 4}}
+	w.Set(found)
+	if got := r.Totals(); got != (holds.Total{Messages: 6, Bytes: 12}) || !r.Full("login:taro") || len(found) != 1 {
+		t.Errorf("%+v, of %+v", got, found)
+	}
+	w.End() // again
+	other.Set(nil)
+	if got := r.Totals(); got != (holds.Total{Messages: 2, Bytes: 8}) {
+		t.Errorf("another look that began then: %+v", got)
+	}
+	r.Watch().End()
+}

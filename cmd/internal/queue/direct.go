@@ -45,13 +45,18 @@ func (d *Direct) instances(ctx context.Context) (several, error) {
 		if len(all) == 0 {
 			return nil, err
 		}
+		of := len(all)
+		if err != nil {
+			of++ // a name must not change with what can be read: targets carry it
+		}
 		out := make(several, len(all))
 		for n, i := range all {
-			name, state, keep := d.placeOf(i.Name, n, len(all))
-			out[n] = instance{name, &postfixServer{i, postfix.RedSwitch{Instance: i, StateDir: state, Inside: d.Inside}}, keep}
+			name, state, keep := d.placeOf(i.Name, n, of)
+			red := postfix.RedSwitch{Instance: i, StateDir: state, Inside: d.Inside}
+			out[n] = instance{name, &postfixServer{i, red, keep, d.logger()}, keep}
 		}
 		if err != nil { // of the others
-			out = append(out, instance{name: "unreadable", server: unreadable{err}})
+			out = append(out, instance{name: unreadableName, server: unreadable{err}})
 		}
 		return out, nil
 	case Sendmail:
@@ -59,7 +64,7 @@ func (d *Direct) instances(ctx context.Context) (several, error) {
 		if err != nil {
 			return nil, err
 		}
-		return several{{"", &sendmailServer{i, sendmail.RedSwitch{Instance: i, StateDir: d.StateDir, Inside: d.Inside}}, d.Grace}}, nil
+		return several{{"", &sendmailServer{i, sendmail.RedSwitch{Instance: i, StateDir: filepath.Join(d.StateDir, "sendmail"), Inside: d.Inside}}, d.Grace}}, nil
 	}
 	return nil, fmt.Errorf("act on the queue: got mail server %q, want %s or %s", d.Kind, Postfix, Sendmail)
 }
@@ -71,7 +76,7 @@ func (d *Direct) placeOf(name string, n, of int) (called, state string, keep *gr
 		return "", d.StateDir, d.Grace
 	}
 	if n == 0 {
-		return "-", d.StateDir, d.Grace // as postmulti(1) calls it
+		return firstName, d.StateDir, d.Grace
 	}
 	if d.Grace != nil {
 		folder := *d.Grace
@@ -105,10 +110,7 @@ func (d *Direct) sweep(ctx context.Context, s several) {
 	if !due {
 		return
 	}
-	log := d.Log
-	if log == nil {
-		log = slog.Default()
-	}
+	log := d.logger()
 	for _, i := range s {
 		if i.keep == nil {
 			continue
@@ -120,6 +122,13 @@ func (d *Direct) sweep(ctx context.Context, s several) {
 			log.Warn("empty the folder of deleted mail", "error", i.of(err))
 		}
 	}
+}
+
+func (d *Direct) logger() *slog.Logger {
+	if d.Log == nil {
+		return slog.Default()
+	}
+	return d.Log
 }
 
 func (d *Direct) act(ctx context.Context, targets []mta.Target, do func(instance, []mta.Target) ([]mta.Result, error)) ([]mta.Result, error) {

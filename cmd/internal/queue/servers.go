@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"relayguard/mta"
@@ -16,8 +17,21 @@ import (
 
 // postfixServer acts on an instance of Postfix.
 type postfixServer struct {
-	i   *postfix.Instance
-	red postfix.RedSwitch
+	i    *postfix.Instance
+	red  postfix.RedSwitch
+	keep *grace.Folder // nil: none
+	log  *slog.Logger
+}
+
+// settle comes before mail is let go: a delete that was killed half way left it a
+// second name, and Postfix does not deliver such a file when it is asked to.
+func (p *postfixServer) settle(ctx context.Context) {
+	if p.keep == nil {
+		return
+	}
+	if err := p.i.Settle(ctx, p.keep); err != nil {
+		p.log.Warn("end deletes that were killed half way", "error", err)
+	}
 }
 
 func (p *postfixServer) Scan(ctx context.Context, fn func(mta.QueueFile) error) error {
@@ -30,10 +44,12 @@ func (p *postfixServer) Hold(ctx context.Context, targets []mta.Target, _ string
 }
 
 func (p *postfixServer) Release(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	p.settle(ctx)
 	return p.i.ReleaseMail(ctx, targets, mta.Release{Now: time.Now()})
 }
 
 func (p *postfixServer) Requeue(ctx context.Context, targets []mta.Target) ([]mta.Result, error) {
+	p.settle(ctx)
 	return p.i.RequeueQueued(ctx, targets)
 }
 
@@ -66,6 +82,7 @@ func (p *postfixServer) Stop(ctx context.Context) (mta.Stopped, error) {
 }
 
 func (p *postfixServer) Start(ctx context.Context, keep bool) (mta.Started, error) {
+	p.settle(ctx)
 	return p.red.StartOutgoing(ctx, time.Now(), keep)
 }
 

@@ -83,20 +83,60 @@ func (s several) list(ctx context.Context, fn func(mta.QueueFile) error) error {
 	return nil
 }
 
+// isUnread tells whether it stands for instances that cannot be read.
+func (i instance) isUnread() bool {
+	_, is := i.server.(unreadable)
+	return is
+}
+
+// firstName is that of the first of several instances, as postmulti(1) calls it.
+const firstName = "-"
+
+// has tells whether the message may be in this instance. The name of one that is
+// alone is empty, and was perhaps firstName when the message was listed; a name of
+// nobody's may be that of one that cannot be read now.
+func (s several) has(i instance, t mta.Target) bool {
+	switch {
+	case t.Instance == "" || t.Instance == i.name:
+		return true
+	case len(s) == 1:
+		return t.Instance == firstName
+	}
+	return i.isUnread() && !s.knows(t)
+}
+
+// knows tells whether the instance that a target names is there.
+func (s several) knows(t mta.Target) bool {
+	return slices.ContainsFunc(s, func(i instance) bool { return t.Instance == i.name || len(s) == 1 && t.Instance == firstName })
+}
+
+// strange is the error about a target whose instance is not there: what became of
+// its mail nobody can tell.
+func (s several) strange(t mta.Target) error {
+	if t.Instance == "" || s.knows(t) || slices.ContainsFunc(s, instance.isUnread) {
+		return nil
+	}
+	return fmt.Errorf("message %s: the mail server has no instance %q now", t.ID, clip(t.Instance))
+}
+
 // act gives each target to its instance. One that names none is tried in each, until
 // it is there: the same id may be somebody else's in another.
 func (s several) act(targets []mta.Target, do func(instance, []mta.Target) ([]mta.Result, error)) ([]mta.Result, error) {
-	if len(s) == 1 {
-		return do(s[0], nameless(targets))
-	}
 	results := make([]mta.Result, len(targets))
+	strange := false
 	for n, t := range targets {
 		results[n] = mta.Result{ID: t.ID, Fate: mta.Gone}
+		if err := s.strange(t); err != nil {
+			results[n], strange = mta.Result{ID: t.ID, Err: err}, true
+		}
+	}
+	if len(s) == 1 && !strange {
+		return do(s[0], nameless(targets))
 	}
 	var errs []error
 	broken := 0
 	for _, i := range s {
-		some, index := i.share(targets, results)
+		some, index := s.share(i, targets, results)
 		if len(some) == 0 {
 			continue
 		}
@@ -115,7 +155,7 @@ func (s several) act(targets []mta.Target, do func(instance, []mta.Target) ([]mt
 			results[n] = severer(results[n], got[k])
 		}
 	}
-	if broken == len(s) {
+	if broken == len(s) && !strange {
 		return nil, errors.Join(errs...)
 	}
 	return results, errors.Join(errs...)
@@ -130,10 +170,10 @@ func nameless(targets []mta.Target) []mta.Target {
 	return some
 }
 
-// share are the targets that this instance may have, with their places.
-func (i instance) share(targets []mta.Target, results []mta.Result) (some []mta.Target, index []int) {
+// share are the targets that an instance may have, with their places.
+func (s several) share(i instance, targets []mta.Target, results []mta.Result) (some []mta.Target, index []int) {
 	for n, t := range targets {
-		if t.Instance == i.name || t.Instance == "" && results[n].Fate != mta.Done {
+		if s.has(i, t) && results[n].Fate != mta.Done {
 			t.Instance = "" // the names here are ours, not the MTA's own
 			some, index = append(some, t), append(index, n)
 		}
@@ -153,9 +193,12 @@ func severer(a, b mta.Result) mta.Result {
 
 // text finds the message in the instance that has it.
 func (s several) text(t mta.Target, read func(instance, mta.Target) ([]byte, error)) (text []byte, err error) {
+	if err := s.strange(t); err != nil {
+		return nil, err
+	}
 	err = fmt.Errorf("show message %s: %w", t.ID, mta.ErrGone)
 	for _, i := range s {
-		if t.Instance != "" && t.Instance != i.name {
+		if !s.has(i, t) {
 			continue
 		}
 		there := t
@@ -189,10 +232,12 @@ func (s several) kept() ([]grace.Kept, error) {
 	return all, nil
 }
 
+// restore looks in all folders. Where the one that has it may be that of an
+// instance that cannot be read, it is not gone.
 func (s several) restore(ctx context.Context, name string) (newID string, err error) {
 	err = fmt.Errorf("restore %s: %w", name, mta.ErrGone)
 	for _, i := range s {
-		if i.keep == nil {
+		if i.keep == nil && !i.isUnread() {
 			continue
 		}
 		id, thisErr := i.server.Restore(ctx, i.keep, name)

@@ -70,9 +70,9 @@ func TestActGoesToTheInstanceThatHasTheMessage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []mta.Fate{mta.Done, mta.Done, mta.Gone, mta.Done, mta.Gone, mta.Changed, mta.Gone}
+	want := []mta.Fate{mta.Done, mta.Done, mta.Gone, mta.Done, mta.Gone, mta.Changed, mta.Failed}
 	for n, r := range results {
-		if r.ID != targets[n].ID || r.Fate != want[n] {
+		if r.ID != targets[n].ID || r.Fate != want[n] || (r.Err != nil) != (r.Fate == mta.Failed) {
 			t.Errorf("%+v: got %s, want %s", targets[n], r.Fate, want[n])
 		}
 	}
@@ -84,12 +84,31 @@ func TestActGoesToTheInstanceThatHasTheMessage(t *testing.T) {
 func TestNothingIsGoneWhileAnInstanceCannotBeRead(t *testing.T) {
 	broken := errors.New("no main.cf")
 	first := &branch{mail: map[string]string{"A1A1A1": "a"}}
-	s := several{{"-", first, nil}, {"unreadable", unreadable{broken}, nil}}
-	results, err := s.act([]mta.Target{{ID: "A1A1A1", Sender: "a"}, {ID: "B2B2B2", Sender: "b"}}, func(i instance, some []mta.Target) ([]mta.Result, error) {
+	s := several{{"-", first, nil}, {unreadableName, unreadable{broken}, nil}}
+	targets := []mta.Target{{ID: "A1A1A1", Sender: "a"}, {ID: "B2B2B2", Sender: "b"}, {ID: "C3C3C3", Instance: "postfix-out"}, {ID: "D4D4D4", Instance: "-"}}
+	results, err := s.act(targets, func(i instance, some []mta.Target) ([]mta.Result, error) {
 		return i.server.Release(t.Context(), some)
 	})
-	if !errors.Is(err, broken) || len(results) != 2 || results[0].Fate != mta.Done || results[1].Fate != mta.Failed || !errors.Is(results[1].Err, broken) {
-		t.Errorf("got %+v, %v", results, err)
+	if !errors.Is(err, broken) || len(results) != len(targets) || results[0].Fate != mta.Done || results[3].Fate != mta.Gone {
+		t.Fatalf("got %+v, %v", results, err)
+	}
+	for _, r := range results[1:3] {
+		if r.Fate != mta.Failed || !errors.Is(r.Err, broken) {
+			t.Errorf("got %+v", r)
+		}
+	}
+	for _, target := range targets[1:3] {
+		if _, err := s.text(target, func(i instance, _ mta.Target) ([]byte, error) {
+			if i.name == "-" {
+				return nil, mta.ErrGone
+			}
+			return i.server.Content(t.Context(), target)
+		}); !errors.Is(err, broken) {
+			t.Errorf("text of %+v: %v", target, err)
+		}
+	}
+	if _, err := s.restore(t.Context(), "A1A1A1.1795336393"); !errors.Is(err, broken) {
+		t.Errorf("restore: %v", err)
 	}
 	seen := 0
 	if err := s.list(t.Context(), func(f mta.QueueFile) error {
@@ -100,6 +119,24 @@ func TestNothingIsGoneWhileAnInstanceCannotBeRead(t *testing.T) {
 		return nil
 	}); !errors.Is(err, broken) || seen != 1 {
 		t.Errorf("list: %d messages, %v", seen, err)
+	}
+}
+
+// A client may have listed the queue when there were more instances.
+func TestMailOfAnInstanceThatIsNoMoreIsNotGone(t *testing.T) {
+	only := &branch{mail: map[string]string{"A1A1A1": "a", "B2B2B2": "b", "C3C3C3": "c"}}
+	s := several{{"", only, nil}}
+	targets := []mta.Target{{ID: "A1A1A1", Sender: "a"}, {ID: "B2B2B2", Sender: "b", Instance: "-"}, {ID: "C3C3C3", Sender: "c", Instance: "postfix-out"}}
+	results, err := s.act(targets, func(i instance, some []mta.Target) ([]mta.Result, error) { return i.server.Release(t.Context(), some) })
+	if err != nil || len(results) != 3 || results[0].Fate != mta.Done || results[1].Fate != mta.Done || results[2].Fate != mta.Failed || results[2].Err == nil {
+		t.Errorf("got %+v, %v", results, err)
+	}
+	if !reflect.DeepEqual(only.done, []string{"A1A1A1", "B2B2B2"}) {
+		t.Errorf("acted on %q", only.done)
+	}
+	text, err := s.text(targets[2], func(instance, mta.Target) ([]byte, error) { return []byte("another's"), nil })
+	if err == nil || errors.Is(err, mta.ErrGone) || text != nil {
+		t.Errorf("text: got %q, %v", text, err)
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 // in their queues, so nobody is told that a message is gone.
 type unreadable struct{ err error }
 
+// unreadableName is what no instance can be called.
+const unreadableName = "(unreadable)"
+
 func (u unreadable) Scan(context.Context, func(mta.QueueFile) error) error { return u.err }
 
 func (u unreadable) Hold(context.Context, []mta.Target, string) ([]mta.Result, error) {

@@ -11,7 +11,7 @@ import (
 
 // Why clients may relay: known to be harmless in some places.
 const (
-	byMachine = "programs of this machine"
+	byMachine = "programs of this machine, by loopback or by its own addresses"
 	byAuth    = "clients with AUTH"
 )
 
@@ -146,12 +146,11 @@ func (r *report) isSubmitted(d Daemon) bool {
 func onLoopback(d Daemon) bool { return d.Family == "unix" || isLoopback(d.Addr) }
 
 // mayRelay says who may send to the outside through a service. Sendmail always
-// lets clients on loopback.
+// lets clients on loopback, and those of the machine's own addresses: it puts them
+// into class w, those of all interfaces or, with DontProbeInterfaces, those that
+// belong to its host name.
 func (r *report) mayRelay(d Daemon) []string {
-	var reasons []string
-	if onLoopback(d) || everywhere(d) {
-		reasons = append(reasons, byMachine)
-	}
+	reasons := []string{byMachine}
 	if r.offersAuth(d) {
 		reasons = append(reasons, byAuth)
 	}

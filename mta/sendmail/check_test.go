@@ -135,7 +135,8 @@ func TestInspectFindsEachWayRound(t *testing.T) {
 		"service without milters":    {edits: cf(smtp, "O DaemonPortOptions=Name=MTA-v4, Family=inet, Port=smtp"), want: []string{"service-unguarded critical MTA-v4"}},
 		"service with others":        {edits: cf(smtp, "Xother, S=inet:8891@127.0.0.1, F=T\nO DaemonPortOptions=Name=MTA-v4, Family=inet, Port=smtp, I=other"), want: []string{"service-unguarded critical MTA-v4"}},
 		"one more service":           {edits: cf(smtp, smtp+"\nO DaemonPortOptions=Name=more, Port=2525, InputMailFilters="), want: []string{"service-unguarded critical more"}},
-		"service of one address":     {edits: cf(smtp, smtp+"\nO DaemonPortOptions=Name=more, Port=2525, Addr=192.0.2.7, M=A"), want: []string{"service-unguarded info more"}},
+		"service of one address":     {edits: cf(smtp, smtp+"\nO DaemonPortOptions=Name=more, Port=2525, Addr=192.0.2.7, M=A"), want: []string{"service-unguarded critical more"}},
+		"inbound of one address":     {edits: cf(smtp, "Xin, S=unix:@ROOT@/relayguard/inbound.sock, F=T\n"+smtp+"\nO DaemonPortOptions=Name=more, Port=2525, Addr=192.0.2.7, M=A, InputMailFilters=in"), want: []string{"relay-as-inbound info more"}},
 		"the option for all":         {edits: cf(smtp, "O InputMailFilters=relayguard-relay\nO DaemonPortOptions=Name=MTA-v4, Port=smtp")},
 		"no flag":                    {edits: cf(relay, "relay.sock, T=R:20s"), want: []string{"default-accept critical MTA-v4"}},
 		"refuses while away":         {edits: cf("F=T, T=C:10s;S:10s;R:20s;E:120s\nXrelayguard-sub", "F=R, T=R:20s\nXrelayguard-sub"), want: []string{"default-reject warning MTA-v4"}},
@@ -200,5 +201,22 @@ func TestInspectFindsEachWayRound(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Sendmail relays for the machine's own addresses, also if it does not look at its
+// interfaces: those of its host name are in class w all the same.
+func TestInspectCountsTheMachinesOwnAddresses(t *testing.T) {
+	for _, probe := range []string{"", "O DontProbeInterfaces=True\n", "O DontProbeInterfaces=loopback\n"} {
+		tr := newConfTree(t, "guarded")
+		tr.edit(t, "sendmail.cf", "# options\n", "# options\n"+probe+"O DaemonPortOptions=Name=more, Port=2525, Addr=192.0.2.7, M=A, InputMailFilters=\n")
+		all := sendmail.Inspect(t.Context(), sendmail.Inspection{Instance: tr.load(t), Listeners: tr.listeners})
+		i := slices.IndexFunc(all, func(f mta.Finding) bool { return f.ID == "service-unguarded" && f.Where == "more" })
+		if i < 0 {
+			t.Fatalf("%q: %v", probe, foundTexts(all))
+		}
+		if f := all[i]; f.Severity != mta.Critical || !strings.Contains(f.Why, "its own addresses") {
+			t.Errorf("%q: %+v", probe, f)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package cases
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,14 +9,15 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// The tests run in a network name space of their own, where the loopback
-// interface has further addresses: clients come from there for real, beside a
-// mail server without XCLIENT, too. Nothing in it reaches any other machine.
+// The tests run in a network name space of their own, whose routes keep further
+// addresses in it: clients come from there for real, beside a mail server without
+// XCLIENT, too. They are no interface's, so that they are other machines for whoever
+// asks; the machine has one address of its own besides. Nothing in it reaches any
+// other machine.
 
 const insideVar = "RELAYGUARD_CASES_INSIDE"
 
@@ -25,6 +27,9 @@ var clientAddresses = []netip.Addr{
 	netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("203.0.113.8"), // strangers
 	netip.MustParseAddr("2001:db8:77::7"), netip.MustParseAddr("2001:db8::7"),
 }
+
+// ownAddress is the machine's own, beside loopback.
+const ownAddress = "203.0.113.9"
 
 // runInside runs this program once more inside and returns its exit status.
 func runInside() (int, error) {
@@ -45,40 +50,38 @@ func runInside() (int, error) {
 	return 0, nil
 }
 
-// openNetwork brings the loopback interface up and gives it its addresses.
+// openNetwork brings the loopback interface up and has clients' addresses lead there.
 func openNetwork() error {
-	v4, err4 := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	v6, err6 := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err := errors.Join(err4, err6); err != nil {
-		return fmt.Errorf("set the loopback interface up: %w", err)
+	err := errors.Join(loopbackUp(), os.WriteFile("/proc/sys/net/ipv6/ip_nonlocal_bind", []byte("1"), 0))
+	for _, ip := range clientAddresses {
+		err = errors.Join(err, keepHere(ip))
 	}
-	defer unix.Close(v4)
-	defer unix.Close(v6)
+	if err != nil {
+		return fmt.Errorf("open a network name space: %w", err)
+	}
+	return nil
+}
+
+// loopbackUp gives the loopback interface the machine's own address, too.
+func loopbackUp() error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
 	lo, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
 	}
 	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	err = unix.IoctlIfreq(v4, unix.SIOCSIFFLAGS, lo)
-	for i, ip := range clientAddresses {
-		if ip.Is4() {
-			err = errors.Join(err, addAddress(v4, fmt.Sprintf("lo:%d", i), ip))
-		} else {
-			err = errors.Join(err, addAddress6(v6, ip))
-		}
+	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, lo); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("set the loopback interface up: %w", err)
-	}
-	return nil
-}
-
-func addAddress(socket int, label string, ip netip.Addr) error {
-	alias, err := unix.NewIfreq(label)
+	alias, err := unix.NewIfreq("lo:0")
 	if err != nil {
 		return err
 	}
-	if err := alias.SetInet4Addr(ip.AsSlice()); err != nil {
+	if err := alias.SetInet4Addr(netip.MustParseAddr(ownAddress).AsSlice()); err != nil {
 		return err
 	}
 	if err := unix.IoctlIfreq(socket, unix.SIOCSIFADDR, alias); err != nil {
@@ -90,16 +93,46 @@ func addAddress(socket int, label string, ip netip.Addr) error {
 	return unix.IoctlIfreq(socket, unix.SIOCSIFNETMASK, alias)
 }
 
-// addAddress6 has the one interface of a new name space take an address: struct
-// in6_ifreq of linux/ipv6.h.
-func addAddress6(socket int, ip netip.Addr) error {
-	request := struct {
-		addr      [16]byte
-		prefixLen uint32
-		index     int32
-	}{ip.As16(), 128, 1}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&request))); errno != 0 {
-		return fmt.Errorf("address %s: %w", ip, errno)
+// keepHere is "ip route add local IP dev lo": rtnetlink(7).
+func keepHere(ip netip.Addr) error {
+	const loopback = 1 // the one interface of a new name space
+	family, order := byte(unix.AF_INET6), binary.NativeEndian
+	if ip.Is4() {
+		family = unix.AF_INET
+	}
+	dst := ip.AsSlice()
+	var b []byte
+	b = order.AppendUint32(b, 0) // length: below
+	b = order.AppendUint16(b, unix.RTM_NEWROUTE)
+	b = order.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_ACK|unix.NLM_F_CREATE)
+	b = append(b, make([]byte, 8)...) // number, sender
+	b = append(b, family, byte(ip.BitLen()), 0, 0, unix.RT_TABLE_LOCAL, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0)
+	b = order.AppendUint16(b, uint16(unix.SizeofRtAttr+len(dst)))
+	b = append(order.AppendUint16(b, unix.RTA_DST), dst...)
+	b = order.AppendUint16(b, unix.SizeofRtAttr+4)
+	b = order.AppendUint32(order.AppendUint16(b, unix.RTA_OIF), loopback)
+	order.PutUint32(b, uint32(len(b)))
+
+	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	if err := unix.Sendto(socket, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("route of %s: %w", ip, err)
+	}
+	answer := make([]byte, unix.Getpagesize())
+	n, _, err := unix.Recvfrom(socket, answer, 0)
+	if err == nil && n < unix.NLMSG_HDRLEN+4 {
+		err = errors.New("short answer")
+	}
+	if err == nil {
+		if code := int32(order.Uint32(answer[unix.NLMSG_HDRLEN:])); code != 0 {
+			err = unix.Errno(-code)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("route of %s: %w", ip, err)
 	}
 	return nil
 }

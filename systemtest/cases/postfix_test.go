@@ -30,7 +30,7 @@ func startPostfix(t *testing.T) server {
 		Users:     people,
 		Mailboxes: []string{box},
 		Services:  append(relay.Services(), postfixtest.Service{Name: Plain, Auth: true}, postfixtest.Service{Name: MX}),
-		Main:      map[string]string{"inet_protocols": "all", "smtp_address_preference": "ipv4"},
+		Main:      map[string]string{"inet_protocols": "all", "smtp_address_preference": "ipv4", "mynetworks": "127.0.0.0/8 " + ownAddress + "/32"},
 		Master: []string{
 			"[::1]:" + postfixPort6 + " inet n - y - - smtpd",
 			"  -o { smtpd_milters = " + milter + " }",

@@ -23,6 +23,7 @@ func startSendmail(t *testing.T) server {
 		Services:  append(relay.SendmailServices(), sendmailtest.Service{Name: Plain, Auth: true}, sendmailtest.Service{Name: MX}),
 		MC: append([]string{
 			"DAEMON_OPTIONS(`Name=" + Relay6 + ", Family=inet6, Addr=::1, Port=" + sendmailPort6 + ", M=AS, InputMailFilters=" + Relay + "')dnl",
+			"LOCAL_DOMAIN(`[" + ownAddress + "]')dnl", // as Sendmail finds it itself where it may look
 		}, relay.OpenSendmail(Submission, Relay, Relay6)...),
 	}})
 	if err != nil {

@@ -45,8 +45,8 @@ REDIS_PACKAGES = ./limitstore/redis/... ./cmd/internal/share/... ./systemtest/fl
 FORWARD_PACKAGES = ./forward/... ./systemtest/forward/...
 # Those about blocklists: with rbldnsd, NSD and unbound.
 RBL_PACKAGES = ./rbl/dnstest/... ./systemtest/rbl/...
-# Those over a real Sendmail, and the cases that run on both mail servers.
-SENDMAIL_PACKAGES = ./mta/sendmail/... ./systemtest/sendmail/... ./systemtest/cases/...
+# Those over a real Sendmail, and what runs on both mail servers: the cases, and queues at scale.
+SENDMAIL_PACKAGES = ./mta/sendmail/... ./systemtest/sendmail/... ./systemtest/cases/... ./systemtest/queues/...
 # Those that need PHP, and of them one that needs WordPress.
 WORDPRESS_PACKAGES = ./wordpress/... ./cmd/internal/call/... ./systemtest/wordpress/...
 
@@ -153,7 +153,7 @@ test-unit: ## all packages but those that need real servers
 
 .PHONY: test-postfix
 test-postfix: ## the whole over a private real Postfix and Dovecot
-	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward\(/\|$$\)' -e '/systemtest/rbl\(/\|$$\)' -e '/systemtest/sendmail\(/\|$$\)' -e '/systemtest/cases\(/\|$$\)'); \
+	@packages=$$($(GO) list $(SYSTEM_PACKAGES) | grep -v -e '/systemtest/faults$$' -e '/systemtest/fleet$$' -e '/systemtest/nodes$$' -e '/systemtest/wordpress$$' -e '/systemtest/forward\(/\|$$\)' -e '/systemtest/rbl\(/\|$$\)' -e '/systemtest/sendmail\(/\|$$\)' -e '/systemtest/cases\(/\|$$\)' -e '/systemtest/queues\(/\|$$\)'); \
 	$(GOTEST) -json -timeout 20m $$packages | $(GO) run ./tools/testreport
 
 .PHONY: test-sendmail

@@ -158,7 +158,7 @@ test-postfix: ## the whole over a private real Postfix and Dovecot
 
 .PHONY: test-sendmail
 test-sendmail: ## the same over a private real Sendmail, and the cases that both mail servers run
-	@$(GOTEST) -json -timeout 20m $(SENDMAIL_PACKAGES) | $(GO) run ./tools/testreport
+	@$(GOTEST) -p 1 -json -timeout 30m $(SENDMAIL_PACKAGES) | $(GO) run ./tools/testreport # one after the other: storms and bulk acts take the machine
 
 .PHONY: test-forward
 test-forward: ## forwarding rules: found, watched, proven, stopped, each by a real delivery

@@ -256,7 +256,7 @@ func (p *play) missed(all []Pattern, text string) string {
 }
 
 // patience is how long anything may take on a slow machine.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func (p *play) soon() context.Context {
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)

@@ -74,7 +74,7 @@ func (f *forwarding) must(err error) {
 }
 
 func (f *forwarding) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(f.t.Context(), 2*time.Minute)
 	f.t.Cleanup(cancel)
 	return ctx
 }

@@ -42,7 +42,7 @@ func start(t *testing.T, o relay.Options) *relay.SendmailRelay {
 
 // soon bounds a wait for what should happen at once, on a slow machine too.
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -190,9 +190,12 @@ func (g *Guard) StartHelper(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if c, err := net.Dial("unix", g.helperSocket()); err == nil {
-			// The guard's group is the test's invention; its uid is looked at.
-			return errors.Join(c.Close(), os.Chmod(g.helperSocket(), 0o666))
+		// It takes connections a moment before it has given the socket its mode.
+		if info, err := os.Stat(g.helperSocket()); err == nil && info.Mode().Perm() == 0o660 {
+			if c, err := net.Dial("unix", g.helperSocket()); err == nil {
+				// The guard's group is the test's invention; its uid is looked at.
+				return errors.Join(c.Close(), os.Chmod(g.helperSocket(), 0o666))
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -69,7 +69,8 @@ func TestBulkActsInterruptedOnSendmail(t *testing.T) {
 	s.leaves(func() error { return h.smail.RunQueue(h.soon()) })
 }
 
-// act is a bulk act.
+// act is a bulk act. back puts what it did back, so that the next one finds the
+// same mail; nil: each time there is other mail for it.
 type act struct {
 	name string
 	args []string // the sender follows

@@ -28,75 +28,99 @@ func TestReusedIDOnSendmail(t *testing.T) {
 	reusedID(h)
 }
 
-// reusedID has three messages held by the guard and three by somebody else; two of
-// these then get ids of the guard's.
+// reused is a house where three messages are held by the guard and three by
+// somebody else; two of these have ids of the guard's.
+type reused struct {
+	*house
+	ours, others []file
+	before       map[string]string // the others' files
+}
+
 func reusedID(h *house) {
-	t := h.t
 	h.budget()
-	ours := []file{h.holdOf("t-ours-1@example.net"), h.holdOf("t-ours-2@example.net"), h.holdOf("t-ours-3@example.net")}
-	h.looked(len(ours))
-	h.nextSecond(ours[2])
-	var others []file
+	r := &reused{house: h}
+	for i := 1; i <= 3; i++ {
+		r.ours = append(r.ours, h.holdOf(fmt.Sprintf("t-ours-%d@example.net", i)))
+	}
+	h.looked(len(r.ours))
+	h.nextSecond(r.ours[2])
 	for i, from := range []string{outsider, taro, outsider} { // the second has the sender of the one whose id it gets
-		others = append(others, h.foreign(from, fmt.Sprintf("t-other-%d@example.net", i)))
+		r.others = append(r.others, h.foreign(from, fmt.Sprintf("t-other-%d@example.net", i)))
 	}
 	for i := range 2 { // ours went some way that the guard knows nothing of, and came not back
-		h.renamed(others[i], ours[i])
+		h.renamed(r.others[i], r.ours[i])
 	}
-	before := h.contents("t-other-")
+	r.before = h.contents("t-other-")
+	r.byID()
+	r.told()
+	r.bulk()
+	r.end()
+}
 
+// byID: what is ordered by id finds another message, and leaves it alone.
+func (r *reused) byID() {
+	first, second := r.ours[0].id, r.ours[1].id
 	for _, args := range [][]string{
-		{"held", "release", ours[0].id, "--reason", "test"},
-		{"held", "delete", ours[1].id, "--reason", "test"},
-		{"queue", "release", ours[0].id, "--reason", "test"},
-		{"queue", "delete", ours[1].id, "--reason", "test"},
-		{"queue", "requeue", ours[0].id, ours[1].id, others[2].id, "--reason", "test"},
+		{"held", "release", first, "--reason", "test"},
+		{"held", "delete", second, "--reason", "test"},
+		{"queue", "release", first, "--reason", "test"},
+		{"queue", "delete", second, "--reason", "test"},
+		{"queue", "requeue", first, second, r.others[2].id, "--reason", "test"},
 		{"queue", "delete", "--from", outsider, "--yes", "--reason", "test"},
 	} {
-		said := h.command(args...)
+		said := r.command(args...)
 		if said.code != 1 {
-			t.Errorf("relayguard %s: status %d, want 1:\n%s%s", strings.Join(args, " "), said.code, said.stdout, said.stderr)
+			r.t.Errorf("relayguard %s: status %d, want 1:\n%s%s", strings.Join(args, " "), said.code, said.stdout, said.stderr)
 		}
-		h.unchanged(strings.Join(args, " "), "t-other-", before)
+		r.unchanged(strings.Join(args, " "), "t-other-", r.before)
 	}
-	out := h.command("queue", "release", others[2].id, "--json")
+}
+
+// told: they are said to be others'.
+func (r *reused) told() {
+	out := r.command("queue", "release", r.others[2].id, "--json")
 	if out.code != 1 || !strings.Contains(out.stdout, `"foreign"`) {
-		t.Errorf("queue release of another's hold: status %d\n%s%s", out.code, out.stdout, out.stderr)
+		r.t.Errorf("queue release of another's hold: status %d\n%s%s", out.code, out.stdout, out.stderr)
 	}
 	type queued struct {
 		Messages []struct {
-			QueueID string `json:"queue_id"`
-			HeldBy  string `json:"held_by"`
+			HeldBy string `json:"held_by"`
 		}
 	}
 	holders := map[string]int{}
-	for _, m := range ask[queued](h, 0, "queue", "list", "--queue", "hold").Messages {
+	for _, m := range ask[queued](r.house, 0, "queue", "list", "--queue", "hold").Messages {
 		holders[m.HeldBy]++
 	}
 	if holders["other"] != 3 || holders["relayguard"] != 1 {
-		t.Errorf("held by %v, want three by others and one by the guard", holders)
+		r.t.Errorf("held by %v, want three by others and one by the guard", holders)
 	}
+}
 
-	h.command("held", "release", "--all", "--yes", "--reason", "test")
-	h.unchanged("held release --all", "t-other-", before)
-	if _, err := h.sink.WaitFor(h.soon(), "t-ours-3@example.net"); err != nil {
-		t.Error(err)
+// bulk: all that the guard holds is the one that is left to it.
+func (r *reused) bulk() {
+	r.command("held", "release", "--all", "--yes", "--reason", "test")
+	r.unchanged("held release --all", "t-other-", r.before)
+	if _, err := r.sink.WaitFor(r.soon(), "t-ours-3@example.net"); err != nil {
+		r.t.Error(err)
 	}
-	h.command("held", "delete", "--all", "--yes", "--reason", "test")
-	h.unchanged("held delete --all", "t-other-", before)
-	if n := len(h.copies()); n != 0 {
-		t.Errorf("%d messages were deleted", n)
+	r.command("held", "delete", "--all", "--yes", "--reason", "test")
+	r.unchanged("held delete --all", "t-other-", r.before)
+	if n := len(r.copies()); n != 0 {
+		r.t.Errorf("%d messages were deleted", n)
 	}
+}
 
-	h.order(0, "queue", "release", "--queue", "hold", "--all", "--foreign", "--yes", "--reason", "they said so")
+// end: who says --foreign means them.
+func (r *reused) end() {
+	r.order(0, "queue", "release", "--queue", "hold", "--all", "--foreign", "--yes", "--reason", "they said so")
 	for i := range 3 {
-		if _, err := h.sink.WaitFor(h.soon(), fmt.Sprintf("t-other-%d@example.net", i)); err != nil {
-			t.Error(err)
+		if _, err := r.sink.WaitFor(r.soon(), fmt.Sprintf("t-other-%d@example.net", i)); err != nil {
+			r.t.Error(err)
 		}
 	}
 	for _, to := range []string{"t-ours-1@example.net", "t-ours-2@example.net"} {
-		if n := len(h.sink.To(to)); n != 0 {
-			t.Errorf("%s got %d messages that were taken away", to, n)
+		if n := len(r.sink.To(to)); n != 0 {
+			r.t.Errorf("%s got %d messages that were taken away", to, n)
 		}
 	}
 }

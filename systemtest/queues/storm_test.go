@@ -82,6 +82,7 @@ type storm struct {
 	most                        peak
 	slowest                     map[string]time.Duration // of commands
 	probes                      int
+	tenths                      []int64 // the daemon's memory, in MB, as the storm goes on
 }
 
 // peak is the most of anything at one time.
@@ -122,11 +123,11 @@ func (s *storm) rage(alerts string) {
 	others.Wait()
 	s.measure()
 	s.probe()
-	now, most := s.memory()
+	_, most := s.memory()
 	t.Logf("%d messages by SMTP and %d by sendmail(1) in %v, %.0f/s: %d taken, %d refused, %d told to come later, %d times sendmail(1) said no", s.size.smtp, s.size.local,
 		took.Round(time.Second), float64(s.size.smtp+s.size.local)/took.Seconds(), s.taken.Load(), s.refused.Load(), s.later.Load(), s.back.Load())
-	t.Logf("at most: %d held, %d files in other queues, %d handed in, %d kB; daemon %d MB, %d MB at most; slowest commands %v; %d probes each", s.most.hold, s.most.others, s.most.maildrop,
-		s.most.bytes>>10, now>>20, most>>20, s.slowest, s.probes)
+	t.Logf("at most: %d held, %d files in other queues, %d handed in, %d kB; daemon %d MB at most, as it went on %v; slowest commands %v; %d probes each", s.most.hold, s.most.others, s.most.maildrop,
+		s.most.bytes>>10, most>>20, s.tenths, s.slowest, s.probes)
 	s.verify(alerts, most)
 	s.after()
 }
@@ -241,6 +242,9 @@ func (s *storm) measure() {
 		}
 		now.bytes += f.size
 	}
+	if memory, _ := s.memory(); min(s.next.Load(), s.size.smtp)*10/s.size.smtp >= int64(len(s.tenths)) {
+		s.tenths = append(s.tenths, memory>>20)
+	}
 	s.most = peak{max(s.most.hold, now.hold), max(s.most.others, now.others), max(s.most.maildrop, now.maildrop), max(s.most.bytes, now.bytes)}
 }
 
@@ -285,7 +289,7 @@ func (s *storm) look() {
 	for _, args := range [][]string{{"status"}, {"queue", "summary"}, {"held", "list", "--limit", "20"}} {
 		said := s.command(args...)
 		name := strings.Join(args[:min(2, len(args))], " ")
-		if said.code > 1 || said.stdout == "" {
+		if said.code > 1 || said.stdout+said.stderr == "" {
 			s.odd("%s: status %d: %s%s", name, said.code, said.stdout, said.stderr)
 		}
 		s.mu.Lock()

@@ -10,7 +10,7 @@ import (
 )
 
 // lookWait bounds how long a listing waits for a fresh look at the queue.
-const lookWait = 300 * time.Millisecond
+const lookWait = 900 * time.Millisecond
 
 // fresh is how old a look may be that is as good as a new one.
 const fresh = 2 * time.Second

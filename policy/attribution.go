@@ -146,7 +146,7 @@ func (p *Policy) owned(m *Message) {
 // the program may have seen to that (-bs with a socket for its input names the
 // socket's peer), and its own bounce of somebody's mail has no such line.
 func (a *Attribution) submitLine(m *Message) {
-	if m.Submitted && !m.BySMTP || a.SubmitUID == origin.NoUID || m.UID != a.SubmitUID || !m.ClientIP.Unmap().IsLoopback() {
+	if m.Submitted && !m.BySMTP || a.SubmitUID == origin.NoUID || m.UID != a.SubmitUID || !m.here() {
 		return
 	}
 	name, ok := "", false

@@ -301,13 +301,17 @@ func TestMailThatSubmitSaysNobodyOfIsHeld(t *testing.T) {
 		{"of another process", "from x (localhost [127.0.0.1])" + by, "alice@example.jp", "friend@example.net", 33, policy.Accept},
 	} {
 		h := hosting(t, policy.Enforce)
-		m := message(policy.Local, c.from, c.to)
-		m.ClientPort, m.BySMTP, m.UID = 40000, true, c.uid
-		if c.received != "" {
-			field(m, "Received", c.received)
-		}
-		if d := h.Message(t.Context(), now, m); d.Verdict != c.want || c.want == policy.Hold && d.Rule != policy.RuleAuth {
-			t.Errorf("%s: %v %s: %s, want %v", c.name, d.Verdict, d.Rule, d.Reason, c.want)
+		local, own := message(policy.Local, c.from, c.to), message(policy.Relay, c.from, c.to)
+		local.BySMTP = true
+		own.ClientIP, own.FromHere = netip.MustParseAddr("203.0.113.9"), true // submit.cf may name the machine itself
+		for way, m := range map[string]*policy.Message{"loopback": local, "own address": own} {
+			m.ClientPort, m.UID = 40000, c.uid
+			if c.received != "" {
+				field(m, "Received", c.received)
+			}
+			if d := h.Message(t.Context(), now, m); d.Verdict != c.want || c.want == policy.Hold && d.Rule != policy.RuleAuth {
+				t.Errorf("%s, by %s: %v %s: %s, want %v", c.name, way, d.Verdict, d.Rule, d.Reason, c.want)
+			}
 		}
 	}
 }

@@ -194,7 +194,7 @@ func (p *Policy) post(m *Message) bool {
 // sends on in his name, as procmail does: mail that had come from elsewhere, nobody
 // logged in for it, and nobody resent it.
 func (p *Policy) agent(m *Message, owners []string) bool {
-	if m.Login != "" || !m.Local() && !m.ClientIP.Unmap().IsLoopback() || resent(m) {
+	if m.Login != "" || !m.Local() && !m.here() || resent(m) {
 		return false
 	}
 	from := m.MailFrom // sendmail(1) may say the account alone

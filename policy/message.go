@@ -67,6 +67,9 @@ type Message struct {
 // mail where the kernel cannot say whose it is: from another machine or container.
 const TokenHeader = "X-Relayguard-Token"
 
+// here reports whether the SMTP client is on this very machine.
+func (m *Message) here() bool { return m.FromHere || m.ClientIP.Unmap().IsLoopback() }
+
 // Local reports whether the message was handed in by sendmail(1): nobody waits
 // for an answer, so it may only be accepted, held or bounced.
 func (m *Message) Local() bool { return m.Role == Local }

@@ -32,9 +32,6 @@ import (
 // there is no daemon. Close them.
 type hands interface {
 	List(ctx context.Context, f desk.Filter) (desk.List, error)
-	Release(ctx context.Context, o desk.Order) (desk.Report, error)
-	Delete(ctx context.Context, o desk.Order) (desk.Report, error)
-	DeleteForGood(ctx context.Context, o desk.Order) (desk.Report, error)
 	Deleted(ctx context.Context) ([]desk.Deleted, error)
 	Restore(ctx context.Context, r desk.Restoration) (desk.Report, error)
 	Inspect(ctx context.Context, l desk.Look) (desk.Inspected, error)
@@ -49,21 +46,6 @@ type daemonHands struct{ client *control.Client }
 
 func (h daemonHands) List(ctx context.Context, f desk.Filter) (out desk.List, err error) {
 	err = h.client.Post(ctx, "/v1/held/list", f, &out)
-	return out, err
-}
-
-func (h daemonHands) Release(ctx context.Context, o desk.Order) (out desk.Report, err error) {
-	err = h.client.Post(ctx, "/v1/held/release", o, &out)
-	return out, err
-}
-
-func (h daemonHands) Delete(ctx context.Context, o desk.Order) (out desk.Report, err error) {
-	err = h.client.Post(ctx, "/v1/held/delete", o, &out)
-	return out, err
-}
-
-func (h daemonHands) DeleteForGood(ctx context.Context, o desk.Order) (out desk.Report, err error) {
-	err = h.client.Post(ctx, "/v1/held/delete-for-good", o, &out)
 	return out, err
 }
 
@@ -209,21 +191,6 @@ type ownHands struct {
 
 func (h *ownHands) List(ctx context.Context, f desk.Filter) (desk.List, error) {
 	return h.desk.List(ctx, time.Now(), f)
-}
-
-func (h *ownHands) Release(ctx context.Context, o desk.Order) (desk.Report, error) {
-	defer undisturbed()()
-	return h.desk.Release(ctx, time.Now(), h.by, o)
-}
-
-func (h *ownHands) Delete(ctx context.Context, o desk.Order) (desk.Report, error) {
-	defer undisturbed()()
-	return h.desk.Delete(ctx, time.Now(), h.by, o)
-}
-
-func (h *ownHands) DeleteForGood(ctx context.Context, o desk.Order) (desk.Report, error) {
-	defer undisturbed()()
-	return h.desk.DeleteForGood(ctx, time.Now(), h.by, o)
 }
 
 func (h *ownHands) Deleted(ctx context.Context) ([]desk.Deleted, error) {

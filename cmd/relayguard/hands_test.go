@@ -93,9 +93,13 @@ func TestRootReleasesWithoutADaemonWhichLearnsOfIt(t *testing.T) {
 	if err != nil || len(l.Held) != 1 || l.Held[0].Rule != "login-volume" {
 		t.Fatalf("%+v, %v", l, err)
 	}
-	r, err := h.Release(t.Context(), desk.Order{Filter: desk.Filter{Login: "taro@example.jp"}, Reason: "known"})
-	if err != nil || r.Counts["done"] != 1 || len(q.held) != 0 {
-		t.Fatalf("%+v, %v; left %v", r, err, q.held)
+	var last desk.Step
+	err = h.ActOnHeld(t.Context(), desk.HeldOrder{Verb: "release", Filter: desk.Filter{Login: "taro@example.jp"}, Reason: "known"}, func(step desk.Step) error {
+		last = step
+		return nil
+	})
+	if err != nil || !last.End || last.Counts["done"] != 1 || len(q.held) != 0 {
+		t.Fatalf("%+v, %v; left %v", last, err, q.held)
 	}
 	if l, err := h.List(t.Context(), desk.Filter{}); err != nil || len(l.Held) != 0 {
 		t.Errorf("after the release: %+v, %v", l, err)

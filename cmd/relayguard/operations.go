@@ -79,15 +79,6 @@ func (d *daemon) operations() *control.Mux {
 	control.Handle(m, "POST /v1/held/list", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, f desk.Filter) (desk.List, error) {
 		return asked(s.desk.List(ctx, time.Now(), f))
 	})
-	control.Handle(m, "POST /v1/held/release", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Order) (desk.Report, error) {
-		return asked(s.desk.Release(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
-	})
-	control.Handle(m, "POST /v1/held/delete", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Order) (desk.Report, error) {
-		return asked(s.desk.Delete(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
-	})
-	control.Handle(m, "POST /v1/held/delete-for-good", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Order) (desk.Report, error) {
-		return asked(s.desk.DeleteForGood(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
-	})
 	control.Handle(m, "GET /v1/held/deleted", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, _ nothing) ([]desk.Deleted, error) {
 		return asked(s.desk.Deleted(ctx))
 	})

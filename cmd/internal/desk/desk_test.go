@@ -394,11 +394,11 @@ func TestActsAtOnce(t *testing.T) {
 	}
 	run(func(i int) error { return s.d.Reconcile(ctx, now.Add(time.Duration(i)*time.Second)) })
 	run(func(i int) error {
-		_, err := s.d.Release(ctx, now, admin, desk.Order{Filter: ids(mine[4*i : 4*i+4]...), Reason: "checked"})
+		_, err := release(s.d, ctx, now, admin, desk.HeldOrder{Filter: ids(mine[4*i : 4*i+4]...), Reason: "checked"})
 		return err
 	})
 	run(func(i int) error {
-		_, err := s.d.Delete(ctx, now, admin, desk.Order{Filter: ids(mine[4*i+2 : 4*i+6]...), Reason: "spam"})
+		_, err := deleteHeld(s.d, ctx, now, admin, desk.HeldOrder{Filter: ids(mine[4*i+2 : 4*i+6]...), Reason: "spam"})
 		return err
 	})
 	run(func(i int) error {
@@ -454,4 +454,40 @@ func TestActsAtOnce(t *testing.T) {
 	s.wantRoom(int64(len(open)))
 }
 
-func order(list ...string) desk.Order { return desk.Order{Filter: ids(list...), Reason: "checked"} }
+func order(list ...string) desk.HeldOrder {
+	return desk.HeldOrder{Filter: ids(list...), Reason: "checked"}
+}
+
+// release, deleteHeld and deleteForGood are bulk acts on held mail, with all that
+// they tell in one report.
+func release(d *desk.Desk, ctx context.Context, now time.Time, by desk.By, o desk.HeldOrder) (desk.Report, error) {
+	o.Verb = "release"
+	return actOnHeld(d, ctx, now, by, o)
+}
+
+func deleteHeld(d *desk.Desk, ctx context.Context, now time.Time, by desk.By, o desk.HeldOrder) (desk.Report, error) {
+	o.Verb = "delete"
+	return actOnHeld(d, ctx, now, by, o)
+}
+
+func deleteForGood(d *desk.Desk, ctx context.Context, now time.Time, by desk.By, o desk.HeldOrder) (desk.Report, error) {
+	o.NoCopy = true
+	return deleteHeld(d, ctx, now, by, o)
+}
+
+func actOnHeld(d *desk.Desk, ctx context.Context, now time.Time, by desk.By, o desk.HeldOrder) (desk.Report, error) {
+	o.Tell = true
+	r := desk.Report{Verb: o.Verb, DryRun: o.DryRun, Counts: map[string]int{}}
+	err := d.ActOnHeld(ctx, now, by, o, func(step desk.Step) error {
+		r.Messages, r.Unknown = append(r.Messages, step.Messages...), append(r.Unknown, step.Unknown...)
+		if step.Counts != nil {
+			r.Counts = step.Counts
+		}
+		r.Bytes = max(r.Bytes, step.Bytes)
+		if step.Cut != "" {
+			return errors.New(step.Cut)
+		}
+		return nil
+	})
+	return r, err
+}

@@ -166,13 +166,6 @@ var errEnough = errors.New("enough")
 // ErrEverything says that a request means all held mail without saying so.
 var ErrEverything = fmt.Errorf("%w: nothing chooses among the held mail; name ids, an account, a rule or an age, or say --all", ErrUsage)
 
-// Order asks for held mail to be released or deleted.
-type Order struct {
-	Filter Filter `json:"filter"`
-	DryRun bool   `json:"dry_run"`
-	Reason string `json:"reason"`
-}
-
 // Done is what became of one held message.
 type Done struct {
 	Held
@@ -191,55 +184,6 @@ type Report struct {
 	Counts   map[string]int `json:"counts"` // by outcome
 	Bytes    int64          `json:"bytes"`
 	Unknown  []string       `json:"unknown,omitempty"` // ids that the guard holds nothing under
-}
-
-// Release lets held mail go its way: it is really delivered, past every limit,
-// for an admin wants it so.
-func (d *Desk) Release(ctx context.Context, now time.Time, by By, o Order) (Report, error) {
-	return d.act(ctx, now, by, o, "release")
-}
-
-// Delete deletes held mail. The root helper keeps a copy for hold.grace.
-func (d *Desk) Delete(ctx context.Context, now time.Time, by By, o Order) (Report, error) {
-	return d.act(ctx, now, by, o, "delete")
-}
-
-func (d *Desk) act(ctx context.Context, now time.Time, by By, o Order, verb string) (Report, error) {
-	if !o.Filter.chooses() && !o.Filter.All {
-		return Report{}, ErrEverything
-	}
-	if err := d.upToDate(ctx); err != nil {
-		d.Log.Warn("held "+verb+": the journal is not up to date, what was held last may be left out", "error", err)
-	}
-	chosen, err := d.find(ctx, now, o.Filter)
-	if err != nil {
-		return Report{}, err
-	}
-	if len(o.Filter.IDs) == 0 { // that a milter held it is not that we did: only who names it may touch it
-		chosen = slices.DeleteFunc(chosen, func(h journal.Hold) bool { return lost(&h) })
-	}
-	r := Report{Verb: verb, DryRun: o.DryRun, Counts: map[string]int{}, Messages: []Done{}}
-	r.Unknown = unknown(o.Filter.IDs, chosen)
-	if o.DryRun {
-		for i := range chosen {
-			r.add(Done{Held: heldOf(&chosen[i]), Outcome: "would"})
-		}
-		return r, nil
-	}
-	if len(chosen) == 0 {
-		return r, nil
-	}
-	d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(chosen)), o.Reason, chosenBy(o.Filter)))
-	if verb == "release" && d.Releasing != nil {
-		for i := range chosen {
-			d.Releasing(ctx, &chosen[i])
-		}
-	}
-	done, err := d.settle(ctx, now, by, o.Reason, verb, chosen, nil)
-	for _, m := range done {
-		r.add(m)
-	}
-	return r, err
 }
 
 func (r *Report) add(m Done) {

@@ -272,7 +272,7 @@ func TestPaceLeavesWhatNeverFits(t *testing.T) {
 	s.goOn(2*time.Hour, time.Minute)
 	s.wantWaiting(0, taro)
 	s.wantState(journal.StateHeld, "A1A1A1")
-	if r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: ids("A1A1A1")}); r.Counts["done"] != 1 || err != nil {
+	if r, err := release(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: ids("A1A1A1")}); r.Counts["done"] != 1 || err != nil {
 		t.Errorf("an admin's release: %+v, %v", r, err)
 	}
 	if s.till.paid["release:da1a1a1"] != 0 {

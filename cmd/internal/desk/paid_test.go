@@ -102,11 +102,13 @@ func TestPaceMeetsAnAdmin(t *testing.T) {
 		state journal.State
 		did   []string
 	}{
-		"who deletes it":  {func(s *site) { _, _ = s.d.Delete(s.t.Context(), s.now, admin, desk.Order{Filter: ids("A1A1A1")}) }, journal.StateDeleted, []string{"delete A1A1A1"}},
-		"who releases it": {func(s *site) { _, _ = s.d.Release(s.t.Context(), s.now, admin, desk.Order{Filter: ids("A1A1A1")}) }, journal.StateReleased, []string{"release A1A1A1"}},
+		"who deletes it": {func(s *site) {
+			_, _ = deleteHeld(s.d, s.t.Context(), s.now, admin, desk.HeldOrder{Filter: ids("A1A1A1")})
+		}, journal.StateDeleted, []string{"delete A1A1A1"}},
+		"who releases it": {func(s *site) { _, _ = release(s.d, s.t.Context(), s.now, admin, desk.HeldOrder{Filter: ids("A1A1A1")}) }, journal.StateReleased, []string{"release A1A1A1"}},
 		"who asked to delete it, and nobody knows": {func(s *site) {
 			s.mta.before["delete"] = cutOff
-			_, _ = s.d.Delete(s.t.Context(), s.now, admin, desk.Order{Filter: ids("A1A1A1")})
+			_, _ = deleteHeld(s.d, s.t.Context(), s.now, admin, desk.HeldOrder{Filter: ids("A1A1A1")})
 			s.mta.before = map[string]func() error{}
 		}, journal.StateDeleting, nil},
 		"who suspends the account": {func(s *site) { s.suspend(taro) }, journal.StateHeld, nil},
@@ -217,7 +219,7 @@ func TestWhatAnAdminTakesLeavesItsLine(t *testing.T) {
 		s := paced(t, 1)
 		s.wait(1, []string{taro}, "A1A1A1", "A2A2A2", "A3A3A3")
 		s.pace()
-		if _, err := o.act(s.d, t.Context(), s.now, admin, desk.Order{Filter: ids("A2A2A2")}); err != nil {
+		if _, err := o.act(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: ids("A2A2A2")}); err != nil {
 			t.Fatal(err)
 		}
 		s.wantWaiting(1, taro)
@@ -275,7 +277,7 @@ func TestLinesAreRefilledAtOnce(t *testing.T) {
 	s.pace()
 	s.wantWaiting(0, taro)
 	s.wait(1, []string{taro}, "B1B1B1") // meanwhile
-	if _, err := s.d.Delete(t.Context(), s.now, admin, desk.Order{Filter: ids("A3A3A3")}); err != nil {
+	if _, err := deleteHeld(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: ids("A3A3A3")}); err != nil {
 		t.Fatal(err)
 	}
 	s.till.pacing.Release = true

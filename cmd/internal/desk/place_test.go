@@ -113,12 +113,12 @@ func TestHeldMailOfAPlace(t *testing.T) {
 	if want := "template:t1: resumed template:t1 by root: opened abuse"; len(s.told) == 0 || s.told[len(s.told)-1] != want {
 		t.Errorf("told %q, want %q at last", s.told, want)
 	}
-	gone, err := s.d.Delete(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Account: "template:t1"}})
+	gone, err := deleteHeld(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: desk.Filter{Account: "template:t1"}})
 	if err != nil || gone.Counts["done"] != 2 {
 		t.Errorf("deleted: %+v, %v", gone, err)
 	}
 	s.wantIn("hold", "A2A2A2")
-	freed, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Account: "plugin:cart@shop.example.jp"}})
+	freed, err := release(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: desk.Filter{Account: "plugin:cart@shop.example.jp"}})
 	if err != nil || freed.Counts["done"] != 1 {
 		t.Errorf("released: %+v, %v", freed, err)
 	}

@@ -86,7 +86,7 @@ func TestQueueListFollowsMailThatWasQueuedAnew(t *testing.T) {
 	s := open(t)
 	s.hold(taro, "volume", "A1A1A1")
 	s.mta.tooOld["A1A1A1"] = "F1F1F1"
-	if r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: ids("A1A1A1")}); err != nil || r.Counts["done"] != 1 {
+	if r, err := release(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: ids("A1A1A1")}); err != nil || r.Counts["done"] != 1 {
 		t.Fatal(r, err)
 	}
 	all, _ := s.queued(desk.QueueFilter{Account: taro})

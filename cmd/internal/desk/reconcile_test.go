@@ -260,7 +260,7 @@ func TestRequeuedWhileItIsReleasedIsFollowed(t *testing.T) {
 		s.journal.set(nil, nil, nil)
 		return nil
 	}
-	if _, err := s.d.Release(t.Context(), s.now, admin, order("A1A1A1")); err != nil {
+	if _, err := release(s.d, t.Context(), s.now, admin, order("A1A1A1")); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(s.log.String(), "asked too soon") {
@@ -276,11 +276,11 @@ func TestRequeuedIsFollowedByExpire(t *testing.T) {
 	s := open(t)
 	s.hold(taro, "volume", "A1A1A1", "A2A2A2")
 	s.mta.after["release"] = func() error { return context.Canceled } // so nobody heard of a new id
-	if _, err := s.d.Release(t.Context(), s.now, admin, order("A1A1A1")); err == nil {
+	if _, err := release(s.d, t.Context(), s.now, admin, order("A1A1A1")); err == nil {
 		t.Fatal("no error")
 	}
 	s.mta.after = nil
-	if _, err := s.d.Delete(t.Context(), s.now, admin, order("A2A2A2")); err != nil {
+	if _, err := deleteHeld(s.d, t.Context(), s.now, admin, order("A2A2A2")); err != nil {
 		t.Fatal(err)
 	}
 	entered, leave := make(chan struct{}), make(chan struct{})
@@ -359,7 +359,7 @@ func TestReleaseLooksOnceAndKeepsNobodyWaiting(t *testing.T) {
 		}
 		return err
 	}
-	r, err := s.d.Release(t.Context(), s.now, admin, order("A1A1A1"))
+	r, err := release(s.d, t.Context(), s.now, admin, order("A1A1A1"))
 	if err != nil || r.Counts["done"] != 1 {
 		t.Errorf("got %+v, %v", r, err)
 	}
@@ -414,7 +414,7 @@ func TestHeldListSaysThatALookTakesLong(t *testing.T) {
 func TestAuditOfABulkActSaysWhatChose(t *testing.T) {
 	s := open(t)
 	s.hold(taro, "volume", "A1A1A1")
-	if _, err := s.d.Delete(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Account: taro, MailFrom: "taro@example.jp"}, Reason: "spam"}); err != nil {
+	if _, err := deleteHeld(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: desk.Filter{Account: taro, MailFrom: "taro@example.jp"}, Reason: "spam"}); err != nil {
 		t.Fatal(err)
 	}
 	all, err := s.journal.AdminActions(t.Context(), 0)

@@ -15,11 +15,6 @@ import (
 // forGood is the verb of a delete that keeps no copy.
 const forGood = "delete for good"
 
-// DeleteForGood is Delete without a copy: what a full disk needs.
-func (d *Desk) DeleteForGood(ctx context.Context, now time.Time, by By, o Order) (Report, error) {
-	return d.act(ctx, now, by, o, forGood)
-}
-
 // Deleted is a deleted message of which there is a copy.
 type Deleted struct {
 	Held

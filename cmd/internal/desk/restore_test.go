@@ -106,18 +106,18 @@ func heldOne(t *testing.T) (*desk.Desk, *graveyard, *journal.Journal) {
 	return d, g, j
 }
 
-func only(id string) desk.Order {
-	return desk.Order{Filter: desk.Filter{IDs: []string{id}}, Reason: "spam"}
+func only(id string) desk.HeldOrder {
+	return desk.HeldOrder{Filter: desk.Filter{IDs: []string{id}}, Reason: "spam"}
 }
 
 // Review 1, finding 17.
 func TestDeleteForGoodNeedsNoRoom(t *testing.T) {
 	d, g, j := heldOne(t)
 	g.full = true
-	if r, err := d.Delete(t.Context(), time.Now(), ann, only("ABCDEF1")); err != nil || r.Counts["failed"] != 1 {
+	if r, err := deleteHeld(d, t.Context(), time.Now(), ann, only("ABCDEF1")); err != nil || r.Counts["failed"] != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	r, err := d.DeleteForGood(t.Context(), time.Now(), ann, only("ABCDEF1"))
+	r, err := deleteForGood(d, t.Context(), time.Now(), ann, only("ABCDEF1"))
 	if err != nil || r.Counts["done"] != 1 || len(g.held) != 0 || len(g.kept) != 0 {
 		t.Errorf("%+v, %v; held %v", r, err, g.held)
 	}
@@ -136,7 +136,7 @@ func TestDeleteForGoodNeedsNoRoom(t *testing.T) {
 func TestDeletedMailComesBackOnHold(t *testing.T) {
 	for _, id := range []string{"ABCDEF1", "0d5kqw3m8x7ya"} {
 		d, g, j := heldOne(t)
-		if r, err := d.Delete(t.Context(), time.Now(), ann, only("ABCDEF1")); err != nil || r.Counts["done"] != 1 || d.Room.Totals().Messages != 0 {
+		if r, err := deleteHeld(d, t.Context(), time.Now(), ann, only("ABCDEF1")); err != nil || r.Counts["done"] != 1 || d.Room.Totals().Messages != 0 {
 			t.Fatalf("%+v, %v", r, err)
 		}
 		all, err := d.Deleted(t.Context())
@@ -169,7 +169,7 @@ func TestDeletedMailComesBackOnHold(t *testing.T) {
 		if err != nil || len(l.Held) != 1 || l.Held[0].QueueID != "BACC1" || l.Held[0].HeldBy != "relayguard" || l.Held[0].Rule != "login-volume" || l.Foreign != 0 {
 			t.Errorf("held: %+v, %v", l, err)
 		}
-		if r, err := d.Delete(t.Context(), later, ann, only("BACC1")); err != nil || r.Counts["done"] != 1 || len(g.held) != 0 {
+		if r, err := deleteHeld(d, t.Context(), later, ann, only("BACC1")); err != nil || r.Counts["done"] != 1 || len(g.held) != 0 {
 			t.Errorf("the second delete: %+v, %v", r, err)
 		}
 	}

@@ -64,7 +64,7 @@ func TestRoomOfSharedAccountsIsCountedBySiteAndText(t *testing.T) {
 	s.reconcile()
 	s.wantRoom(6)
 	s.wantFull("counted", map[string]bool{"site:shop.example.jp": true, "site:blog.example.jp": false, "template:t1": true, "template:t2": false, wwwData: false})
-	if r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: ids("A1A1A1", "C1C1C1"), Reason: "x"}); err != nil || r.Counts["done"] != 2 {
+	if r, err := release(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: ids("A1A1A1", "C1C1C1"), Reason: "x"}); err != nil || r.Counts["done"] != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
 	s.wantFull("released", map[string]bool{"site:shop.example.jp": false, "template:t1": false})

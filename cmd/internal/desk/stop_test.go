@@ -110,7 +110,7 @@ func TestStopWaitsForNoRelease(t *testing.T) {
 	s.mta.before["release"] = func() error { close(entered); <-leave; return nil }
 	released := make(chan error)
 	go func() {
-		_, err := s.d.Release(context.Background(), s.now, admin, order("A1A1A1"))
+		_, err := release(s.d, context.Background(), s.now, admin, order("A1A1A1"))
 		released <- err
 	}()
 	<-entered
@@ -180,7 +180,7 @@ func TestStartKeepsAllIfAsked(t *testing.T) {
 		t.Errorf("a later start released %+v", out)
 	}
 	s.wantIn("hold", "A1A1A1", "B1B1B1")
-	if r, err := s.d.Release(t.Context(), s.now, admin, desk.Order{Filter: desk.Filter{Rule: policy.RuleKept}}); r.Counts["done"] != 2 || err != nil {
+	if r, err := release(s.d, t.Context(), s.now, admin, desk.HeldOrder{Filter: desk.Filter{Rule: policy.RuleKept}}); r.Counts["done"] != 2 || err != nil {
 		t.Errorf("release --rule kept: %+v, %v", r.Counts, err)
 	}
 }
@@ -417,7 +417,7 @@ func TestOrdersWhileTheJournalIsBehind(t *testing.T) {
 	if out := s.startAgain(false); len(out.Remarks) != 1 || !strings.Contains(out.Remarks[0], "start once more") {
 		t.Errorf("start: %+v", out)
 	}
-	if _, err := s.d.Release(t.Context(), s.now, admin, order("A1A1A1")); err != nil || !strings.Contains(s.log.String(), "takes no rows") {
+	if _, err := release(s.d, t.Context(), s.now, admin, order("A1A1A1")); err != nil || !strings.Contains(s.log.String(), "takes no rows") {
 		t.Errorf("release: %v, log: %s", err, s.log)
 	}
 }

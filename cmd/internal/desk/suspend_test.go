@@ -99,7 +99,7 @@ func TestSuspendFindsWhatWasReleased(t *testing.T) {
 	s.mta.put(file("A1A1A1", long))
 	s.hold(taro, "volume", "A2A2A2", "A3A3A3")
 	s.mta.tooOld["A2A2A2"] = "A9A9A9"
-	if r, err := s.d.Release(t.Context(), s.now, admin, order("A1A1A1", "A2A2A2", "A3A3A3")); err != nil || r.Counts["done"] != 3 {
+	if r, err := release(s.d, t.Context(), s.now, admin, order("A1A1A1", "A2A2A2", "A3A3A3")); err != nil || r.Counts["done"] != 3 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	s.mta.set(func() { s.mta.files[0].Queue = "deferred" })

@@ -110,23 +110,24 @@ type Desk struct {
 	acting sync.Mutex   // on the queue
 	acts   atomic.Int64 // that were ended
 
-	mu       sync.Mutex
-	foreign  []Held // held by somebody else, as of the last look; at most maxForeign
-	others   int    // of them in all
-	lookedAt time.Time
-	lookErr  error
-	byMilter map[string]time.Time // queue ids that the MTA's log says a milter held
-	missing  map[holdName]bool    // holds that the last look did not find in the queue
-	requeued []requeue            // new queue ids that the log told of
-	told     map[string]bool      // errors that come again with every try
-	looking  time.Duration        // how long the last look at the queue took
-	paced    time.Time            // when Pace last looked
-	standing Standing             // of the MTA's settings, as of the last look
-	pauses   map[string]pause     // by switch, ends of suspensions that could not be carried out; and of Pace
-	toShut   map[limit.Key]toShut // what web nodes are to be told
-	wakeShut chan struct{}        // made by whoever needs it first
-	left     map[holdName]bool    // what no longer waits for its limits, but for an admin
-	reminded time.Time            // when held mail was last told of; zero: not known
+	mu        sync.Mutex
+	foreign   []Held // held by somebody else, as of the last look; at most maxForeign
+	others    int    // of them in all
+	lookedAt  time.Time
+	lookErr   error
+	byMilter  map[string]time.Time // queue ids that the MTA's log says a milter held
+	missing   map[holdName]bool    // holds that the last look did not find in the queue
+	requeued  []requeue            // new queue ids that the log told of
+	told      map[string]bool      // errors that come again with every try
+	looking   time.Duration        // how long the last look at the queue took
+	refreshed chan struct{}        // closed when the look that goes on for a listing is over; nil: none does
+	paced     time.Time            // when Pace last looked
+	standing  Standing             // of the MTA's settings, as of the last look
+	pauses    map[string]pause     // by switch, ends of suspensions that could not be carried out; and of Pace
+	toShut    map[limit.Key]toShut // what web nodes are to be told
+	wakeShut  chan struct{}        // made by whoever needs it first
+	left      map[holdName]bool    // what no longer waits for its limits, but for an admin
+	reminded  time.Time            // when held mail was last told of; zero: not known
 }
 
 // maxForeign bounds what is kept of other people's holds.

@@ -12,6 +12,9 @@ import (
 // lookWait bounds how long a listing waits for a fresh look at the queue.
 const lookWait = 900 * time.Millisecond
 
+// lookLimit bounds a look that nobody waits for any more.
+const lookLimit = 5 * time.Minute
+
 // fresh is how old a look may be that is as good as a new one.
 const fresh = 2 * time.Second
 
@@ -19,13 +22,9 @@ const fresh = 2 * time.Second
 // chooses, with that of others. It keeps none of it.
 func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(Held) error) (HeldEnd, error) {
 	d.mu.Lock()
-	before, long := d.lookedAt, d.looking > lookWait
+	before := d.lookedAt
 	d.mu.Unlock()
-	if !long {
-		look, cancel := context.WithTimeout(ctx, lookWait)
-		d.freshen(look, now)
-		cancel()
-	}
+	d.refresh(ctx, now)
 	var end HeldEnd
 	err := d.each(ctx, now, f, func(h *journal.Hold) error {
 		m := heldOf(h)
@@ -54,6 +53,39 @@ func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(
 		}
 	}
 	return end, nil
+}
+
+// refresh has the queue looked at and waits for that, for lookWait at most: a longer
+// look goes on, for who lists next. Where looks take longer, lookShare times as long
+// pass between two of them.
+func (d *Desk) refresh(ctx context.Context, now time.Time) {
+	d.mu.Lock()
+	if d.looking > lookWait && now.Sub(d.lookedAt) < lookShare*d.looking {
+		d.mu.Unlock()
+		return
+	}
+	over := d.refreshed
+	if over == nil { // else one goes on
+		over = make(chan struct{})
+		d.refreshed = over
+		go func() {
+			look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
+			defer cancel()
+			d.freshen(look, now)
+			d.mu.Lock()
+			d.refreshed = nil
+			d.mu.Unlock()
+			close(over)
+		}()
+	}
+	d.mu.Unlock()
+	patience := time.NewTimer(lookWait)
+	defer patience.Stop()
+	select {
+	case <-over:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
 }
 
 // heldName is a hold that an act is to be done to; the journal has the rest.
@@ -111,7 +143,7 @@ func (d *Desk) ActOnHeld(ctx context.Context, now time.Time, by By, o HeldOrder,
 		}
 		return d.settleSome(ctx, clock(), by, o.Reason, verb, holds, there, nil)
 	})
-	return d.ended(clock(), by, "held "+verb, &o.DryRun, r, err)
+	return d.ended(clock(), by, "held "+verb, o.DryRun, r, err)
 }
 
 // chooseHeld finds what an order is about.

@@ -137,7 +137,7 @@ func (d *Desk) ActOnQueue(ctx context.Context, now time.Time, by By, o QueueOrde
 		}
 		return d.doQueued(ctx, clock(), by, &o, all[from:to])
 	})
-	return d.ended(clock(), by, "queue "+o.Verb, &o.DryRun, r, err)
+	return d.ended(clock(), by, "queue "+o.Verb, o.DryRun, r, err)
 }
 
 // chosenBy is a filter as the audit of an act has it. Of a sender it has the domain:
@@ -170,8 +170,8 @@ func onlyDomain(addr string) string {
 var errAll = fmt.Errorf("%w: nothing chooses among the mail in the queue; name ids, an account, a domain, an error or an age, or say --all", ErrUsage)
 
 // ended tells how an act ended, and journals that it was cut short.
-func (d *Desk) ended(now time.Time, by By, verb string, dry *bool, r *run, why error) error {
-	if why != nil && !*dry && r.sum.Total > 0 {
+func (d *Desk) ended(now time.Time, by By, verb string, dry bool, r *run, why error) error {
+	if why != nil && !dry && r.sum.Total > 0 {
 		so := fmt.Sprintf("ended after %d of %d messages: %v", r.sum.Done, r.sum.Total, why)
 		d.append(d.audit(now, by, verb, fmt.Sprintf("%d messages", r.sum.Total), "", so))
 		d.Log.Warn(verb+" was cut short", "done", r.sum.Done, "of", r.sum.Total, "why", why)

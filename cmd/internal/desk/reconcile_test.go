@@ -411,6 +411,41 @@ func TestHeldListSaysThatALookTakesLong(t *testing.T) {
 	}
 }
 
+// Two who list while a look goes on get what the last one found, and wait for the one
+// look; who lists after it gets what it found.
+func TestLookThatIsNotWaitedForGoesOn(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.reconcile()
+	looked := s.now
+	s.now = s.now.Add(time.Minute)
+	begun, goOn := make(chan struct{}, 2), make(chan struct{})
+	s.mta.before["list"] = func() error {
+		begun <- struct{}{}
+		<-goOn
+		return nil
+	}
+	list := func() desk.HeldEnd {
+		end, err := s.d.EachHeld(t.Context(), s.now, desk.Filter{}, func(desk.Held) error { return nil })
+		if err != nil || end.Messages != 1 {
+			t.Errorf("%+v, %v", end, err)
+		}
+		return end
+	}
+	for range 2 {
+		if end := list(); !end.Older || !end.Looked.Equal(looked) {
+			t.Errorf("while the look goes on: %+v", end)
+		}
+	}
+	if n := len(begun); n != 1 {
+		t.Errorf("%d looks were begun, want one for both", n)
+	}
+	close(goOn)
+	if end := list(); end.Older || !end.Looked.Equal(s.now) {
+		t.Errorf("after it: %+v, want it of %v", end, s.now)
+	}
+}
+
 func TestAuditOfABulkActSaysWhatChose(t *testing.T) {
 	s := open(t)
 	s.hold(taro, "volume", "A1A1A1")

@@ -2,10 +2,8 @@ package postfix
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,48 +44,24 @@ const maxStopState = 256 << 20
 
 // readState returns fs.ErrNotExist where nothing is stopped.
 func (r RedSwitch) readState() (stopState, error) {
-	path := filepath.Join(r.StateDir, stopStateFile)
-	if _, err := os.Lstat(path); err != nil {
-		return stopState{}, err
-	}
-	if _, err := backup.Trusted(r.StateDir); err != nil { // it becomes Postfix's configuration
-		return stopState{}, err
-	}
-	text, err := backup.ReadUpTo(path, maxStopState)
-	if err != nil {
-		return stopState{}, err
-	}
 	var state stopState
-	if err := json.Unmarshal(text, &state); err != nil {
-		return stopState{}, fmt.Errorf("read %s: %w", path, err)
+	if err := backup.ReadState(r.StateDir, stopStateFile, maxStopState, &state); err != nil {
+		return stopState{}, err
 	}
 	if state.ConfigDir != r.Instance.ConfigDir {
-		return stopState{}, fmt.Errorf("%s is about %s, want %s; give each instance its own directory", path, state.ConfigDir, r.Instance.ConfigDir)
+		return stopState{}, fmt.Errorf("%s in %s is about %s, want %s; give each instance its own directory", stopStateFile, r.StateDir, state.ConfigDir, r.Instance.ConfigDir)
 	}
 	return state, nil
 }
 
 func (r RedSwitch) writeState(state stopState) error {
-	dir, err := backup.MakeTrusted(r.StateDir)
-	if err != nil {
+	if err := backup.WriteState(r.StateDir, stopStateFile, state); err != nil {
 		return fmt.Errorf("write the state of the red switch: %w", err)
 	}
-	text, err := json.Marshal(state)
-	if err == nil {
-		err = backup.Replace(filepath.Join(dir, stopStateFile), append(text, '\n'), 0o600, -1, -1)
-	}
-	if err != nil {
-		return fmt.Errorf("write the state of the red switch: %w", err)
-	}
-	return backup.SyncDir(dir)
+	return nil
 }
 
-func (r RedSwitch) removeState() error {
-	if err := os.Remove(filepath.Join(r.StateDir, stopStateFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return backup.SyncDir(r.StateDir)
-}
+func (r RedSwitch) removeState() error { return backup.RemoveState(r.StateDir, stopStateFile) }
 
 // remember notes the settings that are to be changed. A copy of main.cf is worth
 // something only if it is without any change of ours.

@@ -112,7 +112,7 @@ func TestActsBesideTheDaemon(t *testing.T) {
 			t.Fatalf("%v are left", left)
 		}
 	}
-	if log := q.Log(); strings.Contains(log, "SYSERR") || strings.Contains(log, "cannot") && strings.Contains(log, "queueup") {
+	if log := q.Sendmail.Log(); strings.Contains(log, "SYSERR") || strings.Contains(log, "cannot") && strings.Contains(log, "queueup") {
 		t.Errorf("Sendmail complains:\n%s", log)
 	}
 }

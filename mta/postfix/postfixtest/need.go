@@ -58,7 +58,7 @@ func StartTest(t testing.TB, options Options) *Postfix {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("end of %s:\n%s", p.LogPath(), p.logEnd(60))
+			t.Logf("end of %s:\n%s", p.LogPath(), p.LogTail(60))
 		}
 		if err := p.Stop(); err != nil {
 			t.Error(err)

@@ -21,6 +21,8 @@ import (
 type Postfix struct {
 	// Dir holds everything below; ConfigDir, QueueDir are Postfix's own.
 	Dir, ConfigDir, QueueDir string
+	// LogFile is maillog_file.
+	smtptest.LogFile
 	// Sink is where mail arrives that leaves Postfix.
 	Sink *smtptest.Sink
 	// CA issued the server's certificate and issues those of clients.
@@ -62,9 +64,10 @@ func Start(ctx context.Context, options Options) (*Postfix, error) {
 	if p.Dir, p.temporary, err = makeRoot(options.Dir); err != nil {
 		return nil, err
 	}
+	p.LogFile = smtptest.NewLogFile(filepath.Join(p.Dir, "maillog"))
 	p.ConfigDir, p.QueueDir = filepath.Join(p.Dir, "config"), filepath.Join(p.Dir, "queue")
 	if err := p.start(ctx); err != nil {
-		err = fmt.Errorf("start a private Postfix in %s: %w\n%s", p.Dir, err, p.logEnd(20))
+		err = fmt.Errorf("start a private Postfix in %s: %w\n%s", p.Dir, err, p.LogTail(20))
 		return nil, errors.Join(err, p.Stop())
 	}
 	return p, nil
@@ -154,7 +157,7 @@ func (p *Postfix) startMaster(ctx context.Context) error {
 	}
 	p.master = process
 	err = process.waitUntil(ctx, 15*time.Second, func() bool {
-		return strings.Contains(p.logFrom(mark), ": daemon started ")
+		return strings.Contains(p.LogFrom(mark), ": daemon started ")
 	})
 	if err == nil {
 		err = p.greetAll(ctx)

@@ -98,7 +98,7 @@ func StartTest(t testing.TB, options Options) *Sendmail {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("end of %s:\n%s", s.LogPath(), s.logEnd(60))
+			t.Logf("end of %s:\n%s", s.LogPath(), s.LogTail(60))
 		}
 		if err := s.Stop(); err != nil {
 			t.Error(err)

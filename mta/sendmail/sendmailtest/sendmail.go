@@ -26,6 +26,8 @@ type Sendmail struct {
 	// Dir holds everything below; ConfigDir is what Sendmail sees as
 	// /etc/mail, QueueDir the MTA's queue, ClientQueueDir that of sendmail(1).
 	Dir, ConfigDir, QueueDir, ClientQueueDir string
+	// LogFile is the log of everything inside, as syslogd would write it.
+	smtptest.LogFile
 	// Sink is where mail arrives that leaves Sendmail.
 	Sink *smtptest.Sink
 	// CA issued the server's certificate.
@@ -68,10 +70,11 @@ func Start(ctx context.Context, options Options) (*Sendmail, error) {
 	if s.Dir, s.temporary, err = makeRoot(options.Dir); err != nil {
 		return nil, err
 	}
+	s.LogFile = smtptest.NewLogFile(filepath.Join(s.Dir, "mail.log"))
 	s.ConfigDir, s.QueueDir = filepath.Join(s.Dir, "config"), filepath.Join(s.Dir, "queue")
 	s.ClientQueueDir = filepath.Join(s.Dir, "client-queue")
 	if err := s.start(ctx); err != nil {
-		err = fmt.Errorf("start a private Sendmail in %s: %w\n%s", s.Dir, err, s.logEnd(20))
+		err = fmt.Errorf("start a private Sendmail in %s: %w\n%s", s.Dir, err, s.LogTail(20))
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
@@ -154,7 +157,7 @@ var cannotBind = regexp.MustCompile(`cannot bind: Address already in use`)
 // and every port listens.
 func (s *Sendmail) awaitListening(ctx context.Context, mark int64) error {
 	return s.mta.waitUntil(ctx, startLimit, func() (bool, error) {
-		log := s.logFrom(mark)
+		log := s.LogFrom(mark)
 		if cannotBind.MatchString(log) {
 			return false, errPortTaken
 		}

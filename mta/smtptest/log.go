@@ -1,4 +1,4 @@
-package sendmailtest
+package smtptest
 
 import (
 	"context"
@@ -6,21 +6,27 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
 )
 
-// LogPath is the log of everything inside, as syslogd would write it.
-func (s *Sendmail) LogPath() string { return filepath.Join(s.Dir, "mail.log") }
+// LogFile is the log that a mail server writes while a test looks at it. It need not
+// be there yet. Safe for concurrent use.
+type LogFile struct{ path string }
+
+// NewLogFile is the log at a path.
+func NewLogFile(path string) LogFile { return LogFile{path} }
+
+// LogPath is where it is.
+func (l LogFile) LogPath() string { return l.path }
 
 // Log is all that was logged so far.
-func (s *Sendmail) Log() string { return s.logFrom(0) }
+func (l LogFile) Log() string { return l.LogFrom(0) }
 
 // LogMark is the present end of the log, for WaitLogAfter.
-func (s *Sendmail) LogMark() int64 {
-	info, err := os.Stat(s.LogPath())
+func (l LogFile) LogMark() int64 {
+	info, err := os.Stat(l.path)
 	if err != nil {
 		return 0 // nothing was logged yet
 	}
@@ -29,12 +35,12 @@ func (s *Sendmail) LogMark() int64 {
 
 // WaitLog waits until a line of the log matches the expression and returns
 // the match and its groups. Lines logged before the call count.
-func (s *Sendmail) WaitLog(ctx context.Context, expression string) ([]string, error) {
-	return s.WaitLogAfter(ctx, 0, expression)
+func (l LogFile) WaitLog(ctx context.Context, expression string) ([]string, error) {
+	return l.WaitLogAfter(ctx, 0, expression)
 }
 
 // WaitLogAfter is WaitLog for lines after a mark.
-func (s *Sendmail) WaitLogAfter(ctx context.Context, mark int64, expression string) ([]string, error) {
+func (l LogFile) WaitLogAfter(ctx context.Context, mark int64, expression string) ([]string, error) {
 	pattern, err := regexp.Compile(expression)
 	if err != nil {
 		return nil, fmt.Errorf("wait for a log line: %w", err)
@@ -42,21 +48,22 @@ func (s *Sendmail) WaitLogAfter(ctx context.Context, mark int64, expression stri
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		text := s.logFrom(mark)
+		text := l.LogFrom(mark)
 		complete := text[:strings.LastIndexByte(text, '\n')+1]
 		if match := pattern.FindStringSubmatch(complete); match != nil {
 			return match, nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for a line like %s in %s: %w", expression, s.LogPath(), ctx.Err())
+			return nil, fmt.Errorf("wait for a line like %s in %s: %w", expression, l.path, ctx.Err())
 		case <-tick.C:
 		}
 	}
 }
 
-func (s *Sendmail) logFrom(mark int64) string {
-	file, err := os.Open(s.LogPath())
+// LogFrom is what was logged after a mark.
+func (l LogFile) LogFrom(mark int64) string {
+	file, err := os.Open(l.path)
 	if err != nil {
 		return "" // nothing was logged yet
 	}
@@ -68,8 +75,8 @@ func (s *Sendmail) logFrom(mark int64) string {
 	return string(text)
 }
 
-// logEnd is the last lines of the log, for a failure's report.
-func (s *Sendmail) logEnd(lines int) string {
-	all := strings.Split(strings.TrimRight(s.Log(), "\n"), "\n")
+// LogTail is the last lines of the log, for the report of a failure.
+func (l LogFile) LogTail(lines int) string {
+	all := strings.Split(strings.TrimRight(l.Log(), "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }

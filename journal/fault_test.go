@@ -116,7 +116,8 @@ func TestDatabaseDiskFullLogGoesOn(t *testing.T) {
 	// The log is elsewhere: only the database's disk is full.
 	must(t, os.MkdirAll(path, 0o700))
 	must(t, os.Symlink(t.TempDir(), filepath.Join(path, "log")))
-	j := open(t, journal.Options{Dir: path})
+	var said logged
+	j := open(t, journal.Options{Dir: path, Log: slog.New(slog.NewTextHandler(&said, nil))})
 	must(t, j.Append(held(0)))
 	must(t, j.Sync(t.Context()))
 	free := fill(t, dir)
@@ -129,8 +130,20 @@ func TestDatabaseDiskFullLogGoesOn(t *testing.T) {
 	if s := j.Stats(); s.Backlog != 0 {
 		t.Errorf("stats: %+v", s)
 	}
+	// It is tried again meanwhile: that a database on a full disk can be opened is no
+	// sign that it takes rows.
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if j.Health().OK() {
+			t.Fatalf("the disk is full, and the journal is well:\n%s", said.String())
+		}
+	}
 	free()
 	eventually(t, "fills again", func() bool { return j.Health().OK() })
+	for _, text := range []string{"database takes no rows", "database takes rows again"} {
+		if n := strings.Count(said.String(), text); n != 1 {
+			t.Errorf("%q is said %d times, want once:\n%s", text, n, said.String())
+		}
+	}
 	must(t, j.Sync(t.Context()))
 	if holds, err := j.Holds(t.Context(), journal.HoldQuery{}); err != nil || len(holds) != n+1 {
 		t.Errorf("got %d holds, %v", len(holds), err)

@@ -99,7 +99,7 @@ func (f *filler) open(ctx context.Context) {
 	}
 	f.database = d
 	f.setReading(reading)
-	f.reached(d.at)
+	f.opened(d.at)
 }
 
 // openReadOnly lets queries see what there is if nothing can be written.
@@ -310,7 +310,7 @@ func (f *filler) recover(err error) error {
 		}
 		f.database = d
 		f.setReading(reading)
-		f.reached(d.at)
+		f.opened(d.at)
 		f.kick()
 		return err
 	}
@@ -339,7 +339,18 @@ func (f *filler) lastError() error {
 	return f.err
 }
 
-// reached tells how far the database has the log.
+// opened tells how far a database that was just opened has the log. Whether it takes
+// rows again shows itself when it is given some: a full disk can be opened.
+func (f *filler) opened(p position) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.at != p {
+		f.at = p
+		f.announce()
+	}
+}
+
+// reached tells that the database has the log so far, and goes on.
 func (f *filler) reached(p position) {
 	f.pause, f.retry = 0, time.Time{}
 	f.mu.Lock()

@@ -94,26 +94,15 @@ type List struct {
 
 // List lists held mail, the oldest first; that of others only if nothing chooses.
 func (d *Desk) List(ctx context.Context, now time.Time, f Filter) (List, error) {
-	d.freshen(ctx, now)
-	all, err := d.find(ctx, now, f)
+	l := List{Held: []Held{}}
+	end, err := d.EachHeld(ctx, now, f, func(h Held) error {
+		l.Held = append(l.Held, h)
+		return nil
+	})
 	if err != nil {
 		return List{}, err
 	}
-	l := List{Held: make([]Held, 0, len(all))}
-	for i := range all {
-		h := heldOf(&all[i])
-		h.Paced = d.Waiting != nil && d.Waiting.Has(h.QueueID, h.ID)
-		l.Held = append(l.Held, h)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	l.Foreign, l.Looked = d.others, d.lookedAt
-	if d.lookErr != nil {
-		l.Stale = d.lookErr.Error()
-	}
-	if !f.chooses() {
-		l.Held = append(l.Held, d.foreign...)
-	}
+	l.Foreign, l.Looked, l.Stale = end.Foreign, end.Looked, end.Stale
 	return l, nil
 }
 

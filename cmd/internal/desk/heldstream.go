@@ -1,6 +1,7 @@
 package desk
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -25,6 +26,7 @@ func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(
 	before := d.lookedAt
 	d.mu.Unlock()
 	d.refresh(ctx, now)
+	late := d.late(ctx)
 	var end HeldEnd
 	err := d.each(ctx, now, f, func(h *journal.Hold) error {
 		m := heldOf(h)
@@ -39,8 +41,8 @@ func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(
 	d.mu.Lock()
 	foreign := d.foreign
 	end.Foreign, end.Looked = d.others, d.lookedAt
-	if d.lookErr != nil {
-		end.Stale = d.lookErr.Error()
+	if err := cmp.Or(d.lookErr, late); err != nil {
+		end.Stale = err.Error()
 	}
 	end.Older = end.Stale == "" && d.lookedAt.Equal(before) && now.Sub(before) > fresh
 	d.mu.Unlock()
@@ -86,6 +88,17 @@ func (d *Desk) refresh(ctx context.Context, now time.Time) {
 	case <-patience.C:
 	case <-ctx.Done():
 	}
+}
+
+// late says why the journal does not yet have all that was decided, if it does not
+// within lookWait: a look that nobody waited for has not said it.
+func (d *Desk) late(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	if err := d.upToDate(ctx); err != nil {
+		return fmt.Errorf("the journal is not up to date: %w", err)
+	}
+	return nil
 }
 
 // heldName is a hold that an act is to be done to; the journal has the rest.

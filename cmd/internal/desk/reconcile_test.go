@@ -411,6 +411,22 @@ func TestHeldListSaysThatALookTakesLong(t *testing.T) {
 	}
 }
 
+// A queue that was just looked at is not looked at again: the journal is asked all the
+// same whether it has everything.
+func TestHeldListSaysThatTheJournalIsBehind(t *testing.T) {
+	s := open(t)
+	s.hold(taro, "volume", "A1A1A1")
+	s.reconcile()
+	s.now = s.now.Add(time.Millisecond)
+	for _, behind := range []error{errors.New("no space left on device"), nil} {
+		s.journal.set(behind, nil, nil)
+		l, err := s.d.List(t.Context(), s.now, desk.Filter{})
+		if err != nil || len(l.Held) != 1 || (behind != nil) != strings.Contains(l.Stale, "journal is not up to date: no space left on device") {
+			t.Errorf("behind: %v: %+v, %v", behind, l, err)
+		}
+	}
+}
+
 // Two who list while a look goes on get what the last one found, and wait for the one
 // look; who lists after it gets what it found.
 func TestLookThatIsNotWaitedForGoesOn(t *testing.T) {

@@ -233,7 +233,10 @@ func TestTableFitsAndFileHasTheAgreedFields(t *testing.T) {
 			t.Errorf("%s: %v, want %v", k, read[0][k], v)
 		}
 	}
-	if len(read) != 4 || len(read[0]) != len(want) || read[1]["name"] != "wire/64x4k/messages_per_s/libmilter-noop" {
+	if goal, _ := read[0]["goal"].(map[string]any); len(goal) != 1 || goal["ratio_at_least"] != 5.0 {
+		t.Errorf("goal %v, want ratio_at_least 5", read[0]["goal"])
+	}
+	if len(read) != 4 || len(read[0]) != len(want)+1 || len(read[1]) != len(want) || read[1]["name"] != "wire/64x4k/messages_per_s/libmilter-noop" {
 		t.Errorf("results %v", read)
 	}
 }

@@ -30,8 +30,10 @@
 // serves, directly and through unbound, beside a client that asks the same questions;
 // and the daily report is made of a server that has run for a year.
 //
-// Commands over the queue are measured with 200,000 messages in a private Postfix,
-// half of them on hold, beside postqueue -j and postsuper.
+// Commands over the queue are measured in a private Postfix and a private Sendmail,
+// each with 100,000 messages that wait and as many that the guard holds: lists beside
+// postqueue -j and mailq, bulk acts beside postsuper, sendmail -Q and qtool.pl, which
+// keep no journal and no copies. Each act has a queue of its own.
 //
 // The trap: generator and milter share the processors, so in the closed loop
 // the generator's own cost lowers every number, most that of the fastest. It is
@@ -63,10 +65,11 @@ type plan struct {
 	only   string        // part of the names of what is measured; empty: all
 	guard  string        // program instead of the daemon
 	json   string
+	queued int // messages that are deferred, and that are held
 }
 
 // longest bounds a run, whatever hangs.
-const longest = 15 * time.Minute
+const longest = 45 * time.Minute
 
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == forwardScan {
@@ -96,11 +99,12 @@ func main() {
 
 func parseFlags(args []string) (plan, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	p := plan{rounds: 5}
+	p := plan{rounds: 5, queued: 100_000}
 	quick := f.Bool("quick", false, "three short rounds: a first impression")
 	f.DurationVar(&p.window, "duration", 3*time.Second, "length of each round, for each milter")
 	f.StringVar(&p.only, "only", "", "measure only `PART`: "+strings.Join(partNames, ", "))
 	f.StringVar(&p.json, "json", "bench.json", "`file` for the results")
+	f.IntVar(&p.queued, "queued", p.queued, "`messages` that wait in the queue, and as many on hold")
 	f.StringVar(&p.guard, "guard", "", "`program` to measure instead of ./cmd/relayguard; started as PROGRAM serve --config FILE")
 	if err := f.Parse(args); err != nil {
 		return p, err
@@ -108,7 +112,7 @@ func parseFlags(args []string) (plan, error) {
 	if *quick {
 		p.rounds, p.window = 3, 800*time.Millisecond
 	}
-	if f.NArg() > 0 || p.only != "" && !slices.Contains(partNames, p.only) || p.window < 100*time.Millisecond || p.window > time.Minute {
+	if f.NArg() > 0 || p.only != "" && !slices.Contains(partNames, p.only) || p.window < 100*time.Millisecond || p.window > time.Minute || p.queued < 1 || p.queued > mostQueued {
 		f.Usage()
 		return p, errors.New("usage")
 	}
@@ -140,59 +144,48 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 	for i := range variants {
 		b.mails = append(b.mails, newMail(i))
 	}
-	if p.only == "" || slices.Contains(overWire, p.only) {
-		if err := b.wire(ctx); err != nil {
-			b.skipped = append(b.skipped, fmt.Sprintf("wire: %v", err))
+	for _, part := range []struct {
+		name   string
+		wanted bool
+		do     func(context.Context) error
+	}{
+		{"wire", p.only == "" || slices.Contains(overWire, p.only), b.wire},
+		{"postfix", p.has("postfix"), b.postfix},
+		{"limits", p.has("limits"), b.limits},
+		{"origin", p.has("origin"), b.origin},
+		{"forward", p.has("forward"), b.forwards},
+		{"rbl", p.has("rbl"), b.blocklists},
+		{"queue", p.has("queue"), b.queue},
+	} {
+		if !part.wanted {
+			continue
 		}
-	}
-	if p.has("postfix") {
-		if err := b.postfix(ctx); err != nil {
-			b.skipped = append(b.skipped, fmt.Sprintf("postfix: %v", err))
-		}
-	}
-	if p.has("limits") {
-		if err := b.limits(ctx); err != nil {
-			return err
-		}
-	}
-	if p.has("origin") {
-		if err := b.origin(ctx); err != nil {
-			b.skipped = append(b.skipped, fmt.Sprintf("origin: %v", err))
-		}
-	}
-	if p.has("forward") {
-		if err := b.forwards(ctx); err != nil {
-			b.skipped = append(b.skipped, fmt.Sprintf("forward: %v", err))
-		}
-	}
-	if p.has("rbl") {
-		if err := b.blocklists(ctx); err != nil {
-			b.skipped = append(b.skipped, fmt.Sprintf("rbl: %v", err))
-		}
-	}
-	if p.has("queue") {
-		if err := b.queue(ctx); err != nil {
-			b.skipped = append(b.skipped, fmt.Sprintf("queue: %v", err))
+		if err := part.do(ctx); err != nil {
+			b.skipped = append(b.skipped, fmt.Sprintf("%s: %v", part.name, err))
 		}
 	}
 	b.progress("")
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if len(b.results)+len(b.bouts) == 0 {
+	if len(b.results)+len(b.bouts)+len(b.queues) == 0 {
 		return fmt.Errorf("nothing could be measured: %s", strings.Join(b.skipped, "; "))
 	}
 	printTable(out, b.results)
 	printStandings(out, b.standings)
 	printBouts(out, b.bouts)
+	printQueues(out, b.queues)
 	b.remarks(out)
+	if errors.Is(ctx.Err(), context.Canceled) { // by who looks on: the file stays that of a whole run
+		return ctx.Err()
+	}
 	for i := range b.standings {
 		b.results = append(b.results, b.standings[i].results()...)
 	}
 	for i := range b.bouts {
 		b.results = append(b.results, b.bouts[i].result())
 	}
-	return writeJSON(p.json, b.results)
+	for _, t := range b.queues {
+		b.results = append(b.results, t.results()...)
+	}
+	return errors.Join(writeJSON(p.json, b.results), ctx.Err()) // what the time did not suffice for is among the skipped
 }
 
 // bench is a run.
@@ -204,8 +197,9 @@ type bench struct {
 	results   []result
 	standings []standing // of limits, with a table of their own
 	bouts     []bout     // of origin, with one, too
-	skipped   []string   // what could not be measured, and why
-	foreign   []float64  // see throughput
+	queues    []*queueTable
+	skipped   []string  // what could not be measured, and why
+	foreign   []float64 // see throughput
 }
 
 // remarks says what belongs to the numbers.

@@ -42,6 +42,21 @@ func (g *goal) met(r result) bool {
 	return v <= g.bound
 }
 
+// numbers are for bench.json: {"at_most": 100}, {"ratio_at_least": 4}.
+func (g *goal) numbers() map[string]float64 {
+	if g == nil {
+		return nil
+	}
+	name := "at_most"
+	if g.atLeast {
+		name = "at_least"
+	}
+	if g.ofRatio {
+		name = "ratio_" + name
+	}
+	return map[string]float64{name: g.bound}
+}
+
 func (g *goal) String() string {
 	sign, kind := "<=", ""
 	if g.atLeast {
@@ -90,6 +105,9 @@ func number(v float64) string { return strconv.FormatFloat(round(v), 'f', -1, 64
 func printTable(w io.Writer, all []result) {
 	const row = "%-25s %7s %-5s %-14s %7s %8s %3s"
 	line := func(cells ...any) { fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf(row, cells...), " ")) }
+	if len(all) == 0 {
+		return
+	}
 	line("name", "value", "unit", "reference", "ratio", "goal", "met")
 	for _, r := range all {
 		name, ratio, goal, met := r.Name, "", "", ""
@@ -110,7 +128,15 @@ func printTable(w io.Writer, all []result) {
 }
 
 func writeJSON(path string, all []result) error {
-	b, err := json.MarshalIndent(all, "", "  ")
+	type line struct {
+		result
+		Goal map[string]float64 `json:"goal,omitempty"`
+	}
+	lines := make([]line, len(all))
+	for i, r := range all {
+		lines[i] = line{r, r.goal.numbers()}
+	}
+	b, err := json.MarshalIndent(lines, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -26,7 +26,7 @@ func bulkOf(t *testing.T, j *journal.Journal, n int, start time.Time) {
 }
 
 func TestEachHoldGivesAllTheLongestHeldFirst(t *testing.T) {
-	j, err := journal.Open(t.Context(), journal.Options{Dir: t.TempDir()})
+	j, err := journal.Open(t.Context(), journal.Options{Dir: t.TempDir(), Settle: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestEachHoldGivesAllTheLongestHeldFirst(t *testing.T) {
 
 func TestKnownTellsMessagesByTheirIDs(t *testing.T) {
 	dir := t.TempDir()
-	j, err := journal.Open(t.Context(), journal.Options{Dir: dir})
+	j, err := journal.Open(t.Context(), journal.Options{Dir: dir, Settle: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,6 +49,9 @@ type Options struct {
 
 	// Now is the clock of retention and of what is dropped. [time.Now]
 	Now func() time.Time
+
+	// Settle bounds how long a search waits for what was appended just before. [a second]
+	Settle time.Duration
 }
 
 // Retention is how long rows are kept. Zero values stand for the brackets.
@@ -90,6 +93,7 @@ func (o *Options) defaults() {
 	set(&o.Retention.Addresses, 30*dayLength)
 	set(&o.Retention.Totals, 400*dayLength)
 	set(&o.Retention.Actions, 3*365*dayLength)
+	set(&o.Settle, time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -423,11 +427,9 @@ func (j *Journal) Sync(ctx context.Context) error {
 	return j.filler.wait(ctx, *j.file.end.Load())
 }
 
-// settleTime bounds how long a query waits for what was appended just before.
-const settleTime = time.Second
-
+// settle waits for what was appended just before.
 func (j *Journal) settle(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	ctx, cancel := context.WithTimeout(ctx, j.options.Settle)
 	defer cancel()
 	_ = j.Sync(ctx) // the query answers with what there is
 }

@@ -74,6 +74,11 @@ func (l *logged) String() string {
 	return l.text.String()
 }
 
+// patience is how long a search may wait for what was appended just before: on a
+// busy machine the database takes it in late, and a search that went ahead would
+// have an answer without it.
+const patience = 30 * time.Second
+
 // open opens a journal that is closed at the end of the test.
 func open(t testing.TB, options journal.Options) *journal.Journal {
 	t.Helper()
@@ -94,6 +99,7 @@ func openOnly(t testing.TB, options journal.Options) *journal.Journal {
 	if options.Log == nil {
 		options.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
+	options.Settle = patience
 	j, err := journal.Open(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -169,16 +170,13 @@ func (o *Offline) handOver(made *os.File) error {
 
 // read is a reader that has seen what was appended.
 func (o *Offline) read() (*Reader, error) {
-	if !o.stale {
-		return o.reader, nil
+	if o.stale {
+		if err := o.reader.readLog(context.Background(), filepath.Join(o.dir, logDirectory)); err != nil {
+			return nil, err
+		}
+		o.stale = false
 	}
-	r, err := OpenReader(o.dir)
-	if err != nil {
-		return nil, err
-	}
-	o.reader.Close()
-	o.reader, o.stale = r, false
-	return r, nil
+	return o.reader, nil
 }
 
 // fromReader asks a reader.

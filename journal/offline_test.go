@@ -45,7 +45,7 @@ func TestWhatIsAppendedOfflineIsInTheNextJournal(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if j, err = journal.Open(t.Context(), journal.Options{Dir: dir}); err != nil {
+	if j, err = journal.Open(t.Context(), journal.Options{Dir: dir, Settle: patience}); err != nil {
 		t.Fatal(err)
 	}
 	defer j.Close()

@@ -27,6 +27,7 @@ type Reader struct {
 
 	// Remarks say what is missing or damaged, for an admin.
 	Remarks []string
+	at      position // of the log, up to which it is read
 }
 
 // OpenReader opens the journal in dir ("" is DefaultDir) for reading. A broken
@@ -74,7 +75,8 @@ func (r *Reader) open(ctx context.Context, dir string) error {
 			}
 		}
 	}
-	return r.readLog(ctx, filepath.Join(dir, logDirectory), at)
+	r.at = at
+	return r.readLog(ctx, filepath.Join(dir, logDirectory))
 }
 
 // openExisting opens a database for reading. Where its -shm cannot be made, as
@@ -184,8 +186,8 @@ func copyTable(ctx context.Context, from *sql.Tx, to *sql.DB, table string) erro
 	return tx.Commit()
 }
 
-// readLog applies what the database does not have.
-func (r *Reader) readLog(ctx context.Context, dir string, at position) error {
+// readLog applies what the database does not have, and another time what came since.
+func (r *Reader) readLog(ctx context.Context, dir string) error {
 	segments, err := listSegments(dir)
 	if err != nil {
 		return fmt.Errorf("read log directory: %w", err)
@@ -195,7 +197,7 @@ func (r *Reader) readLog(ctx context.Context, dir string, at position) error {
 	}
 	newest := segments[len(segments)-1]
 	end := position{newest.number, newest.size}
-	if end.segment < at.segment {
+	if end.segment < r.at.segment {
 		return nil // the log was emptied
 	}
 	conn, err := r.memory.db.Conn(ctx)
@@ -208,7 +210,8 @@ func (r *Reader) readLog(ctx context.Context, dir string, at position) error {
 		return err
 	}
 	defer apply.close()
-	d := &database{conn: conn, apply: apply, at: at}
+	d := &database{conn: conn, apply: apply, at: r.at}
+	defer func() { r.at = d.at }()
 	scan := scanner{dir: dir}
 	defer scan.close()
 	damaged := 0

@@ -3,6 +3,7 @@ package mta
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -46,6 +47,18 @@ var (
 	ErrChanged = errors.New("another message has this queue id now")
 	ErrCut     = errors.New("only the beginning was shown")
 )
+
+// CopyUpTo writes what comes, but of more than limit octets the beginning, and
+// returns ErrCut.
+func CopyUpTo(w io.Writer, r io.Reader, limit int64) error {
+	if _, err := io.Copy(w, io.LimitReader(r, limit)); err != nil {
+		return err
+	}
+	if n, _ := io.ReadFull(r, make([]byte, 1)); n > 0 {
+		return ErrCut
+	}
+	return nil
+}
 
 // ErrNotStarted says that released mail was not given to delivery at once: it
 // waits for Postfix's next run over its queue, or for Postfix to start.

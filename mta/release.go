@@ -10,3 +10,13 @@ type Release struct {
 	// day, or half the lifetime if that is less. Negative: nothing is requeued.
 	Margin time.Duration
 }
+
+// TooOld tells whether a message of that age should be requeued rather than
+// released.
+func (r Release) TooOld(age, lifetime time.Duration) bool {
+	margin := r.Margin
+	if margin == 0 {
+		margin = min(24*time.Hour, lifetime/2)
+	}
+	return margin >= 0 && age > lifetime-margin
+}

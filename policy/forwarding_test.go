@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"context"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -49,6 +50,12 @@ func by(login string, m *policy.Message) *policy.Message {
 	return m
 }
 
+// fromHere is a message that a process of uid 1001 hands in by the machine's own address.
+func fromHere(m *policy.Message) *policy.Message {
+	m.ClientIP, m.FromHere, m.BySMTP, m.UID = netip.MustParseAddr("203.0.113.9"), true, true, 1001
+	return m
+}
+
 func TestForwardedMailIsHeldAndNeverRefused(t *testing.T) {
 	const never = "NOTIFY=NEVER"
 	for name, c := range map[string]struct {
@@ -90,6 +97,7 @@ func TestForwardedMailIsHeldAndNeverRefused(t *testing.T) {
 		"procmail, no rule":                  {message(policy.Local, "taro@example.jp", "y@evil.test"), "Delivered-To: taro+a@example.jp\nReceived: by mx\n", policy.Hold, "no forwarding rule"},
 		"procmail, account alone":            {message(policy.Local, "taro", "y@evil.test"), "Delivered-To: taro@example.jp\nReceived: by mx\n", policy.Hold, "no forwarding rule"},
 		"procmail of an approved rule":       {message(policy.Local, "hanako@example.jp", "h@partner.test"), "Delivered-To: hanako@example.jp\nReceived: by mx\n", policy.Accept, ""},
+		"procmail, by our own address":       {fromHere(message(policy.Relay, "taro@example.jp", "y@evil.test")), "Delivered-To: taro@example.jp\nReceived: by mx\nReceived: by submit\n", policy.Hold, "no forwarding rule"},
 		"procmail of an alias":               {message(policy.Local, "taro@example.jp", "x@evil.test"), "Delivered-To: sales@example.jp\nX-Original-To: taro@example.jp\n", policy.Hold, "F1"},
 		"a pipe that keeps the sender":       {message(policy.Local, "a@partner.test", "y@evil.test"), "X-Original-To: taro@example.jp\n", policy.Hold, "no forwarding rule"},
 		"a pipe of the boss":                 {message(policy.Local, "a@partner.test", "y@evil.test"), "X-Original-To: boss@example.jp\n", policy.Accept, ""},

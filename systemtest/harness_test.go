@@ -259,7 +259,7 @@ func TestHarnessSideBySide(t *testing.T) {
 
 // soon bounds a wait for what should happen at once, on a slow machine too.
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

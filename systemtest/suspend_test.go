@@ -135,7 +135,7 @@ func TestSuspend(t *testing.T) {
 	})
 
 	t.Run("ends by itself where it has a term", func(t *testing.T) {
-		if s := ask[suspended](t, r, 0, "suspend", "hanako@example.jp", "--for", "2s", "--reason", "a moment"); s.Held != 1 {
+		if s := ask[suspended](t, r, 0, "suspend", "hanako@example.jp", "--for", "10s", "--reason", "a moment"); s.Held != 1 {
 			t.Errorf("suspend: %+v", s)
 		}
 		wantCode(t, "MAIL", 250)(hanako.Mail("hanako@example.jp"))

@@ -72,7 +72,7 @@ func answerOf(err error) error {
 		return nil
 	case errors.Is(err, desk.ErrUsage):
 		code = exitUsage
-	case errors.Is(err, desk.ErrNotHeld), errors.Is(err, desk.ErrNotQueued), errors.Is(err, desk.ErrNoSwitch):
+	case errors.Is(err, desk.ErrNotHeld), errors.Is(err, desk.ErrNoSwitch):
 		code = exitFinding
 	case errors.Is(err, control.ErrDead):
 		return &exitError{code, fmt.Errorf("%w; %s", err, startHint)}

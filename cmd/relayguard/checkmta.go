@@ -3,14 +3,20 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"relayguard/cmd/internal/config"
 	"relayguard/milter"
 	"relayguard/mta"
+	"relayguard/mta/local"
 	"relayguard/mta/postfix"
 	"relayguard/mta/sendmail"
+	"relayguard/policy/address"
 	"relayguard/policy/origin/stamp"
 )
 
@@ -50,7 +56,7 @@ func inspectSendmail(ctx context.Context, c *config.Config, noProbe bool) (inspe
 	if err != nil {
 		return inspectedMTA{}, err
 	}
-	in := sendmail.Inspection{Instance: i, Listeners: mtaListeners(c), Deadline: c.Milter.DecisionTimeout, GuardUser: guardUser(), WebNode: c.Sign.Node != "", Built: true}
+	in := sendmail.Inspection{Instance: i, Listeners: mtaListeners(c), Deadline: c.Milter.DecisionTimeout, GuardUser: guardUser(), WebNode: c.Sign.Node != "", Inside: insideView(c), Built: true}
 	if !noProbe {
 		in.Probe = sendmail.RulesProbe{}
 	}
@@ -71,4 +77,48 @@ func localMail(c *config.Config) postfix.LocalMail {
 		m.Strip = append(m.Strip, stamp.NodeHeader)
 	}
 	return m
+}
+
+// insideView is what the guard knows of the inside domains beside what Sendmail says;
+// nil if it does not ask Sendmail. Root alone can tell what the daemon's account may
+// read.
+func insideView(c *config.Config) *sendmail.InsideView {
+	if !c.Inside.FromMTA {
+		return nil
+	}
+	named := map[string]bool{}
+	for _, d := range c.Inside.Domains {
+		named[address.Domain(d)] = true
+	}
+	v := &sendmail.InsideView{Named: func(domain string) bool { return named[address.Domain(domain)] }}
+	if guard := accountNamed(guardUser()); guard != nil && isRoot() {
+		guard.groups = append(guard.groups, groupsOfDaemon(c.Control.Socket)...)
+		v.MayRead = func(path string) bool { return guard.may(reading, path) }
+	}
+	return v
+}
+
+// groupsOfDaemon are the supplementary groups of the daemon that runs, by the process
+// that listens on its control socket: a drop-in of the unit may give it more. None if
+// it does not run.
+func groupsOfDaemon(socket string) []string {
+	conn, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return nil
+	}
+	defer conn.Close()
+	peer, err := local.PeerCred(conn.(*net.UnixConn))
+	if err != nil || peer.UID == 0 { // of systemd, or of a daemon for a try
+		return nil
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", peer.PID))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(status)) {
+		if groups, found := strings.CutPrefix(line, "Groups:"); found {
+			return strings.Fields(groups)
+		}
+	}
+	return nil
 }

@@ -250,7 +250,7 @@ func TestWrongValuesExit2(t *testing.T) {
 		"held list --older-than 3":                       `want a length of time`,
 		"held list --older-than 2d --newer-than 1h":      "leaves nothing of",
 		"held list --limit -1":                           "--limit: got -1",
-		"held list --from <>":                            "the null sender chooses nothing",
+		"held list --from=":                              "--from is empty; the null sender is --from '<>'",
 		"held show":                                      "ID is missing",
 		"held show a --headers":                          "--reason is missing: mail is private",
 		"held show a --headers --content --reason r":     "do not go together",

@@ -32,8 +32,6 @@ import (
 // there is no daemon. Close them.
 type hands interface {
 	List(ctx context.Context, f desk.Filter) (desk.List, error)
-	Deleted(ctx context.Context) ([]desk.Deleted, error)
-	Restore(ctx context.Context, r desk.Restoration) (desk.Report, error)
 	Inspect(ctx context.Context, l desk.Look) (desk.Inspected, error)
 	Stop(ctx context.Context, o stopOrder) (desk.Stopped, error)
 	Start(ctx context.Context, o stopOrder) (desk.Started, error)
@@ -46,16 +44,6 @@ type daemonHands struct{ client *control.Client }
 
 func (h daemonHands) List(ctx context.Context, f desk.Filter) (out desk.List, err error) {
 	err = h.client.Post(ctx, "/v1/held/list", f, &out)
-	return out, err
-}
-
-func (h daemonHands) Deleted(ctx context.Context) (out []desk.Deleted, err error) {
-	err = h.client.Get(ctx, "/v1/held/deleted", nil, &out)
-	return out, err
-}
-
-func (h daemonHands) Restore(ctx context.Context, r desk.Restoration) (out desk.Report, err error) {
-	err = h.client.Post(ctx, "/v1/held/restore", r, &out)
 	return out, err
 }
 
@@ -83,7 +71,7 @@ func (h daemonHands) QueueSummary(ctx context.Context, f desk.QueueFilter) (out 
 	return out, err
 }
 
-func (h daemonHands) QueueShow(ctx context.Context, l desk.QueueLook) (out desk.QueueShown, err error) {
+func (h daemonHands) QueueShow(ctx context.Context, l desk.QueueLook) (out []desk.QueueShown, err error) {
 	err = h.client.Post(ctx, "/v1/queue/show", l, &out)
 	return out, err
 }
@@ -100,6 +88,15 @@ func (h daemonHands) ListHeld(ctx context.Context, f desk.Filter, line func(desk
 func (h daemonHands) ActOnHeld(ctx context.Context, o desk.HeldOrder, step func(desk.Step) error) error {
 	o.Ticket = rand.Text()
 	return h.act(ctx, "/v1/held/act/stream", o, o.Ticket, step)
+}
+
+func (h daemonHands) ListDeleted(ctx context.Context, f desk.DeletedFilter, line func(desk.DeletedLine) error) error {
+	return control.Exchange(ctx, h.client, "/v1/held/deleted/stream", f, line)
+}
+
+func (h daemonHands) ActOnDeleted(ctx context.Context, o desk.DeletedOrder, step func(desk.Step) error) error {
+	o.Ticket = rand.Text()
+	return h.act(ctx, "/v1/held/undelete/stream", o, o.Ticket, step)
 }
 
 // act asks for a bulk act. When ctx ends the daemon is told to end after the batch
@@ -193,15 +190,6 @@ func (h *ownHands) List(ctx context.Context, f desk.Filter) (desk.List, error) {
 	return h.desk.List(ctx, time.Now(), f)
 }
 
-func (h *ownHands) Deleted(ctx context.Context) ([]desk.Deleted, error) {
-	return h.desk.Deleted(ctx)
-}
-
-func (h *ownHands) Restore(ctx context.Context, r desk.Restoration) (desk.Report, error) {
-	defer undisturbed()()
-	return h.desk.Restore(ctx, time.Now(), h.by, r)
-}
-
 func (h *ownHands) Inspect(ctx context.Context, l desk.Look) (desk.Inspected, error) {
 	return h.desk.Inspect(ctx, time.Now(), h.by, l)
 }
@@ -224,7 +212,7 @@ func (h *ownHands) QueueSummary(ctx context.Context, f desk.QueueFilter) (desk.Q
 	return h.desk.QueueSummary(ctx, time.Now(), f)
 }
 
-func (h *ownHands) QueueShow(ctx context.Context, l desk.QueueLook) (desk.QueueShown, error) {
+func (h *ownHands) QueueShow(ctx context.Context, l desk.QueueLook) ([]desk.QueueShown, error) {
 	return h.desk.QueueShow(ctx, time.Now(), l)
 }
 
@@ -240,6 +228,15 @@ func (h *ownHands) ListHeld(ctx context.Context, f desk.Filter, line func(desk.H
 func (h *ownHands) ActOnHeld(ctx context.Context, o desk.HeldOrder, step func(desk.Step) error) error {
 	defer undisturbed()()
 	return h.desk.ActOnHeld(ctx, time.Now(), h.by, o, step)
+}
+
+func (h *ownHands) ListDeleted(ctx context.Context, f desk.DeletedFilter, line func(desk.DeletedLine) error) error {
+	return streamDeleted(ctx, h.desk, f, line)
+}
+
+func (h *ownHands) ActOnDeleted(ctx context.Context, o desk.DeletedOrder, step func(desk.Step) error) error {
+	defer undisturbed()()
+	return h.desk.ActOnDeleted(ctx, time.Now(), h.by, o, step)
 }
 
 func (h *ownHands) Close() {
@@ -324,6 +321,7 @@ func newOwnHands(cmd *cobra.Command, c *config.Config, op queue.Operator, log *s
 		return nil, err
 	}
 	remarks(cmd, j.Remarks())
+	littleGarbage()
 	return &ownHands{desk: newDesk(j, op, log), by: self(), journal: j}, nil
 }
 

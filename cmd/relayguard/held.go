@@ -54,7 +54,7 @@ func (f *heldFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.site, "site", "", "of this web `site`")
 	flags.StringVar(&f.plugin, "plugin", "", "of this plugin: `NAME or NAME@SITE`")
 	flags.StringVar(&f.template, "template", "", "that looks like this `text`, as incidents name it")
-	flags.StringVar(&f.from, "from", "", "with this envelope sender's `address`")
+	flags.StringVar(&f.from, "from", "", "with this envelope sender's `address`; '<>' is the null sender")
 	flags.Var(&f.olderThan, "older-than", "held for longer than this `time`: 90m, 2h, 3d")
 	flags.Var(&f.newerThan, "newer-than", "held for less than this `time`")
 	flags.IntVar(&f.limit, "limit", 0, "at most so many, the ones held longest")
@@ -65,8 +65,8 @@ func (f *heldFlags) filter(cmd *cobra.Command, ids []string) (desk.Filter, error
 	switch {
 	case cmd.Flags().Changed("limit") && (f.limit < 1 || f.limit > journal.MaxLimit):
 		return desk.Filter{}, usage(cmd, "--limit: got %d, want 1 to %d", f.limit, journal.MaxLimit)
-	case cmd.Flags().Changed("from") && (f.from == "" || f.from == "<>"):
-		return desk.Filter{}, usage(cmd, "--from: the null sender chooses nothing; choose by --account or --rule")
+	case cmd.Flags().Changed("from") && f.from == "":
+		return desk.Filter{}, usage(cmd, "--from is empty; the null sender is --from '<>'")
 	case f.olderThan != 0 && f.newerThan != 0 && f.newerThan <= f.olderThan:
 		return desk.Filter{}, usage(cmd, "--newer-than %v leaves nothing of --older-than %v", f.newerThan.String(), f.olderThan.String())
 	case slices.Contains(ids, ""):
@@ -95,7 +95,9 @@ func newHeldList() *cobra.Command {
 Lists held mail, the oldest first, as it is found. IDs are queue ids or ids of
 decisions. What is given must all hold. Without any, what others put on hold is
 listed, too, as held by other. In JSON the list is written as it comes, the totals
-last: an object without them is cut short.
+last: an object without them is cut short. messages and bytes are of what relayguard
+and admins hold in this list; more: --limit ended it, and there are others; foreign:
+all that others hold.
 
 Exit status: 0, also if nothing is held; 2 usage; 3 cannot tell, or the queue could
 not be looked at: then the list is what the journal says.`),
@@ -179,6 +181,9 @@ func heldWriter(w io.Writer, asJSON bool) (write func(*desk.Held) error, end fun
 
 func tellTotals(cmd *cobra.Command, e *desk.HeldEnd, others int) {
 	line := fmt.Sprintf("%s (%s) held by relayguard", counted(e.Messages, "message"), render.Bytes(e.Bytes))
+	if e.More {
+		line += "; there are more, --limit ended the list"
+	}
 	if e.Foreign > 0 {
 		line += fmt.Sprintf(", %d by others", e.Foreign)
 		if others < e.Foreign {

@@ -82,7 +82,6 @@ func (a *heldAct) run(cmd *cobra.Command, ids []string) error {
 	}
 	if !a.dryRun && !a.yes && len(ids) == 0 {
 		shown := time.Now()
-		a.limited = filter.Limit > 0
 		found, err := a.agree(cmd)
 		if err != nil {
 			return err

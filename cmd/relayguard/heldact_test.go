@@ -63,7 +63,7 @@ func TestWhatIsAgreedToIsWhatWasShown(t *testing.T) {
 		t.Fatalf("exit %d (%s), asked %s", code, stderr, d.lastAsked("POST"))
 	}
 	f := o.Filter
-	if o.Verb != "release" || o.DryRun || o.Reason != "fine" || f.Login != "taro" || f.Before.Before(before) || f.Before.After(time.Now()) || f.OlderThan <= 2*time.Hour || len(f.IDs) > 0 {
+	if o.Verb != "release" || o.DryRun || o.Reason != "fine" || f.Login != "taro" || f.Before.Before(before) || f.Before.After(time.Now()) || f.OlderThan <= 2*time.Hour || len(f.IDs) != 2 {
 		t.Errorf("%+v", o)
 	}
 	code, _, stderr = newTerminal(t, 80).run(t, "yes\n", "held", "release", "--login", "taro", "--limit", "2", "--config", d.config)

@@ -31,7 +31,10 @@ and the journal keeps who looked at what, and why. On a terminal control
 characters are escaped; elsewhere the text comes as it is. In JSON it is
 base64.
 
-Exit status: 0; 1 nothing is held under an ID; 2 usage; 3 cannot tell, or not
+What others put on hold is none of this: it is said so, and relayguard queue show
+tells of it.
+
+Exit status: 0; 1 relayguard holds nothing under an ID; 2 usage; 3 cannot tell, or not
 allowed.`),
 		Example: "  relayguard held show 4ZJ1k82Vz1y\n  relayguard held show 4ZJ1k82Vz1y --headers --reason 'complaint of 3 March'",
 		RunE: func(cmd *cobra.Command, ids []string) error {
@@ -92,16 +95,35 @@ func heldShow(cmd *cobra.Command, ids []string, asJSON bool) error {
 	if err != nil {
 		return &exitError{exitCannotTell, err}
 	}
-	var missing []error
-	for _, id := range ids {
-		if !isHeld(l.Held, id) {
-			missing = append(missing, errNotHeld(id))
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return isHeld(l.Held, id) })
+	if len(ids) == 0 {
+		return nil
+	}
+	others := othersHolds(cmd, h, ids)
+	missing := make([]error, len(ids))
+	for i, id := range ids {
+		if missing[i] = errNotHeld(id); others[id] {
+			missing[i] = fmt.Errorf("%s is on hold, and relayguard did not put it there; relayguard queue show %s tells of it", id, shellWord(id, "ID"))
 		}
 	}
-	if err := errors.Join(missing...); err != nil {
-		return &exitError{exitFinding, &escapedError{err}}
+	return &exitError{exitFinding, &escapedError{errors.Join(missing...)}}
+}
+
+// othersHolds are those ids under which others hold mail. If the queue cannot be asked,
+// nothing is said of them.
+func othersHolds(cmd *cobra.Command, h hands, ids []string) map[string]bool {
+	others := map[string]bool{}
+	all, err := h.QueueShow(cmd.Context(), desk.QueueLook{IDs: ids})
+	if err != nil {
+		remark(cmd, "the queue could not be asked whether others hold it: %v", err)
 	}
-	return nil
+	for i := range all {
+		if m := &all[i]; m.Queue == "hold" && m.HeldBy == byOther {
+			others[m.QueueID] = true
+			others[m.ID] = true
+		}
+	}
+	return others
 }
 
 func errNotHeld(id string) error {

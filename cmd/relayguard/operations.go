@@ -49,7 +49,7 @@ func asked[T any](out T, err error) (T, error) {
 	switch {
 	case err == nil:
 		return out, nil
-	case errors.Is(err, desk.ErrNotHeld), errors.Is(err, desk.ErrNotQueued), errors.Is(err, desk.ErrNoSwitch):
+	case errors.Is(err, desk.ErrNotHeld), errors.Is(err, desk.ErrNoSwitch):
 		status = http.StatusNotFound
 	case errors.Is(err, desk.ErrUsage):
 		status = http.StatusBadRequest
@@ -78,12 +78,6 @@ func (d *daemon) operations() *control.Mux {
 	})
 	control.Handle(m, "POST /v1/held/list", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, f desk.Filter) (desk.List, error) {
 		return asked(s.desk.List(ctx, time.Now(), f))
-	})
-	control.Handle(m, "GET /v1/held/deleted", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, _ nothing) ([]desk.Deleted, error) {
-		return asked(s.desk.Deleted(ctx))
-	})
-	control.Handle(m, "POST /v1/held/restore", control.Admin, func(ctx context.Context, _ *http.Request, p control.Peer, o desk.Restoration) (desk.Report, error) {
-		return asked(s.desk.Restore(context.WithoutCancel(ctx), time.Now(), byPeer(p), o))
 	})
 	control.Handle(m, "POST /v1/held/inspect", control.Inspect, func(ctx context.Context, _ *http.Request, p control.Peer, l desk.Look) (desk.Inspected, error) {
 		return asked(s.desk.Inspect(ctx, time.Now(), byPeer(p), l))

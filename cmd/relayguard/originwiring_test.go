@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,20 +24,42 @@ func TestWhoeverBeginsToLearnIsPatient(t *testing.T) {
 }
 
 func TestSendmailsSubmissionAccountIsKnown(t *testing.T) {
+	accounts := map[string]int{"smmsp": 120, "news": 9, "root": 0, "www-data": 33, "33": 33}
 	for name, c := range map[string]struct {
-		kind string
-		err  error
-		want int
+		kind, submit string
+		want         int
 	}{
-		"there":          {config.KindSendmail, nil, 120},
-		"not there":      {config.KindSendmail, errors.New("there is none"), origin.NoUID},
-		"beside Postfix": {config.KindPostfix, nil, origin.NoUID},
+		"the usual one":     {config.KindSendmail, "V10\n", 120},
+		"another":           {config.KindSendmail, "O RunAsUser=news:mail\n", 9},
+		"not there":         {config.KindSendmail, "O RunAsUser=nosuch\n", origin.NoUID},
+		"root":              {config.KindSendmail, "O RunAsUser=root\n", origin.NoUID},
+		"another, by a dot": {config.KindSendmail, "O RunAsUser=news.mail\n", 9},
+		"shared":            {config.KindSendmail, "O RunAsUser=www-data:mail\n", origin.NoUID},
+		"shared, by number": {config.KindSendmail, "O RunAsUser=33\n", origin.NoUID},
+		"no submit.cf":      {config.KindSendmail, "", 120},
+		"beside Postfix":    {config.KindPostfix, "O RunAsUser=news\n", origin.NoUID},
 	} {
 		conf := config.Default()
-		conf.MTA.Kind = c.kind
-		a, errs := freshRecognition(conf, [16]byte{}).attribution(conf, func(string) (int, error) { return 120, c.err })
+		conf.MTA.Kind, conf.MTA.ConfigDirectory = c.kind, t.TempDir()
+		if c.submit != "" {
+			if err := os.WriteFile(filepath.Join(conf.MTA.ConfigDirectory, "submit.cf"), []byte(c.submit), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var said strings.Builder
+		r := freshRecognition(conf, [16]byte{})
+		r.log = slog.New(slog.NewTextHandler(&said, nil))
+		a, errs := r.attribution(conf, func(name string) (int, error) {
+			if uid, known := accounts[name]; known {
+				return uid, nil
+			}
+			return 0, errors.New("there is none")
+		})
 		if len(errs) > 0 || a.SubmitUID != c.want {
 			t.Errorf("%s: uid %d, %v", name, a.SubmitUID, errs)
+		}
+		if warned := strings.Contains(said.String(), "confRUN_AS_USER"); warned != (c.kind == config.KindSendmail && c.want == origin.NoUID) {
+			t.Errorf("%s: logged %q", name, said.String())
 		}
 	}
 }

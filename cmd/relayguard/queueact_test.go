@@ -97,7 +97,7 @@ func TestWhatIsAgreedToIsWhatWasShownOfTheQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := o.Filter
-	if o.DryRun || o.Verb != "hold" || o.Reason != "why" || f.Before.Before(before) || f.Before.After(time.Now()) || f.OlderThan <= 2*time.Hour || f.NewerThan <= 72*time.Hour || f.IDs != nil {
+	if o.DryRun || o.Verb != "hold" || o.Reason != "why" || f.Before.Before(before) || f.Before.After(time.Now()) || f.OlderThan <= 2*time.Hour || f.NewerThan <= 72*time.Hour || len(f.IDs) != 2 {
 		t.Errorf("%+v", o)
 	}
 	if code, _, stderr := newTerminal(t, 80).run(t, "yes\n", "queue", "hold", "--site", "x", "--limit", "2", "--config", d.config); code != exitFine {

@@ -13,8 +13,10 @@ import (
 type queueHands interface {
 	Queue(ctx context.Context, f desk.QueueFilter, line func(desk.QueueLine) error) error
 	QueueSummary(ctx context.Context, f desk.QueueFilter) (desk.QueueSummary, error)
-	QueueShow(ctx context.Context, l desk.QueueLook) (desk.QueueShown, error)
+	QueueShow(ctx context.Context, l desk.QueueLook) ([]desk.QueueShown, error)
 	ActOnQueue(ctx context.Context, o desk.QueueOrder, step func(desk.Step) error) error
 	ListHeld(ctx context.Context, f desk.Filter, line func(desk.HeldLine) error) error
 	ActOnHeld(ctx context.Context, o desk.HeldOrder, step func(desk.Step) error) error
+	ListDeleted(ctx context.Context, f desk.DeletedFilter, line func(desk.DeletedLine) error) error
+	ActOnDeleted(ctx context.Context, o desk.DeletedOrder, step func(desk.Step) error) error
 }

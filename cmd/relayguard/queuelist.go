@@ -77,6 +77,7 @@ func queueList(cmd *cobra.Command, f desk.QueueFilter, by func(*desk.Queued) sor
 		out = &queueJSON{render.NewJSONList(cmd.OutOrStdout(), "messages")}
 	}
 	if by != nil {
+		littleGarbage()
 		s := &queueSorter{to: out, by: by, limit: f.Limit, told: newProgress(cmd.ErrOrStderr())}
 		defer s.told.stop()
 		out, f.Limit = s, 0

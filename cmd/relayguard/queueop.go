@@ -15,26 +15,40 @@ import (
 func (d *daemon) queueOperations(m *control.Mux) {
 	s, acts := d.state, &underWay{all: map[string]context.CancelFunc{}}
 	control.Converse(m, "POST /v1/queue/list", control.Read, func(ctx context.Context, _ control.Peer, f desk.QueueFilter, send func(desk.QueueLine) error) error {
+		defer s.garbage.bulky()()
 		return askedOf(streamQueue(ctx, s.desk, f, send))
 	})
 	control.Handle(m, "POST /v1/queue/summary", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, f desk.QueueFilter) (desk.QueueSummary, error) {
+		defer s.garbage.bulky()()
 		return asked(s.desk.QueueSummary(ctx, time.Now(), f))
 	})
-	control.Handle(m, "POST /v1/queue/show", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, l desk.QueueLook) (desk.QueueShown, error) {
+	control.Handle(m, "POST /v1/queue/show", control.Read, func(ctx context.Context, _ *http.Request, _ control.Peer, l desk.QueueLook) ([]desk.QueueShown, error) {
 		return asked(s.desk.QueueShow(ctx, time.Now(), l))
 	})
 	control.Converse(m, "POST /v1/queue/act", control.Admin, func(ctx context.Context, p control.Peer, o desk.QueueOrder, send func(desk.Step) error) error {
 		ctx, over := acts.begin(ctx, o.Ticket)
 		defer over()
+		defer s.garbage.bulky()()
 		return askedOf(s.desk.ActOnQueue(ctx, time.Now(), byPeer(p), o, send))
 	})
 	control.Converse(m, "POST /v1/held/list/stream", control.Read, func(ctx context.Context, _ control.Peer, f desk.Filter, send func(desk.HeldLine) error) error {
+		defer s.garbage.bulky()()
 		return askedOf(streamHeld(ctx, s.desk, f, send))
 	})
 	control.Converse(m, "POST /v1/held/act/stream", control.Admin, func(ctx context.Context, p control.Peer, o desk.HeldOrder, send func(desk.Step) error) error {
 		ctx, over := acts.begin(ctx, o.Ticket)
 		defer over()
+		defer s.garbage.bulky()()
 		return askedOf(s.desk.ActOnHeld(ctx, time.Now(), byPeer(p), o, send))
+	})
+	control.Converse(m, "POST /v1/held/deleted/stream", control.Read, func(ctx context.Context, _ control.Peer, f desk.DeletedFilter, send func(desk.DeletedLine) error) error {
+		return askedOf(streamDeleted(ctx, s.desk, f, send))
+	})
+	control.Converse(m, "POST /v1/held/undelete/stream", control.Admin, func(ctx context.Context, p control.Peer, o desk.DeletedOrder, send func(desk.Step) error) error {
+		ctx, over := acts.begin(ctx, o.Ticket)
+		defer over()
+		defer s.garbage.bulky()()
+		return askedOf(s.desk.ActOnDeleted(ctx, time.Now(), byPeer(p), o, send))
 	})
 	control.Handle(m, "POST /v1/acts/cut", control.Admin, func(_ context.Context, _ *http.Request, _ control.Peer, c desk.Cut) (nothing, error) {
 		if !acts.cut(c.Ticket) {
@@ -65,6 +79,15 @@ func streamHeld(ctx context.Context, d *desk.Desk, f desk.Filter, send func(desk
 		return err
 	}
 	return send(desk.HeldLine{End: &end})
+}
+
+// streamDeleted streams what can be restored, and ends with what it came to.
+func streamDeleted(ctx context.Context, d *desk.Desk, f desk.DeletedFilter, send func(desk.DeletedLine) error) error {
+	end, err := d.EachDeleted(ctx, time.Now(), f, func(m desk.Deleted) error { return send(desk.DeletedLine{Message: &m}) })
+	if err != nil {
+		return err
+	}
+	return send(desk.DeletedLine{End: &end})
 }
 
 // underWay are bulk acts that may be told to end early. Safe for concurrent use.

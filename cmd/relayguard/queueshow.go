@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -37,7 +36,7 @@ Exit status: 0; 1 an ID is not in the queue; 2 usage; 3 cannot tell.`),
 			return queueShow(cmd, ids, instance, asJSON)
 		},
 	}
-	cmd.Flags().StringVar(&instance, "instance", "", "of this `instance` of the MTA, where there are several")
+	cmd.Flags().StringVar(&instance, "instance", "", "only of this `instance` of the MTA, where there are several")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -48,16 +47,13 @@ func queueShow(cmd *cobra.Command, ids []string, instance string, asJSON bool) e
 		return err
 	}
 	defer h.Close()
-	all, none := []desk.QueueShown{}, newMissing(ids)
-	for _, id := range ids {
-		m, err := h.QueueShow(cmd.Context(), desk.QueueLook{ID: id, Instance: instance})
-		switch err = answerOf(err); {
-		case err == nil:
-			none.found(id)
-			all = append(all, m)
-		case !isFinding(err):
-			return err
-		}
+	all, err := h.QueueShow(cmd.Context(), desk.QueueLook{IDs: ids, Instance: instance})
+	if err != nil {
+		return answerOf(err)
+	}
+	none := newMissing(ids)
+	for i := range all {
+		none.found(all[i].QueueID, all[i].ID)
 	}
 	out, page := cmd.OutOrStdout(), render.PageOf(cmd.OutOrStdout())
 	var b bytes.Buffer
@@ -83,12 +79,6 @@ func queueShow(cmd *cobra.Command, ids []string, instance string, asJSON bool) e
 		return none.error(errNotQueued)
 	}
 	return nil
-}
-
-// isFinding reports that the answer is that there is no such thing.
-func isFinding(err error) bool {
-	var exit *exitError
-	return errors.As(err, &exit) && exit.code == exitFinding
 }
 
 func errNotQueued(id string) error {

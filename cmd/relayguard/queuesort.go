@@ -1,10 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
-	"encoding/json"
 	"slices"
-	"strings"
 
 	"relayguard/cmd/internal/desk"
 )
@@ -33,50 +32,56 @@ type queueSorter struct {
 	to    queueWriter
 	by    func(*desk.Queued) sortKey
 	limit int // 0: all
-	all   []packed
+	shelf desk.Shelf
+	order []sorted
 	told  *progress
 }
 
-type packed struct {
-	key  sortKey
-	text []byte // JSON
-}
-
-func (a packed) compare(b packed) int {
-	return cmp.Or(cmp.Compare(a.key.n, b.key.n), strings.Compare(a.key.text, b.key.text))
+// sorted is a message's place in the order.
+type sorted struct {
+	n      int64
+	text   desk.Text
+	number int32 // on the shelf
 }
 
 func (s *queueSorter) message(m *desk.Queued) error {
-	text, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
 	key := s.by(m)
-	key.text = strings.Clone(key.text)
-	s.all = append(s.all, packed{key, text})
-	if s.limit > 0 && len(s.all) >= 2*s.limit+1000 { // what is beyond is let go now and then
+	s.order = append(s.order, sorted{key.n, s.shelf.Keep(key.text), int32(s.shelf.Len())})
+	s.shelf.Add(m)
+	if s.limit > 0 && len(s.order) >= 2*s.limit+1000 { // what is beyond is let go now and then
 		s.cut()
 	}
-	s.told.set(counted(len(s.all), "message") + " so far; sorted once all are known")
+	s.told.set(counted(len(s.order), "message") + " so far; sorted once all are known")
 	return nil
 }
 
-func (s *queueSorter) cut() {
-	slices.SortStableFunc(s.all, packed.compare)
-	if s.limit > 0 && len(s.all) > s.limit {
-		clear(s.all[s.limit:])
-		s.all = s.all[:s.limit]
+func (s *queueSorter) compare(a, b sorted) int {
+	if c := cmp.Compare(a.n, b.n); c != 0 || a.text == b.text {
+		return c
 	}
+	return bytes.Compare(s.shelf.Kept(a.text), s.shelf.Kept(b.text))
+}
+
+func (s *queueSorter) cut() {
+	slices.SortStableFunc(s.order, s.compare)
+	if s.limit == 0 || len(s.order) <= s.limit {
+		return
+	}
+	all, first := s.shelf, s.order[:s.limit]
+	s.shelf = desk.Shelf{}
+	for i, p := range first {
+		m := all.At(int(p.number))
+		first[i].text, first[i].number = s.shelf.Keep(string(all.Kept(p.text))), int32(i)
+		s.shelf.Add(&m)
+	}
+	s.order = first
 }
 
 func (s *queueSorter) end(e *desk.QueueEnd) error {
 	s.told.stop()
 	s.cut()
-	for i := range s.all {
-		var m desk.Queued
-		if err := json.Unmarshal(s.all[i].text, &m); err != nil {
-			return err
-		}
+	for _, p := range s.order {
+		m := s.shelf.At(int(p.number))
 		if err := s.to.message(&m); err != nil {
 			return err
 		}

@@ -27,8 +27,8 @@ type bulk struct {
 	foreign  bool
 	dryRun   bool
 	asJSON   bool
-	limited  bool     // agree keeps ids: a number alone would choose others when some of these are gone
-	ids      []string // of what was agreed to
+	quiet    bool     // new ids are not worth a line each
+	ids      []string // of what was agreed to: a filter alone would choose what has come since, too
 	missing  func(id string) error
 	messages func(page render.Page, w io.Writer) *render.Stream // what --dry-run lists
 	row      func(page render.Page, now time.Time, m *desk.Done) []string
@@ -36,7 +36,8 @@ type bulk struct {
 }
 
 // past are verbs when they are done, and while they are.
-var past = map[string][2]string{"hold": {"put on hold:", "holding"}, "release": {"released", "releasing"}, "delete": {"deleted", "deleting"}, "requeue": {"queued anew:", "queueing anew"}}
+var past = map[string][2]string{"hold": {"put on hold:", "holding"}, "release": {"released", "releasing"}, "delete": {"deleted", "deleting"}, "requeue": {"queued anew:", "queueing anew"},
+	"undelete": {"on hold again:", "restoring"}}
 
 // tally is what the steps of an act come to.
 type tally struct {
@@ -128,6 +129,10 @@ func (b *bulk) run(cmd *cobra.Command) error {
 		return nil
 	})
 	told.stop()
+	if n := len(t.Unknown); n > 0 && len(b.ids) > 0 { // no admin named these: they left since they were shown
+		t.Counts["gone"] += n
+		t.Unknown = nil
+	}
 	if writing == nil {
 		writing = out.end(b, t, err)
 	}
@@ -138,7 +143,11 @@ func (b *bulk) run(cmd *cobra.Command) error {
 func (b *bulk) far(t *tally) string {
 	switch {
 	case t.Total == 0 && t.Seen > 0:
-		return fmt.Sprintf("%s in the queue so far", counted(t.Seen, "message"))
+		where := "in the queue so far"
+		if b.verb == "undelete" {
+			where = "looked at so far"
+		}
+		return fmt.Sprintf("%s %s", counted(t.Seen, "message"), where)
 	case t.Total == 0:
 		return ""
 	}
@@ -154,14 +163,17 @@ func (b *bulk) far(t *tally) string {
 }
 
 // agree asks about more than one message; found reports that there is any. What is
-// agreed to are these messages, not those that the filter finds a moment later.
+// agreed to are these messages, by their ids, not those that the filter finds a moment
+// later: the MTA dates a message by its session's beginning, so that it came since is
+// not to be seen in it.
 func (b *bulk) agree(cmd *cobra.Command) (found bool, err error) {
 	told := newProgress(cmd.ErrOrStderr())
 	t := &tally{whose: map[portion]*portionSum{}}
 	err = b.do(cmd.Context(), true, true, func(s desk.Step) error {
 		t.add(s)
 		for i := range s.Messages {
-			if b.limited && s.Messages[i].Outcome == "would" {
+			// Others' are told of by the act itself; without their ids it would choose anew.
+			if o := s.Messages[i].Outcome; (o == "would" || o == "foreign") && len(b.ids) <= maxAgreed {
 				b.ids = append(b.ids, s.Messages[i].QueueID)
 			}
 		}
@@ -176,6 +188,10 @@ func (b *bulk) agree(cmd *cobra.Command) (found bool, err error) {
 	}
 	if t.Cut != "" {
 		return false, &exitError{exitCannotTell, fmt.Errorf("the queue was not read to its end: %s; nothing was done", t.Cut)}
+	}
+	if len(b.ids) > maxAgreed {
+		b.ids = nil
+		remark(cmd, "these are more than %d: what a slow client sends meanwhile may be among them", maxAgreed)
 	}
 	n := t.Counts["would"]
 	if n <= 1 {
@@ -195,6 +211,9 @@ func (b *bulk) agree(cmd *cobra.Command) (found bool, err error) {
 	}
 	return true, confirm(cmd, what)
 }
+
+// maxAgreed is how many ids of what was agreed to go into one request.
+const maxAgreed = 500_000
 
 // shares is whose mail it is, and under which rules.
 func shares(all map[portion]*portionSum) *render.Table {
@@ -288,7 +307,11 @@ func (b *bulk) summary(cmd *cobra.Command, t *tally) {
 	default:
 		line = fmt.Sprintf("%s %s (%s)", past[b.verb][0], counted(t.Counts["done"], "message"), render.Bytes(t.DoneBytes))
 	}
-	for _, o := range []struct{ outcome, text string }{{"failed", "failed"}, {"gone", "had left the queue already"}, {"changed", "left alone: the queue id is another message's now"},
+	gone := "had left the queue already"
+	if b.verb == "undelete" {
+		gone = "had no copy any more, or had never left the queue"
+	}
+	for _, o := range []struct{ outcome, text string }{{"failed", "failed"}, {"gone", gone}, {"changed", "left alone: the queue id is another message's now"},
 		{"foreign", "left alone: on hold by others"}} {
 		if n := t.Counts[o.outcome]; n > 0 {
 			line += fmt.Sprintf("; %d %s", n, o.text)
@@ -319,7 +342,7 @@ func (b *bulk) writer(w io.Writer) actWriter {
 		now := time.Now()
 		return &actTable{b.messages(page, w), func(m *desk.Done) []string { return b.row(page, now, m) }}
 	}
-	return unusual(page.Headings(w), w)
+	return unusual(page.Headings(w), w, b.quiet)
 }
 
 type actTable struct {
@@ -356,10 +379,10 @@ func (j *actJSON) end(b *bulk, t *tally, err error) error {
 }
 
 // unusual lists what did not go as usual, or has another id now.
-func unusual(page render.Page, w io.Writer) *actTable {
+func unusual(page render.Page, w io.Writer, quiet bool) *actTable {
 	columns := []render.Column{{Title: "QUEUE ID", Whole: true, Min: 11}, {Title: "OUTCOME", Whole: true, Min: 7}, {Title: "NEW ID", Whole: true, Min: 11}, {Title: "WHOSE", Weight: 2}, {Title: "ERROR", Wrap: true, Weight: 3}}
 	return &actTable{render.NewStream(w, page, columns), func(m *desk.Done) []string {
-		if m.Outcome == "done" && m.NewID == "" {
+		if m.Outcome == "done" && (quiet || m.NewID == "") {
 			return nil
 		}
 		return []string{m.QueueID, m.Outcome, m.NewID, whoseHeld(&m.Held), m.Error}

@@ -148,12 +148,16 @@ func TestQueueShowTellsAllButContent(t *testing.T) {
 		if err := json.Unmarshal(body, &l); err != nil {
 			return nil, err
 		}
-		if l.ID == "B9" {
-			return nil, notFound("nothing is in the queue under that id")
+		all := []desk.QueueShown{}
+		for _, id := range l.IDs {
+			if id == "B9" {
+				continue
+			}
+			m := desk.QueueShown{Queued: someQueued(id, "taro@example.jp"), Decision: ptr(someDecision("taro@example.jp")), Held: []desk.Held{someHeld(id, "taro@example.jp")}}
+			m.Queue, m.HeldBy = "hold", "relayguard"
+			all = append(all, m)
 		}
-		m := desk.QueueShown{Queued: someQueued(l.ID, "taro@example.jp"), Decision: ptr(someDecision("taro@example.jp")), Held: []desk.Held{someHeld(l.ID, "taro@example.jp")}}
-		m.Queue, m.HeldBy = "hold", "relayguard"
-		return m, nil
+		return all, nil
 	})
 	code, stdout, stderr := d.run("queue", "show", "4ZJ1k82Vz1y")
 	goldenIs(t, "show.txt", stdout)
@@ -164,7 +168,7 @@ func TestQueueShowTellsAllButContent(t *testing.T) {
 	if code != exitFinding || !strings.Contains(stdout, "4ZJ1k82Vz1y") || !strings.Contains(stderr, "nothing is in the queue under B9; relayguard explain B9") {
 		t.Errorf("exit %d, %s, %s", code, stdout, stderr)
 	}
-	if got := d.lastAsked("POST"); got != `POST /v1/queue/show {"id":"4ZJ1k82Vz1y","instance":"out"}` {
+	if got := d.lastAsked("POST"); got != `POST /v1/queue/show {"ids":["B9","4ZJ1k82Vz1y"],"instance":"out"}` {
 		t.Error(got)
 	}
 }

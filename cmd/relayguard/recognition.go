@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"relayguard/cmd/internal/config"
 	"relayguard/cmd/internal/nodes"
 	"relayguard/cmd/internal/sites"
+	"relayguard/mta/sendmail"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/origin"
@@ -154,9 +157,7 @@ func (r *recognition) attribution(c *config.Config, userID func(string) (int, er
 		return uid, err == nil
 	}}
 	if c.MTA.Kind == config.KindSendmail {
-		if uid, err := userID("smmsp"); err == nil { // its submission program
-			a.SubmitUID = uid
-		}
+		a.SubmitUID = r.submitUID(c, userID)
 	}
 	var err error
 	if a.Fingerprints, err = fingerprints(c); err != nil {
@@ -176,6 +177,39 @@ func (r *recognition) attribution(c *config.Config, userID func(string) (int, er
 		a.Signer = &policy.Signer{Node: c.Sign.Node, Key: key}
 	}
 	return a, errs
+}
+
+// submitUID is the account of Sendmail's submission program; origin.NoUID if none is to
+// be believed.
+func (r *recognition) submitUID(c *config.Config, userID func(string) (int, error)) int {
+	name, err := sendmail.SubmitUser(c.MTA.ConfigDirectory)
+	if err != nil && r.log != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn("the submission program's account is taken to be the usual one", "account", name, "error", err)
+	}
+	uid, err := believedSubmitter(c, name, userID)
+	if err != nil && r.log != nil {
+		r.log.Warn("mail that waited in Sendmail's client queue is charged to the account that hands it on, not to whose it is", "account", name, "error", err,
+			"remedy", "in submit.mc give confRUN_AS_USER an account of its own, such as smmsp")
+	}
+	return uid
+}
+
+// believedSubmitter is the account of the submission program, or why its word is not
+// taken for who wrote what it hands on. Others send by root and by shared accounts, too,
+// by programs whose first line is no word of Sendmail's.
+func believedSubmitter(c *config.Config, name string, userID func(string) (int, error)) (int, error) {
+	uid, err := userID(name)
+	if err != nil {
+		return origin.NoUID, fmt.Errorf("RunAsUser of submit.cf: %w", err)
+	}
+	shared := uid == 0 || slices.ContainsFunc(c.Local.SharedUsers, func(other string) bool {
+		at, err := userID(other)
+		return err == nil && at == uid
+	})
+	if shared {
+		return origin.NoUID, fmt.Errorf("RunAsUser of submit.cf: many send as %s (root, or local.shared_users)", name)
+	}
+	return uid, nil
 }
 
 // register has a know the sites that are registered now.

@@ -55,7 +55,7 @@ func zoneOf(t *testing.T, name string) *time.Location {
 func reportSceneAt(t *testing.T, now time.Time) *reportScene {
 	t.Helper()
 	dir, long := t.TempDir(), 100*365*24*time.Hour
-	j, err := journal.Open(t.Context(), journal.Options{Dir: filepath.Join(dir, "journal"), Retention: journal.Retention{Addresses: long, Totals: long, Actions: long}, MinFree: 1})
+	j, err := journal.Open(t.Context(), journal.Options{Dir: filepath.Join(dir, "journal"), Retention: journal.Retention{Addresses: long, Totals: long, Actions: long}, MinFree: 1, Settle: time.Minute})
 	must(t, err)
 	t.Cleanup(func() { j.Close() })
 	h, err := history.Open(t.Context(), filepath.Join(dir, "blocklists"), history.Options{Confirm: sceneConfirm, Keep: long})

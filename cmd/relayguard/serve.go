@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -77,7 +76,7 @@ type daemon struct {
 
 // serve runs until a signal ends it.
 func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer) error {
-	paceGC(int64(c.Milter.MaxMemory), int64(200*c.Store.MaxBuckets+100*c.Store.Known))
+	limitHeap(int64(c.Milter.MaxMemory), int64(200*c.Store.MaxBuckets+100*c.Store.Known))
 	hangup := make(chan os.Signal, 1) // several at once are one
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -115,19 +114,6 @@ func serve(ctx context.Context, c *config.Config, path string, stderr io.Writer)
 	return d.run(ctx, hangup, ends)
 }
 
-// paceGC lets the heap grow to five times what lives in it, which is some ten
-// megabytes (collecting more often costs a tenth of all CPU time), but not much
-// beyond what milter.max_memory, the connections' buffers and as many budgets as
-// store.max_buckets allows need.
-func paceGC(maxMemory, budgets int64) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(256<<20 + 2*maxMemory + 2*budgets)
-	}
-}
-
 // start opens every socket or none.
 func (d *daemon) start(ctx context.Context) error {
 	var err error
@@ -149,7 +135,7 @@ func (d *daemon) start(ctx context.Context) error {
 		d.rules.close()
 		return err
 	}
-	d.state.run(d.guard, d.config, d.runReports, d.watchTroubles)
+	d.state.run(d.guard, d.config, d.runReports, d.watchTroubles, d.state.garbage.run)
 	d.state.renew(nil, d.config)
 	d.serveControl()
 	d.serveCalls(ctx)

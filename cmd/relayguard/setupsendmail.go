@@ -44,7 +44,8 @@ Sendmail itself read the new files, has the daemon reload them, and looks whethe
 Sendmail then asks the guard: it connects to each service, and asks Sendmail where
 mail from sendmail(1) goes. If not, everything is put back. The guard must run. A
 second --apply changes nothing. --undo puts the files back as they were; if
-somebody changed them since, only with --force. Backups that others than root may
+somebody changed them since, beyond the comments that a make writes anew, only with
+--force. Backups that others than root may
 change are refused.
 
 Exit status: 0 nothing to change, or done; 1 there is something to change; 2

@@ -24,6 +24,7 @@ import (
 	"relayguard/journal"
 	"relayguard/mta/local"
 	"relayguard/mta/maillog"
+	"relayguard/mta/sendmail"
 	"relayguard/policy"
 	"relayguard/policy/limit"
 	"relayguard/policy/origin"
@@ -62,7 +63,9 @@ type state struct {
 	again   bool                   // there was a journal, well or not
 	began   time.Time              // zero, or what the MTA logged before tells of holds only
 	stop    context.CancelFunc
-	listing sync.Mutex // a list of budgets looks at all of them: one at a time
+	broke   chan struct{} // has one when the root helper died in the midst of an act
+	listing sync.Mutex    // a list of budgets looks at all of them: one at a time
+	garbage gcPace
 	work    sync.WaitGroup
 }
 
@@ -86,7 +89,7 @@ const logPosition = "maillog"
 // openState opens what there is. What is broken is told and lived with: mail
 // goes on. Only a second daemon is an error.
 func openState(ctx context.Context, c *config.Config, users *local.Users, log *slog.Logger) (*state, error) {
-	s := &state{board: &policy.Board{}, retries: limit.NewRetries(limit.DefaultUnits), lines: policy.NewLines(c.Hold.ServerMessages), room: holds.NewRoom(caps(c)), log: log}
+	s := &state{board: &policy.Board{}, retries: limit.NewRetries(limit.DefaultUnits), lines: policy.NewLines(c.Hold.ServerMessages), room: holds.NewRoom(caps(c)), broke: make(chan struct{}, 1), log: log}
 	var err error
 	if left, err := os.ReadDir(c.Journal.Directory); err == nil {
 		s.again = len(left) > 0
@@ -107,7 +110,7 @@ func openState(ctx context.Context, c *config.Config, users *local.Users, log *s
 	}
 	s.learnt = openRecognition(c, *s.items.key.Load(), log)
 	s.desk = &desk.Desk{
-		Journal: s.journal, Queue: &queue.Client{Path: c.MTA.QueueHelper}, Switches: s.switches, Log: log, Room: s.room, Buckets: s.budgets,
+		Journal: s.journal, Queue: &queue.Client{Path: c.MTA.QueueHelper, Broke: s.helperDied}, Switches: s.switches, Log: log, Room: s.room, Buckets: s.budgets,
 		UID:           userID,
 		UserName:      users.Name,
 		Shared:        func(uid int) bool { return s.rules.Load().shared[uid] },
@@ -172,16 +175,15 @@ func (s *state) bound(c *config.Config) {
 // seedRoom counts what the journal says is held, until the queue can be looked at.
 // The rules are in force by then: they say which accounts are shared.
 func (s *state) seedRoom(ctx context.Context) {
-	held, err := s.journal.Holds(ctx, journal.HoldQuery{})
-	if err != nil {
-		s.log.Error("what is held is not known before the queue was looked at", "error", err)
-		return
-	}
 	limits, totals := s.rules.Load().policy.Limits, map[string]holds.Total{}
-	for _, h := range held {
+	if err := s.journal.EachHold(ctx, journal.HoldQuery{}, func(h *journal.Hold) error {
 		room := policy.RoomName(h.Account, limits.SharedAccount(h.Account), h.Site, h.Template)
 		t := totals[room]
 		totals[room] = holds.Total{Messages: t.Messages + 1, Bytes: t.Bytes + h.Size}
+		return nil
+	}); err != nil {
+		s.log.Error("what is held is not known before the queue was looked at", "error", err)
+		return
 	}
 	s.room.Set(totals)
 }
@@ -206,6 +208,10 @@ func (s *state) logOptions(c *config.Config) maillog.Options {
 		accounts := []string{"postfix"}
 		if c.MTA.Kind == config.KindSendmail {
 			accounts = []string{"smmta", "smmsp"}
+			name, _ := sendmail.SubmitUser(c.MTA.ConfigDirectory) // that it cannot be read is told where whose word counts is
+			if _, err := believedSubmitter(c, name, userID); err == nil && !slices.Contains(accounts, name) {
+				accounts = append(accounts, name)
+			}
 		}
 		for _, name := range accounts {
 			if uid, err := userID(name); err == nil {
@@ -466,40 +472,60 @@ func (s *state) lookAtDisk(before string) (queueDir string) {
 	return queueDir
 }
 
-// reconcile compares journal and queue, at start and every few minutes. A queue
-// that cannot be looked at is told once until it can, and looked at sooner: at
-// boot the daemon is there before the MTA.
+// helperDied has what an act left half done settled without waiting for the next
+// look at the queue.
+func (s *state) helperDied() {
+	select {
+	case s.broke <- struct{}{}:
+	default: // it is known
+	}
+}
+
+// reconcile compares journal and queue, at start and every few minutes; at once, and
+// a little later once more, when the root helper died in the midst of an act: its
+// tools may have gone on without it. A queue that cannot be looked at is told once
+// until it can, and looked at sooner: at boot the daemon is there before the MTA.
 func (s *state) reconcile(ctx context.Context, period time.Duration) {
-	told, again := "", firstAgain
+	told, again, died := "", firstAgain, false
 	for {
-		wait := period
-		switch err := s.desk.Reconcile(ctx, time.Now()); {
+		wait, broke := period, s.broke
+		over := s.garbage.bulky()
+		err := s.desk.Reconcile(ctx, time.Now())
+		over()
+		select {
+		case <-broke: // what was done again broke off, too
+			died = true
+		default:
+		}
+		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil:
-			if err.Error() != told {
-				told = err.Error()
-				s.log.Error("the hold queue cannot be looked at; held mail cannot be listed, released or deleted", "error", err)
-			}
-			wait = min(again, period)
-			again = min(2*again, period)
-		case told != "":
+		case err != nil && err.Error() != told:
+			told = err.Error()
+			s.log.Error("the hold queue cannot be looked at; held mail cannot be listed, released or deleted", "error", err)
+		case err == nil && told != "":
 			told = ""
 			s.log.Info("the hold queue can be looked at again")
-			fallthrough
-		default:
+		}
+		if err != nil || died {
+			wait, broke = min(again, period), nil // a helper that dies each time is not asked without a pause
+			again = min(2*again, period)
+		} else {
 			again = firstAgain
 		}
+		died = false
 		select {
 		case <-ctx.Done():
 			return
+		case <-broke:
+			died = true
 		case <-time.After(wait):
 		}
 	}
 }
 
-// firstAgain is how soon a queue that could not be looked at is looked at again,
-// twice as long after each further time, up to hold.reconcile_every.
+// firstAgain is how soon a queue is looked at again that could not be, or in which an
+// act broke off: twice as long after each further time, up to hold.reconcile_every.
 const firstAgain = 2 * time.Second
 
 // close ends the background and writes what is left.

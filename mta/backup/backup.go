@@ -98,15 +98,22 @@ func (m *Manifest) Finish(dir string) error {
 	return m.Save(dir)
 }
 
-// ChangedSince names the files that are no longer as Apply left them.
-func (m *Manifest) ChangedSince() ([]string, error) {
+// changedSince names the files that are no longer as Apply left them.
+func (m *Manifest) changedSince(dir string, same func(dir, path string) (bool, error)) ([]string, error) {
 	var changed []string
 	for _, o := range m.Files {
 		text, err := ReadIfThere(o.Path)
 		if err != nil {
 			return nil, err
 		}
-		if got := Digest(text); got != o.After && !(o.After == "" && got == o.Before) {
+		got := Digest(text)
+		asLeft := got == o.After || o.After == "" && got == o.Before
+		if !asLeft && same != nil {
+			if asLeft, err = same(dir, o.Path); err != nil {
+				return nil, err
+			}
+		}
+		if !asLeft {
 			changed = append(changed, o.Path)
 		}
 	}
@@ -138,8 +145,8 @@ func (m *Manifest) Restore(dir string) error {
 	return errors.Join(errs...)
 }
 
-// Last finds the newest backup of an instance that was not undone.
-func Last(root, configDir string, names []string) (dir string, m Manifest, err error) {
+// last finds the newest backup of an instance that was not undone.
+func last(root, configDir string, names []string) (dir string, m Manifest, err error) {
 	real, err := Trusted(root)
 	var entries []fs.DirEntry
 	if err == nil {
@@ -210,6 +217,19 @@ func Digest(text []byte) string {
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
+}
+
+// Rewrite is Replace with the owner and mode that the file has.
+func Rewrite(path string, text []byte) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	uid, gid := -1, -1
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		uid, gid = int(sys.Uid), int(sys.Gid)
+	}
+	return Replace(path, text, info.Mode().Perm(), uid, gid)
 }
 
 // Replace writes a file beside the old one and renames it into place, so

@@ -38,6 +38,7 @@ type Box struct {
 	swept      bool
 	put        map[message]stored
 	unfinished []entry
+	returning  []Kept
 }
 
 // message is what names a message while it is in the queue.
@@ -63,11 +64,16 @@ func (f *Folder) Open(ctx context.Context) (*Box, error) {
 	}
 	b.put = map[message]stored{}
 	err = walk(b.root, func(e entry) error {
+		switch {
+		case e.NewID != "": // a note takes no room
+			return ctx.Err()
+		case e.open:
+			b.unfinished = append(b.unfinished, e)
+		case e.back:
+			b.returning = append(b.returning, e.Kept)
+		}
 		b.count++
 		b.bytes += e.Size
-		if e.open {
-			b.unfinished = append(b.unfinished, e)
-		}
 		return ctx.Err()
 	})
 	if err != nil {
@@ -131,6 +137,10 @@ func (b *Box) Unfinished() []Kept {
 	}
 	return all
 }
+
+// Returning are copies whose return was broken off: who undeletes them again needs
+// what was begun.
+func (b *Box) Returning() []Kept { return b.returning }
 
 // Finish settles one of Unfinished: its copy goes if the message is still in the
 // queue, else it stays.

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 
 	"relayguard/mta/backup"
@@ -46,32 +45,38 @@ type Kept struct {
 	ID       string // that it had in the queue
 	Arrival  time.Time
 	Deleted  time.Time
-	Size     int64 // of its files, octets
+	Size     int64  // of its files, octets
+	NewID    string `json:",omitempty"` // it is back in the queue, of late: this is only the note of it
 }
 
 // ErrFull says that no room is left under the caps.
 var ErrFull = errors.New("no room to keep what is deleted (hold.grace_bytes, hold.server_messages): raise them, or delete with --no-copy")
 
-// List tells what is in the folder, the longest deleted first. A folder that is
-// not there is empty. It waits for nobody.
-func (f *Folder) List() ([]Kept, error) {
+// Each calls fn with what is in the folder, the longest deleted first, and with
+// notes of what is back, which have a NewID. It keeps the names of one day, and waits
+// for nobody. A folder that is not there is empty. fn's error ends it.
+func (f *Folder) Each(fn func(Kept) error) error {
 	root, err := f.open(false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer root.Close()
+	return walk(root, func(e entry) error { return fn(e.Kept) })
+}
+
+// List is Each without the notes.
+func (f *Folder) List() ([]Kept, error) {
 	var all []Kept
-	err = walk(root, func(e entry) error { all = append(all, e.Kept); return nil })
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(all, func(a, b Kept) int {
-		return cmp.Or(a.Deleted.Compare(b.Deleted), cmp.Compare(a.Name, b.Name))
+	err := f.Each(func(k Kept) error {
+		if k.NewID == "" {
+			all = append(all, k)
+		}
+		return nil
 	})
-	return all, nil
+	return all, err
 }
 
 // Sweep removes what was deleted longer than Age before now, and what a program
@@ -103,8 +108,10 @@ func (f *Folder) sweep(ctx context.Context, root *os.Root, now time.Time) (remov
 		if err := remove(root, e.path); err != nil {
 			return err
 		}
-		removed++
-		bytes += e.Size
+		if e.NewID == "" {
+			removed++
+			bytes += e.Size
+		}
 		return nil
 	})
 	return removed, bytes, errors.Join(err, tidy(root))

@@ -45,6 +45,31 @@ func open(t *testing.T, f *grace.Folder) *grace.Box {
 	return b
 }
 
+// take puts a message back as who needs no note does.
+func take(t *testing.T, f *grace.Folder, name string, put func(map[string]*os.File) error) error {
+	t.Helper()
+	r, err := f.Return(t.Context())
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	c, err := r.Begin(name)
+	if err != nil {
+		return err
+	}
+	parts, err := r.Files(c)
+	for _, p := range parts {
+		defer p.Close()
+	}
+	if err == nil {
+		err = put(parts)
+	}
+	if err != nil {
+		return errors.Join(err, r.Undo(c))
+	}
+	return r.Done(c)
+}
+
 // died leaves a box as a kill -9 does.
 func died(t *testing.T, b *grace.Box) {
 	t.Helper()
@@ -145,10 +170,10 @@ func putListTake(t *testing.T, spool string) {
 	}
 
 	bad := errors.New("no")
-	if err := f.Take(t.Context(), want.Name, func(map[string]*os.File) error { return bad }); !errors.Is(err, bad) || len(names(t, f)) != 2 {
+	if err := take(t, f, want.Name, func(map[string]*os.File) error { return bad }); !errors.Is(err, bad) || len(names(t, f)) != 2 {
 		t.Errorf("got %v, left %v", err, names(t, f))
 	}
-	err = f.Take(t.Context(), want.Name, func(parts map[string]*os.File) error {
+	err = take(t, f, want.Name, func(parts map[string]*os.File) error {
 		head, err1 := io.ReadAll(parts["qf"])
 		body, err2 := io.ReadAll(parts["df"])
 		if string(head) != "qf" || string(body) != "body" || len(parts) != 2 {
@@ -160,11 +185,11 @@ func putListTake(t *testing.T, spool string) {
 		t.Errorf("got %v, left %v", err, names(t, f))
 	}
 	for _, name := range []string{want.Name, "2025-01-01/12A5D98404C.1.1", "12A5D98404C.1"} {
-		if err := f.Take(t.Context(), name, func(map[string]*os.File) error { return nil }); !errors.Is(err, mta.ErrGone) {
+		if err := take(t, f, name, func(map[string]*os.File) error { return nil }); !errors.Is(err, mta.ErrGone) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := f.Take(t.Context(), "../../etc/passwd.1", func(map[string]*os.File) error { return nil }); err == nil || errors.Is(err, mta.ErrGone) {
+	if err := take(t, f, "../../etc/passwd.1", func(map[string]*os.File) error { return nil }); err == nil || errors.Is(err, mta.ErrGone) {
 		t.Errorf("of a path: %v", err)
 	}
 }
@@ -241,34 +266,59 @@ func TestAfterAKill(t *testing.T) {
 	}
 	b.Close()
 
-	// One of them is put back, and that is broken off, too.
-	crash := func() {
-		defer func() { recover() }()
-		f.TakeBack(t.Context(), unfinished[2].Name, func(grace.Kept, map[string]*os.File, bool) error { panic("crash") })
-	}
-	crash()
-	if got := names(t, f); len(got) != 2 {
-		t.Fatalf("got %v", got)
-	}
-	for n, end := range []error{errors.New("no"), nil} {
-		err := f.TakeBack(t.Context(), unfinished[2].Name, func(k grace.Kept, parts map[string]*os.File, again bool) error {
-			if k != unfinished[2] || len(parts) != 1 || !again {
-				t.Errorf("%d: %+v, %v, again: %v", n, k, parts, again)
-			}
-			return end
-		})
-		if !errors.Is(err, end) {
+	// One of them is put back, and that is broken off at each step.
+	name := unfinished[2].Name
+	for n, step := range []struct {
+		do    func(*grace.Return, *grace.Copy) error
+		again bool
+		newID string
+		gone  bool
+		left  int
+	}{
+		{func(*grace.Return, *grace.Copy) error { return nil }, false, "", false, 2},
+		{func(r *grace.Return, c *grace.Copy) error { return r.Note(c, "12A5D98404D") }, true, "", false, 2},
+		{func(r *grace.Return, c *grace.Copy) error { return errors.Join(r.Undo(c), r.Done(c)) }, true, "12A5D98404D", false, 1},
+		{func(r *grace.Return, c *grace.Copy) error { return nil }, true, "12A5D98404D", true, 1},
+	} {
+		r, err := f.Return(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := r.Begin(name)
+		if err != nil || c.Again != step.again || c.NewID != step.newID || c.Gone != step.gone || c.ID != unfinished[2].ID {
+			t.Errorf("%d: %+v, %v", n, c, err)
+		}
+		if err := step.do(r, c); err != nil {
 			t.Error(err)
 		}
-	}
-	err := f.TakeBack(t.Context(), unfinished[1].Name, func(_ grace.Kept, _ map[string]*os.File, again bool) error {
-		if again {
-			t.Error("again, though nothing was broken off")
+		r.Close()
+		if got := names(t, f); len(got) != step.left {
+			t.Errorf("%d: left %v", n, got)
 		}
-		return mta.ErrGone
-	})
-	if !errors.Is(err, mta.ErrGone) || len(names(t, f)) != 0 {
-		t.Errorf("got %v, left %v", err, names(t, f))
+	}
+	var notes []string
+	if err := f.Each(func(k grace.Kept) error {
+		if k.NewID != "" {
+			notes = append(notes, k.Name+" "+k.NewID)
+		}
+		return nil
+	}); err != nil || len(notes) != 1 || notes[0] != name+" 12A5D98404D" {
+		t.Errorf("notes %v, %v", notes, err)
+	}
+	if b = open(t, f); len(b.Returning()) != 0 {
+		t.Errorf("returning %+v", b.Returning())
+	}
+	b.Close()
+	if err := f.Forget(t.Context(), []string{name, unfinished[1].Name}); err != nil || len(names(t, f)) != 1 {
+		t.Errorf("%v, left %v", err, names(t, f))
+	}
+	for _, name := range []string{name, unfinished[0].Name} {
+		if err := take(t, f, name, func(map[string]*os.File) error { return nil }); !errors.Is(err, mta.ErrGone) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := take(t, f, unfinished[1].Name, func(map[string]*os.File) error { return nil }); err != nil || len(names(t, f)) != 0 {
+		t.Errorf("%v, left %v", err, names(t, f))
 	}
 	if _, err := f.Sweep(t.Context(), now); err != nil {
 		t.Error(err)

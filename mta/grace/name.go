@@ -12,6 +12,7 @@ const (
 	halfSuffix = "~half" // a copy that is being made
 	openSuffix = "~open" // a whole copy, of a message that is being deleted
 	backSuffix = "~back" // of a message that is being put back
+	noteSuffix = "~to"   // a symbolic link to the id under which it is, or will be, back
 	maxName    = 256     // octets
 )
 

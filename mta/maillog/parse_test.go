@@ -334,20 +334,22 @@ func FuzzLine(f *testing.F) {
 	})
 }
 
+// printable is what Postfix makes of a text before it logs it.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 // FuzzForgedAddress holds that an address in the form that Postfix quotes
 // reads back whole, whatever is in it.
 func FuzzForgedAddress(f *testing.F) {
 	f.Add("x>, relay=none, delay=0, delays=0/0/0/0, dsn=2.0.0, status=sent (forwarded as ABCDEF0123)", "250 ok")
 	f.Add(`\">, size=1`, `>, relay=x`)
 	f.Fuzz(func(t *testing.T, local, reply string) {
-		printable := func(s string) string {
-			return strings.Map(func(r rune) rune {
-				if r < ' ' || r == 0x7f || r == '\uFFFD' {
-					return '?'
-				}
-				return r
-			}, s)
-		}
 		local, reply = printable(local), printable(reply)
 		address := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"@example.net`
 		if 2*len(address)+len(reply) > 1500 {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/mta"
+
 	"github.com/fsnotify/fsnotify"
 )
 
@@ -57,7 +59,7 @@ func (f *Follower) runFile(ctx context.Context, fn func(Event, Position) error) 
 			f.tellGap(f.o.Now())
 			return err
 		}
-		if !sleep(ctx, settle) {
+		if !mta.Sleep(ctx, settle) {
 			return ctx.Err()
 		}
 		timer := time.NewTimer(f.o.Poll)
@@ -69,17 +71,6 @@ func (f *Follower) runFile(ctx context.Context, fn func(Event, Position) error) 
 		case <-timer.C:
 		}
 		timer.Stop()
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
 
@@ -312,7 +303,7 @@ func (r *fileRun) find(ctx context.Context) error {
 	}
 	nowhere := r.pos.head == "" && r.pos.inode == 0
 	for try := 0; !nowhere && try < lookTries; try++ {
-		if try > 0 && !sleep(ctx, lookAgain) {
+		if try > 0 && !mta.Sleep(ctx, lookAgain) {
 			return ctx.Err()
 		}
 		files, err := rotated(r.o.Path)

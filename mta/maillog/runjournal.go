@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"relayguard/mta"
 )
 
 const (
@@ -57,7 +59,7 @@ func (f *Follower) runJournal(ctx context.Context, fn func(Event, Position) erro
 			f.o.Log.Warn("mail log not read from the journal, trying again", "err", why, "after", pause)
 			complaint = why
 		}
-		if !sleep(ctx, pause) {
+		if !mta.Sleep(ctx, pause) {
 			return ctx.Err()
 		}
 		pause = min(2*pause, mostPause)

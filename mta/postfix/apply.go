@@ -191,33 +191,14 @@ func (s Setup) rollBack(ctx context.Context, dir string, m *backup.Manifest, run
 }
 
 // Undo puts back what the last Apply changed, byte for byte. It refuses with
-// ErrChangedSince when a file was changed by somebody else, unless forced:
+// backup.ErrChangedSince when a file was changed by somebody else, unless forced:
 // those changes would be lost.
 func (s Setup) Undo(ctx context.Context, force bool) (Outcome, error) {
-	dir, m, err := backup.Last(s.Backups, s.ConfigDir, changedFiles)
+	undone, err := backup.Undo(s.Backups, s.ConfigDir, changedFiles, force, nil)
+	out := Outcome{Backup: undone.Backup, Restored: undone.Restored, Earlier: undone.Earlier}
 	if err != nil {
-		return Outcome{}, err
-	}
-	changed, err := m.ChangedSince()
-	if err != nil {
-		return Outcome{}, fmt.Errorf("compare settings with %s: %w", dir, err)
-	}
-	if len(changed) > 0 && !force {
-		return Outcome{Backup: dir}, fmt.Errorf("restore the settings of %s: %s: %w; compare with the copies there, then undo with force or by hand", m.Time.Format(time.RFC3339), strings.Join(changed, ", "), backup.ErrChangedSince)
-	}
-	if err := m.Restore(dir); err != nil {
-		return Outcome{Backup: dir}, err
-	}
-	m.Undone = true
-	out := Outcome{Backup: dir}
-	for _, o := range m.Files {
-		out.Restored = append(out.Restored, o.Path)
-	}
-	if err := m.Save(dir); err != nil {
 		return out, err
 	}
-	_, _, err = backup.Last(s.Backups, s.ConfigDir, changedFiles)
-	out.Earlier = err == nil
 	if out.Running = s.running(ctx); out.Running {
 		if _, err := s.postfix(ctx, "reload"); err != nil {
 			return out, fmt.Errorf("reload Postfix: %w", err)

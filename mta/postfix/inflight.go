@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"relayguard/mta"
 
@@ -37,7 +36,7 @@ func (r RedSwitch) stopDeliveries(ctx context.Context, setup Setup, out *mta.Sto
 		return fmt.Errorf("reload Postfix: %w", err)
 	}
 	// The queue manager that knew the old settings hands out no more.
-	err = awaitAll(ctx, qmgrWait, func() bool { return !slices.ContainsFunc(old, alive) })
+	err = mta.Await(ctx, qmgrWait, func() bool { return !slices.ContainsFunc(old, alive) })
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -45,7 +44,7 @@ func (r RedSwitch) stopDeliveries(ctx context.Context, setup Setup, out *mta.Sto
 		out.Caveats = append(out.Caveats, "the queue manager has not ended by the reload; it may still send mail")
 	}
 	under := r.deliveries(master)
-	err = awaitAll(ctx, inflightWait, func() bool {
+	err = mta.Await(ctx, inflightWait, func() bool {
 		under = slices.DeleteFunc(under, func(d delivery) bool { return !r.goesOn(d) })
 		return len(under) == 0
 	})
@@ -231,19 +230,3 @@ func startTime(pid int) string {
 }
 
 func alive(pid int) bool { return startTime(pid) != "" }
-
-// awaitAll polls until done, at most for limit.
-func awaitAll(ctx context.Context, limit time.Duration, done func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
-}

@@ -38,13 +38,7 @@ func (i *Instance) show(ctx context.Context, t mta.Target, w io.Writer, flag str
 		return fmt.Errorf("show message %s: %w", t.ID, mta.ErrChanged)
 	}
 	err = i.tools.stream(ctx, "postcat", i.tools.inDir(i.ConfigDir, flag, t.ID), func(r io.Reader) error {
-		if _, err := io.Copy(w, io.LimitReader(r, limit)); err != nil {
-			return err
-		}
-		if n, _ := io.ReadFull(r, make([]byte, 1)); n > 0 {
-			return mta.ErrCut
-		}
-		return nil
+		return mta.CopyUpTo(w, r, limit)
 	})
 	if err != nil {
 		return fmt.Errorf("show message %s: %w", t.ID, err)

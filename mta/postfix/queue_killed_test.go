@@ -57,10 +57,14 @@ func TestQueueChild(t *testing.T) {
 		if kept, err = keep.List(); err != nil {
 			t.Fatal(err)
 		}
-		for _, k := range kept {
-			if _, bad := i.Restore(t.Context(), keep, k.Name); bad != nil && !errors.Is(bad, mta.ErrGone) {
-				err = errors.Join(err, bad)
-			}
+		names := make([]string, len(kept))
+		for n, k := range kept {
+			names[n] = k.Name
+		}
+		var results []mta.Result
+		results, err = i.RestoreMail(t.Context(), keep, names)
+		for _, r := range results {
+			err = errors.Join(err, r.Err)
 		}
 	}
 	if err != nil {
@@ -94,7 +98,7 @@ func (q queueTest) killed(verb, dir string) {
 	for round := 0; ; round++ {
 		cmd := q.child(verb, dir, "")
 		if round < 8 {
-			sleep(q.ctx, time.Duration(rand.IntN(60))*time.Millisecond)
+			mta.Sleep(q.ctx, time.Duration(rand.IntN(60))*time.Millisecond)
 			victim := cmd.Process.Pid
 			if supers := children(victim, "postsuper"); len(supers) > 0 && round%2 == 0 {
 				victim = supers[0]

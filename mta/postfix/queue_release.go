@@ -123,9 +123,6 @@ func toItsEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // tooOld tells whether a message should be requeued rather than released.
 func (i *Instance) tooOld(f mta.QueueFile, how mta.Release) bool {
-	if how.Margin < 0 {
-		return false
-	}
 	name := "maximal_queue_lifetime"
 	if f.Sender == "" {
 		name = "bounce_queue_lifetime"
@@ -134,11 +131,7 @@ func (i *Instance) tooOld(f mta.QueueFile, how mta.Release) bool {
 	if !ok {
 		lifetime = 5 * 24 * time.Hour // Postfix's default
 	}
-	margin := how.Margin
-	if margin == 0 {
-		margin = min(24*time.Hour, lifetime/2)
-	}
-	return how.Now.Sub(f.Arrival) > lifetime-margin
+	return how.TooOld(how.Now.Sub(f.Arrival), lifetime)
 }
 
 const (
@@ -173,10 +166,8 @@ func (i *Instance) kick(ctx context.Context, service, request string) error {
 		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() { // Postfix is stopped
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !mta.Sleep(ctx, pause) {
 			return err
-		case <-time.After(pause):
 		}
 	}
 	return err

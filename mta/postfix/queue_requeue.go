@@ -155,7 +155,7 @@ func (i *Instance) newIDs(ctx context.Context, moved map[string]likeness, begun 
 		for _, queue := range onItsWay {
 			f.lookIn(ctx, queue)
 		}
-		if !waiting || !sleep(ctx, pause) {
+		if !waiting || !mta.Sleep(ctx, pause) {
 			break
 		}
 	}
@@ -241,16 +241,4 @@ func (f *fresh) ids() map[string]string {
 		}
 	}
 	return ids
-}
-
-// sleep is false when ctx ended first.
-func sleep(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -53,7 +53,7 @@ const (
 // the state file. Calling it again repairs a change that was cut short or undone
 // by others, and holds what has come since.
 func (r RedSwitch) StopOutgoing(ctx context.Context, now time.Time) (mta.Stopped, error) {
-	unlock, err := lockConfig(ctx, r.Instance.ConfigDir)
+	unlock, err := backup.Lock(ctx, r.Instance.ConfigDir)
 	if err != nil {
 		return mta.Stopped{}, fmt.Errorf("stop outgoing mail: %w", err)
 	}
@@ -370,7 +370,7 @@ func fewer(q mta.QueueFile) mta.QueueFile {
 // stays as it is. Without a stop it returns ErrNotStopped. What it could not
 // release stays in the state: calling it again goes on.
 func (r RedSwitch) StartOutgoing(ctx context.Context, now time.Time, keep bool) (mta.Started, error) {
-	unlock, err := lockConfig(ctx, r.Instance.ConfigDir)
+	unlock, err := backup.Lock(ctx, r.Instance.ConfigDir)
 	if err != nil {
 		return mta.Started{}, fmt.Errorf("start outgoing mail: %w", err)
 	}

@@ -98,7 +98,7 @@ func (s stopping) waitSink(to string) {
 }
 
 func (s stopping) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	s.t.Cleanup(cancel)
 	return ctx
 }

@@ -157,24 +157,19 @@ func (s *spool) openDir(at string) (fd int, err error) {
 	return fd, nil
 }
 
-// hold writes a queue file into the hold queue, under an id as Postfix makes
-// them: the microsecond and the inode (a short one, which Postfix takes with
-// enable_long_queue_ids, too). Until it is complete it has a mode that Postfix
-// takes for unfinished. An error with an id: it is there, but a power cut may
-// undo that.
-func (s *spool) hold(from io.Reader) (id string, err error) {
-	half := fmt.Sprintf("hold/%s%d_%d", halfName, os.Getpid(), time.Now().UnixNano())
-	f, err := s.root.OpenFile(half, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// half writes a queue file into the hold queue under a name that is none of a
+// message's, complete but for that, and returns the id for place. Nothing is synced.
+func (s *spool) half(name string, from io.Reader) (id string, err error) {
+	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	defer s.root.Remove(half)
 	if _, err = io.Copy(f, from); err == nil {
 		err = f.Chown(s.uid, s.gid)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = f.Chmod(readyMode)
 	}
 	var st unix.Stat_t
 	if err == nil {
@@ -183,42 +178,50 @@ func (s *spool) hold(from io.Reader) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	id = fmt.Sprintf("%05X%X", time.Now().Nanosecond()/1000, st.Ino)
+	return fmt.Sprintf("%05X%X", time.Now().Nanosecond()/1000, st.Ino), nil
+}
+
+// place gives what half wrote its name in the hold queue, in one step: an id as
+// Postfix makes them, of the microsecond and the inode (a short one, which Postfix
+// takes with enable_long_queue_ids, too). Never over another message.
+func (s *spool) place(half, id string) error {
 	at := s.dirOf("hold", id)
-	if err := s.makeDirs(at); err != nil {
-		return "", err
+	dir, err := s.openDir(at)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = s.makeDirs(at); err == nil {
+			dir, err = s.openDir(at)
+		}
 	}
-	if err := s.root.Link(half, at+"/"+id); err != nil { // never over another message
-		return "", err
-	}
-	if err := s.root.Remove(half); err != nil {
-		return "", err
-	}
-	if err := f.Chmod(readyMode); err != nil {
-		return "", err
-	}
-	if err := f.Sync(); err != nil {
-		return id, err
-	}
-	dir, err := s.root.Open(at)
 	if err != nil {
-		return id, err
+		return err
 	}
-	defer dir.Close()
-	return id, dir.Sync() // the name, too, before the copy elsewhere goes
+	if _, kept := s.opened[at]; !kept {
+		defer unix.Close(dir)
+	}
+	err = unix.Renameat2(int(s.dir.Fd()), half, dir, id, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a file system without; nobody else can make an id of this inode
+		if err = unix.Faccessat(dir, id, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW); errors.Is(err, unix.ENOENT) {
+			err = unix.Renameat(int(s.dir.Fd()), half, dir, id)
+		} else if err == nil {
+			err = unix.EEXIST
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("put %s on hold: %w", id, err)
+	}
+	return nil
 }
 
-// halfName begins the name of what hold has not finished.
+// sync brings all that was written to the queue to disk, in one step.
+func (s *spool) sync() error {
+	if err := unix.Syncfs(int(s.dir.Fd())); err != nil {
+		return fmt.Errorf("bring Postfix's queue to disk: %w", err)
+	}
+	return nil
+}
+
+// halfName begins the name of what half wrote.
 const halfName = "relayguard_"
-
-// clearHalves removes what a program that died left of hold.
-func (s *spool) clearHalves() error {
-	halves, err := fs.Glob(s.root.FS(), "hold/"+halfName+"*")
-	for _, name := range halves {
-		err = errors.Join(err, s.root.Remove(name))
-	}
-	return err
-}
 
 // makeDirs makes the directories of a hashed queue, as Postfix does.
 func (s *spool) makeDirs(dir string) error {

@@ -1,13 +1,10 @@
 package postfix
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"relayguard/mta"
@@ -104,15 +101,7 @@ func (s *stopState) restore(configDir string) (bool, error) {
 	if err != nil || s.After == "" || s.MainBefore == "" || backup.Digest(text) != s.After {
 		return false, err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return false, err
-	}
-	uid, gid := -1, -1
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		uid, gid = int(sys.Uid), int(sys.Gid)
-	}
-	return true, backup.Replace(path, []byte(s.MainBefore), info.Mode().Perm(), uid, gid)
+	return true, backup.Rewrite(path, []byte(s.MainBefore))
 }
 
 // mergeTargets adds what is new.
@@ -130,30 +119,4 @@ func mergeTargets(known, more []mta.Target) []mta.Target {
 		}
 	}
 	return all
-}
-
-// lockConfig lets one process of ours at a time change an instance's settings:
-// it locks the directory itself.
-func lockConfig(ctx context.Context, configDir string) (unlock func(), err error) {
-	dir, err := os.Open(configDir)
-	if err != nil {
-		return nil, err
-	}
-	const poll = 20 * time.Millisecond
-	for {
-		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { dir.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			dir.Close()
-			return nil, fmt.Errorf("lock %s: %w", configDir, err)
-		}
-		select {
-		case <-ctx.Done():
-			dir.Close()
-			return nil, fmt.Errorf("lock %s, which another relayguard changes now: %w", configDir, ctx.Err())
-		case <-time.After(poll):
-		}
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"relayguard/mta"
+	"relayguard/mta/backup"
 )
 
 // submitSetting says who may use sendmail(1) and postdrop(1): a match list,
@@ -80,7 +81,7 @@ func (i *Instance) submitUsers(ctx context.Context) (value string, present bool,
 }
 
 func (i *Instance) changeSubmit(ctx context.Context, change func([]string) []string) error {
-	unlock, err := lockConfig(ctx, i.ConfigDir)
+	unlock, err := backup.Lock(ctx, i.ConfigDir)
 	if err != nil {
 		return err
 	}

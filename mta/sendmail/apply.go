@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"relayguard/mta/backup"
@@ -77,12 +74,16 @@ func (s Setup) change(ctx context.Context, i *Instance, now time.Time, files []f
 	}
 	out.Backup = dir
 	for _, f := range files {
-		if err = rewrite(f); err != nil {
+		if err = backup.Rewrite(f.path, []byte(f.text)); err != nil {
+			err = fmt.Errorf("write %s: %w", f.path, err)
 			break
 		}
 	}
 	if err == nil {
 		err = m.Finish(dir)
+	}
+	if err == nil {
+		err = keepMade(dir, files)
 	}
 	if err == nil && d != nil {
 		err = s.settle(ctx, d, &out)
@@ -91,22 +92,6 @@ func (s Setup) change(ctx context.Context, i *Instance, now time.Time, files []f
 		return Outcome{Backup: dir}, s.rollBack(ctx, dir, &m, d, err)
 	}
 	return out, nil
-}
-
-// rewrite replaces a file, whose owner and mode stay.
-func rewrite(f file) error {
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return err
-	}
-	uid, gid := -1, -1
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		uid, gid = int(sys.Uid), int(sys.Gid)
-	}
-	if err := backup.Replace(f.path, []byte(f.text), info.Mode().Perm(), uid, gid); err != nil {
-		return fmt.Errorf("write %s: %w", f.path, err)
-	}
-	return nil
 }
 
 // settle makes the daemon read the new settings and looks whether they work.
@@ -157,7 +142,8 @@ func (s Setup) rollBack(ctx context.Context, dir string, m *backup.Manifest, d *
 // Undo puts back what the last Apply changed, byte for byte. It refuses with
 // backup.ErrChangedSince when a file was changed by somebody else, unless forced:
 // those changes would be lost. Forced or not, it refuses with ErrOutgoingStopped while
-// the red switch is on.
+// the red switch is on. A cf file that differs in comments alone is no change: m4 writes
+// the time into it.
 func (s Setup) Undo(ctx context.Context, force bool) (Outcome, error) {
 	i, unlock, err := s.claim(ctx)
 	if err != nil {
@@ -167,38 +153,16 @@ func (s Setup) Undo(ctx context.Context, force bool) (Outcome, error) {
 	if err := notStopped(i); err != nil {
 		return Outcome{}, err
 	}
-	dir, m, err := backup.Last(s.Backups, i.ConfigDir, changedFiles)
+	d, err := i.daemon()
 	if err != nil {
 		return Outcome{}, err
 	}
-	changed, err := m.ChangedSince()
-	if err != nil {
-		return Outcome{}, fmt.Errorf("compare settings with %s: %w", dir, err)
+	undone, err := backup.Undo(s.Backups, i.ConfigDir, changedFiles, force, madeAnew)
+	out := Outcome{Backup: undone.Backup, Restored: undone.Restored, Earlier: undone.Earlier, Running: d != nil}
+	if err == nil && d != nil {
+		err = d.reload(ctx)
 	}
-	if len(changed) > 0 && !force {
-		return Outcome{Backup: dir}, fmt.Errorf("restore the settings of %s: %s: %w; compare with the copies there, then undo with force or by hand", m.Time.Format(time.RFC3339), strings.Join(changed, ", "), backup.ErrChangedSince)
-	}
-	d, err := i.daemon()
-	if err != nil {
-		return Outcome{Backup: dir}, err
-	}
-	if err := m.Restore(dir); err != nil {
-		return Outcome{Backup: dir}, err
-	}
-	m.Undone = true
-	out := Outcome{Backup: dir, Running: d != nil}
-	for _, o := range m.Files {
-		out.Restored = append(out.Restored, o.Path)
-	}
-	if err := m.Save(dir); err != nil {
-		return out, err
-	}
-	_, _, err = backup.Last(s.Backups, i.ConfigDir, changedFiles)
-	out.Earlier = err == nil
-	if d != nil {
-		return out, d.reload(ctx)
-	}
-	return out, nil
+	return out, err
 }
 
 // portFree looks whether the port of a new service is free: a daemon that cannot

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"relayguard/mta"
 )
 
 // reloadWait is how long Sendmail may take to read its settings again: some
@@ -95,7 +97,7 @@ func (d *daemonProcess) comesBack(ctx context.Context) bool {
 	if !d.background() {
 		return there()
 	}
-	return awaitUntil(ctx, childWait, there) == nil
+	return mta.Await(ctx, childWait, there) == nil
 }
 
 // background reports a daemon that has another pid whenever it starts anew.

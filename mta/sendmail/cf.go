@@ -25,6 +25,8 @@ type Settings struct {
 	classOf map[string]int // P lines: what "Precedence: name" counts
 	maps    []Map
 	unread  []mta.Unread
+
+	mayRead func(path string) bool // of whoever is to see them, see asSeenBy; nil: all
 }
 
 // Map is a K line: a table, by its name, class ("hash", "ldap") and arguments.

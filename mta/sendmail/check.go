@@ -21,6 +21,9 @@ type Inspection struct {
 	// Probe asks Sendmail whether it relays for strangers; nil: that is not tried.
 	Probe RelayProbe
 
+	// Inside is what the guard counts as inside; nil: it does not ask Sendmail for that.
+	Inside *InsideView
+
 	// Built makes sendmail.cf and submit.cf of their .mc files again, to see
 	// whether they are what is in force. It runs m4 and needs no right but to read.
 	Built bool
@@ -44,6 +47,8 @@ func Inspect(ctx context.Context, in Inspection) []mta.Finding {
 	r.webNode()
 	r.sources(ctx)
 	r.relays(ctx)
+	r.inside(ctx)
+	r.routes()
 	slices.SortStableFunc(r.findings, func(a, b mta.Finding) int {
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), strings.Compare(a.Where, b.Where), strings.Compare(a.ID, b.ID))
 	})

@@ -44,8 +44,9 @@ func words(list string) []string {
 	return strings.FieldsFunc(strings.ToLower(list), func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
 }
 
-// sources looks whether the .cf files are what their .mc files make: else what
-// setup changed is lost with the next make, or is not in force yet.
+// sources looks whether the .cf files are what their .mc files make, the lines of the
+// red switch aside: else what setup changed is lost with the next make, or is not in
+// force yet.
 func (r *report) sources(ctx context.Context) {
 	for _, of := range []struct{ mc, cf Place }{{InMTA, InMTACF}, {InSubmit, InSubmitCF}} {
 		mc, cf := filepath.Join(r.Instance.ConfigDir, string(of.mc)), filepath.Join(r.Instance.ConfigDir, string(of.cf))
@@ -55,7 +56,8 @@ func (r *report) sources(ctx context.Context) {
 			continue
 		}
 		f := mta.Finding{ID: "cf-stale", Severity: mta.Warning, Where: cf, Why: "the next make in " + r.Instance.ConfigDir + " changes what is in force, the guard's part too", Remedy: "bring both together, then make -C " + r.Instance.ConfigDir}
-		switch what, sure := r.differs(ctx, mc, cf); {
+		what, stopped, sure := r.differs(ctx, mc, cf)
+		switch {
 		case what != "":
 			f.What = what
 		case !sure && source.ModTime().After(made.ModTime()):
@@ -63,25 +65,32 @@ func (r *report) sources(ctx context.Context) {
 		default:
 			continue
 		}
+		if stopped { // a make would take the lines of the switch out
+			f.Why += "; outgoing mail is stopped by lines in it, which a make takes out"
+			f.Remedy = "relayguard start first; then " + f.Remedy
+		}
 		r.add(f)
 	}
 }
 
-// differs makes a .cf file again; sure: it could.
-func (r *report) differs(ctx context.Context, mc, cf string) (what string, sure bool) {
-	if !r.Built {
-		return "", false
-	}
+// differs makes a .cf file again; sure: it could. stopped: the red switch has lines in
+// the file, which are no difference.
+func (r *report) differs(ctx context.Context, mc, cf string) (what string, stopped, sure bool) {
 	text, err := backup.ReadIfThere(cf)
 	if err != nil {
-		return "", false
+		return "", false, false
+	}
+	rest, lines, _ := started(string(text), "")
+	stopped = lines != ""
+	if !r.Built {
+		return "", stopped, false
 	}
 	made, err := m4(ctx, r.Instance.ConfigDir, mc)
 	if err != nil {
-		return "", false
+		return "", stopped, false
 	}
-	if err := difference(cfLines(string(text)), cfLines(made)); err != nil {
-		return fmt.Sprintf("it is not what %s makes: %v", filepath.Base(mc), err), true
+	if err := difference(cfLines(rest), cfLines(made)); err != nil {
+		return fmt.Sprintf("it is not what %s makes: %v", filepath.Base(mc), err), stopped, true
 	}
-	return "", true
+	return "", stopped, true
 }

@@ -58,7 +58,10 @@ func (s *Settings) readClasses() {
 			s.unread = append(s.unread, mta.Unread{Setting: setting, Item: c.Source, Err: errNotFollowed})
 			continue
 		}
-		data, err := readFile(c.Source, maxClassFile)
+		data, err := []byte(nil), s.seen(c.Source)
+		if err == nil {
+			data, err = readFile(c.Source, maxClassFile)
+		}
 		if err != nil {
 			if !c.Optional || !errors.Is(err, fs.ErrNotExist) {
 				s.unread = append(s.unread, mta.Unread{Setting: setting, Item: c.Source, Err: err})

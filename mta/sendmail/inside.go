@@ -267,6 +267,9 @@ func (i *Instance) mapEntries(ctx context.Context, name string) ([]mapEntry, Map
 		}
 		return nil, m, err
 	}
+	if err := i.main.seen(file + cmp.Or(suffix, ".db")); err != nil {
+		return nil, m, err
+	}
 	text, err := i.listMap(ctx, m.Class, file)
 	if err != nil {
 		return nil, m, err

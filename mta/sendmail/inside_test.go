@@ -275,7 +275,7 @@ func TestSendingTellsWhatItCannotFollow(t *testing.T) {
 		Services: []sendmailtest.Service{{Name: "relay", Modifiers: "b"}},
 	})
 	cf := filepath.Join(s.ConfigDir, "sendmail.cf")
-	writeText(t, cf, strings.Replace(readText(t, cf), "SParseLocal=98\n", "SParseLocal=98\nR$* < @ far . example . > $*	$#esmtp $@ [192.0.2.5] $: $1 < @ far . example . > $2\n", 1))
+	writeText(t, cf, strings.Replace(readText(t, cf), "SParseLocal=98\n", "SParseLocal=98\nR$* < @ far . example . > $*\n\t$#esmtp $@ [192.0.2.5] $: $1 < @ far . example . > $2\n", 1))
 	makeMap(t, s, "hash", "mailertable", "a.example prog:x\nb.example nosuch:y\n")
 	got := sendingOf(t, s)
 	var settings, services []string

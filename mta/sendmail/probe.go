@@ -17,10 +17,10 @@ import (
 const verifyFor = 20 * time.Second
 
 // VerifyBySMTP returns a Verify for Setup. Each service that is to ask the guard is
-// connected to: Sendmail must then have a session on the guard's socket. A
-// submission service must refuse a stranger's recipient outside for good; none may
-// answer 451, which is what Sendmail says when it finds no guard. And Sendmail's
-// own reading of submit.cf must hand mail from sendmail(1) to such a service.
+// connected to: Sendmail must then have a session on the guard's socket, and its milters
+// must be there. A submission service must not take a stranger's recipient outside. That
+// one defers is a failure only where it is Sendmail's own answer, see judge. And Sendmail's own reading of submit.cf must hand mail from sendmail(1) to
+// such a service.
 func (s Setup) VerifyBySMTP(relays probe.Relay) func(ctx context.Context, i *Instance) error {
 	return func(ctx context.Context, i *Instance) error {
 		ctx, cancel := context.WithTimeout(ctx, verifyFor+probe.Wait)
@@ -32,7 +32,7 @@ func (s Setup) VerifyBySMTP(relays probe.Relay) func(ctx context.Context, i *Ins
 				continue
 			}
 			asking++
-			if err := patiently(ctx, func() error { return verifyDaemon(ctx, d, l, relays) }); err != nil {
+			if err := patiently(ctx, func() error { return i.main.verifyDaemon(ctx, d, l, relays) }); err != nil {
 				return fmt.Errorf("service %s: %w", d.Name, err)
 			}
 		}
@@ -53,7 +53,7 @@ func patiently(ctx context.Context, try func() error) (err error) {
 		if tried == nil {
 			return nil
 		}
-		if err == nil || ctx.Err() == nil {
+		if deadline, has := ctx.Deadline(); err == nil || ctx.Err() == nil && (!has || time.Now().Before(deadline)) { // Err may be a moment late
 			err = tried
 		}
 		if time.Now().After(end) {
@@ -67,24 +67,24 @@ func patiently(ctx context.Context, try func() error) (err error) {
 	}
 }
 
-func verifyDaemon(ctx context.Context, d Daemon, l mta.Listener, relays probe.Relay) error {
+func (s *Settings) verifyDaemon(ctx context.Context, d Daemon, l mta.Listener, relays probe.Relay) error {
 	address, err := probe.Address(strings.Trim(d.Addr, "[]"), dialPort(d))
 	if err != nil {
 		return err
 	}
 	wrapped := strings.Contains(d.Modifiers, "s")
 	answer, err := relays.Relays(ctx, address, wrapped)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case answer.Code == 451 || answer.Code == 421:
-		return fmt.Errorf("it answered %d %q to %s: Sendmail does not find the guard; does it run with these listeners?", answer.Code, answer.Text, answer.At)
-	case l.Role == policy.Submission && answer.At == "RCPT" && answer.Code/100 != 5:
-		return fmt.Errorf("it answered %d %q to a recipient outside without AUTH, want a refusal", answer.Code, answer.Text)
-	case l.Network != "unix":
-		return nil // whose sessions these are cannot be seen
 	}
-	return probe.Asks(ctx, address, wrapped, l.Address)
+	if l.Role == policy.Submission && answer.At == "RCPT" && answer.Code/100 == 2 {
+		return fmt.Errorf("it answered %d %q to a recipient outside without AUTH, want a refusal", answer.Code, answer.Text)
+	}
+	var asks error
+	if l.Network == "unix" { // whose sessions others are cannot be seen; judge looks whether the guard is there
+		asks = probe.Asks(ctx, address, wrapped, l.Address)
+	}
+	return s.judge(ctx, d, l, answer, asks)
 }
 
 func dialPort(d Daemon) string {

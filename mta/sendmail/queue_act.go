@@ -148,7 +148,7 @@ func (i *Instance) act(ctx context.Context, targets []mta.Target, do actOn) ([]m
 	}
 	left := all
 	for try := range busyTries {
-		if try > 0 && !sleep(ctx, busyPause) {
+		if try > 0 && !mta.Sleep(ctx, busyPause) {
 			break
 		}
 		s.each(ctx, targets, results, left, do)
@@ -220,16 +220,4 @@ func (s *spool) sync() error {
 		}
 	}
 	return nil
-}
-
-// sleep is false when ctx ended first.
-func sleep(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -103,7 +103,7 @@ func TestActsBesideTheDaemon(t *testing.T) {
 	if found := q.scan(); len(found) != messages {
 		t.Errorf("%d messages wait for their second recipient, want %d", len(found), messages)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) { // a queue run may be writing one
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // a queue run may be writing one
 		left := slices.DeleteFunc(names(t, q.QueueDir), func(name string) bool { return name[:2] != "tf" && name[:2] != "Qf" })
 		if len(left) == 0 {
 			break

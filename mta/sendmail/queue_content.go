@@ -36,13 +36,7 @@ func (i *Instance) Content(ctx context.Context, t mta.Target, w io.Writer) error
 			return err
 		}
 		defer f.Close()
-		if _, err := io.Copy(w, io.LimitReader(f, mta.MaxContent)); err != nil {
-			return err
-		}
-		if n, _ := f.Read(make([]byte, 1)); n > 0 {
-			return mta.ErrCut
-		}
-		return nil
+		return mta.CopyUpTo(w, f, mta.MaxContent)
 	})
 }
 

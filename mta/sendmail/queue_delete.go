@@ -304,7 +304,7 @@ func (s *spool) takeDoomed(ctx context.Context, t mta.Target, r *mta.Result, wan
 		return nil
 	}
 	for try := range busyTries {
-		if try > 0 && !sleep(ctx, busyPause/busyTries) {
+		if try > 0 && !mta.Sleep(ctx, busyPause/busyTries) {
 			break
 		}
 		if d, r.Fate, r.Err = s.doomed(t, wanted); !errors.Is(r.Err, errBusy) {

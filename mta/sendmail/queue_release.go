@@ -119,15 +119,7 @@ func (i *Instance) waits() bool {
 
 // tooOld tells whether a message should get a new lifetime with its release.
 func (i *Instance) tooOld(c *Control, how mta.Release, now time.Time) bool {
-	if how.Margin < 0 {
-		return false
-	}
-	lifetime := i.lifetime(c)
-	margin := how.Margin
-	if margin == 0 {
-		margin = min(24*time.Hour, lifetime/2)
-	}
-	return now.Sub(c.Created) > lifetime-margin
+	return how.TooOld(now.Sub(c.Created), i.lifetime(c))
 }
 
 // lifetime is the Timeout.queuereturn that Sendmail takes for a message: by its

@@ -67,7 +67,7 @@ func TestQueueRunsAreServicesOfTheirOwn(t *testing.T) {
 			all(t, "release", mta.Done, results, err)
 			want := fmt.Sprintf("%s -C %s/sendmail.cf -qf -qI%s\n", c.by, base.ConfigDir, idA)
 			got := func() string { text, _ := os.ReadFile(said); return string(text) }
-			for end := time.Now().Add(10 * time.Second); c.by != "nobody" && got() != want; time.Sleep(10 * time.Millisecond) {
+			for end := time.Now().Add(30 * time.Second); c.by != "nobody" && got() != want; time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("ran %q, want %q", got(), want)
 				}

@@ -40,7 +40,7 @@ type RedSwitch struct {
 // Calling it again repairs a change that was cut short or undone by others, and holds
 // what has come since.
 func (r RedSwitch) StopOutgoing(ctx context.Context, now time.Time) (mta.Stopped, error) {
-	unlock, err := lockDirectory(ctx, r.Instance.ConfigDir)
+	unlock, err := backup.Lock(ctx, r.Instance.ConfigDir)
 	if err != nil {
 		return mta.Stopped{}, fmt.Errorf("stop outgoing mail: %w", err)
 	}
@@ -360,7 +360,7 @@ func (r RedSwitch) allOutside(id string, in insideDomains) bool {
 // quarantined: calling it again goes on. With keep it stays so for good: the next
 // stop and start are not about it.
 func (r RedSwitch) StartOutgoing(ctx context.Context, now time.Time, keep bool) (mta.Started, error) {
-	unlock, err := lockDirectory(ctx, r.Instance.ConfigDir)
+	unlock, err := backup.Lock(ctx, r.Instance.ConfigDir)
 	if err != nil {
 		return mta.Started{}, fmt.Errorf("start outgoing mail: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"relayguard/mta"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -33,9 +35,9 @@ type ended struct {
 // done, for the program would take half a message for a whole one.
 func (c *crew) end(ctx context.Context, old func() []process) (ended, error) {
 	out := ended{lost: c.lost}
-	_ = awaitUntil(ctx, endWait, func() bool { return len(old()) == 0 })
+	_ = mta.Await(ctx, endWait, func() bool { return len(old()) == 0 })
 	killed := map[int]string{}
-	_ = awaitUntil(ctx, busyWait, func() bool {
+	_ = mta.Await(ctx, busyWait, func() bool {
 		out.left = nil
 		there := parentsFirst(old())
 		ports := listeningPorts(c.daemon)
@@ -104,7 +106,7 @@ func halt(root process) []halted {
 	if !root.signal(unix.SIGSTOP) {
 		return nil
 	}
-	_ = awaitUntil(context.Background(), haltWait, func() bool {
+	_ = mta.Await(context.Background(), haltWait, func() bool {
 		now, there := readProcess(root.pid)
 		return !there || now.state == "T"
 	})

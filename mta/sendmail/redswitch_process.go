@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"relayguard/mta"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -186,7 +188,7 @@ func (c *crew) restartDaemon(ctx context.Context, d *daemonProcess) (image, erro
 	written, hadOne := fileTime(d.pidFile)
 	// Before it handles the signal that would end it. One that does not in this time
 	// waits for its name, a minute long, and has not read its file yet.
-	if err := awaitUntil(ctx, restartWait, d.handlesHUP); err != nil {
+	if err := mta.Await(ctx, restartWait, d.handlesHUP); err != nil {
 		return image{}, ctx.Err()
 	}
 	err := syscall.Kill(d.pid, syscall.SIGHUP)
@@ -194,7 +196,7 @@ func (c *crew) restartDaemon(ctx context.Context, d *daemonProcess) (image, erro
 		return image{}, fmt.Errorf("have Sendmail (process %d) read its settings again: %w", d.pid, err)
 	}
 	var fresh image
-	err = awaitUntil(ctx, restartWait, func() bool {
+	err = mta.Await(ctx, restartWait, func() bool {
 		now, there := readProcess(d.pid)
 		if !there && d.follow() {
 			now, there = readProcess(d.pid)
@@ -329,20 +331,4 @@ func (p process) session(ports map[string]bool) bool {
 		}
 	}
 	return slices.ContainsFunc(sockets(p.pid), func(s socket) bool { return own[s.inode] && ports[s.localPort] && !s.listens })
-}
-
-// awaitUntil polls until done, at most for limit.
-func awaitUntil(ctx context.Context, limit time.Duration, done func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 
+	"relayguard/mta"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -58,7 +60,7 @@ func (c *crew) restartRunners(ctx context.Context, was []process, fresh map[imag
 
 // restartRunner returns the process that got the signal.
 func (c *crew) restartRunner(ctx context.Context, p process, old, fresh map[image]bool) process {
-	err := awaitUntil(ctx, restartWait, func() bool {
+	err := mta.Await(ctx, restartWait, func() bool {
 		if !p.goesOn() { // it has just gone into the background
 			if next, is := c.runner(func(m process) bool { return m.image == p.image }); is {
 				p = next
@@ -74,7 +76,7 @@ func (c *crew) restartRunner(ctx context.Context, p process, old, fresh map[imag
 		return p
 	}
 	p.signal(unix.SIGHUP)
-	err = awaitUntil(ctx, restartWait, func() bool {
+	err = mta.Await(ctx, restartWait, func() bool {
 		next, is := c.runner(func(m process) bool { return !old[m.image] && !fresh[m.image] && handlesHUP(m.pid) })
 		if is {
 			fresh[next.image] = true

@@ -1,12 +1,8 @@
 package sendmail
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"relayguard/mta/backup"
@@ -79,42 +75,8 @@ func replaceKeeping(path string, text string) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	uid, gid := -1, -1
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		uid, gid = int(sys.Uid), int(sys.Gid)
-	}
-	if err := backup.Replace(path, []byte(text), info.Mode().Perm(), uid, gid); err != nil {
+	if err := backup.Rewrite(path, []byte(text)); err != nil {
 		return err
 	}
 	return backup.SyncDir(filepath.Dir(path))
-}
-
-// lockDirectory lets one process of ours at a time change an instance's settings: it
-// locks the directory itself.
-func lockDirectory(ctx context.Context, path string) (unlock func(), err error) {
-	dir, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	const poll = 20 * time.Millisecond
-	for {
-		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { dir.Close() }, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			dir.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		select {
-		case <-ctx.Done():
-			dir.Close()
-			return nil, fmt.Errorf("lock %s, which another relayguard changes now: %w", path, ctx.Err())
-		case <-time.After(poll):
-		}
-	}
 }

@@ -109,7 +109,7 @@ func (s *stopping) status() (status mta.StopStatus) {
 // session is an SMTP session, as soon as the daemon listens.
 func (s *stopping) session() *smtptest.Client {
 	s.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		client, err := s.Dial(s.ctx(), "relay")
 		if err == nil {
 			s.t.Cleanup(func() { client.Close() })
@@ -158,7 +158,7 @@ func (s *stopping) waitSink(to string) {
 }
 
 func (s *stopping) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	s.t.Cleanup(cancel)
 	return ctx
 }
@@ -404,7 +404,7 @@ func TestStopOutgoingWhileTheDaemonWritesItsPid(t *testing.T) {
 // as to say what it is.
 func (s *stopping) waitRunner() {
 	s.t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, path := range all {
 			title, _ := os.ReadFile(path)

@@ -74,9 +74,6 @@ func (c change) apply(data []byte) []byte {
 			if !c.renew.IsZero() {
 				line = bytes.ReplaceAll(line, []byte("w"), nil)
 			}
-			if len(line) == 2 {
-				continue
-			}
 		case 'I', 'd':
 			if c.moved {
 				continue

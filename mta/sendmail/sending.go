@@ -103,24 +103,32 @@ func (s *sending) clientWay() mta.Way {
 
 var (
 	directRule = regexp.MustCompile(`^R\$\* < @ ?\$\* > \$\*\s+\$#([A-Za-z0-9_-]+) \$@ \$2 `)
-	ownRule    = regexp.MustCompile(`\$# ?[A-Za-z]`)
+	ownRule    = regexp.MustCompile(`\$# ?[A-Za-z]|\$>`)
 )
 
-// rules looks for rules of one's own that choose a mailer: m4 puts them into ruleset
-// 98, ParseLocal.
+// rules looks for rules of one's own that choose a mailer.
 func (s *sending) rules(cf string) {
+	if rule := ownRoute(cf); rule != "" {
+		s.miss("LOCAL_RULE_0", rule, errors.New("rewriting rules are not followed"))
+	}
+}
+
+// ownRoute is the first rule of LOCAL_RULE_0, or of a FEATURE that routes (LDAP), that
+// chooses a mailer, itself or by another ruleset: m4 puts them into ruleset 98,
+// ParseLocal. "" without.
+func ownRoute(cf string) string {
 	within := false
-	for line := range strings.Lines(cf) {
+	for line := range logicalLines(cf) {
 		switch {
 		case strings.HasPrefix(line, "SParseLocal"):
 			within = true
 		case strings.HasPrefix(line, "S"):
 			within = false
 		case within && strings.HasPrefix(line, "R") && ownRule.MatchString(line) && !strings.Contains(line, "$#error") && !strings.Contains(line, "$#discard"):
-			s.miss("LOCAL_RULE_0", strings.Join(strings.Fields(line), " "), errors.New("rewriting rules are not followed"))
-			return
+			return strings.Join(strings.Fields(line), " ")
 		}
 	}
+	return ""
 }
 
 // routes follows the end of ruleset 0 in proto.m4: mailertable, then the smart host,

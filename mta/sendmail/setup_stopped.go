@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"relayguard/mta/backup"
 )
 
 // ErrOutgoingStopped says that Apply or Undo leaves the settings alone: they would
@@ -18,7 +20,7 @@ func (s Setup) claim(ctx context.Context) (i *Instance, unlock func(), err error
 	if i, err = Load(ctx, s.Tools, s.ConfigDir); err != nil {
 		return nil, nil, err
 	}
-	if unlock, err = lockDirectory(ctx, i.ConfigDir); err != nil {
+	if unlock, err = backup.Lock(ctx, i.ConfigDir); err != nil {
 		return nil, nil, fmt.Errorf("change the settings of Sendmail: %w", err)
 	}
 	if i, err = Load(ctx, s.Tools, i.ConfigDir); err != nil { // as it is now

@@ -182,9 +182,9 @@ func (d *dir) close() {
 	}
 }
 
-// uidOf reads "name", "name:group" or a number.
+// uidOf reads an account, or its number, as accountIn does.
 func uidOf(option string) (uint32, bool) {
-	name, _, _ := strings.Cut(strings.TrimSpace(option), ":")
+	name := accountIn(option)
 	if name == "" {
 		return 0, false
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -14,6 +15,7 @@ import (
 // and remembers what it was shown.
 type guardStub struct {
 	refuses bool
+	says    atomic.Pointer[string] // to MAIL, in place of "go on"
 
 	mu   sync.Mutex
 	seen []string // "connect", "mail <a@b>", "rcpt <c@d>", "end"
@@ -79,6 +81,9 @@ func (m *guardStub) serve(c net.Conn) {
 			m.note("connect")
 		case 'M':
 			m.note("mail " + strings.TrimRight(string(body), "\x00"))
+			if says := m.says.Load(); says != nil {
+				answer = *says
+			}
 		case 'R':
 			m.note("rcpt " + strings.TrimRight(string(body), "\x00"))
 			if m.refuses {

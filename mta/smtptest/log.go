@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"relayguard/mta"
 )
 
 // LogFile is the log that a mail server writes while a test looks at it. It need not
@@ -45,18 +47,14 @@ func (l LogFile) WaitLogAfter(ctx context.Context, mark int64, expression string
 	if err != nil {
 		return nil, fmt.Errorf("wait for a log line: %w", err)
 	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	for {
 		text := l.LogFrom(mark)
 		complete := text[:strings.LastIndexByte(text, '\n')+1]
 		if match := pattern.FindStringSubmatch(complete); match != nil {
 			return match, nil
 		}
-		select {
-		case <-ctx.Done():
+		if !mta.Sleep(ctx, 10*time.Millisecond) {
 			return nil, fmt.Errorf("wait for a line like %s in %s: %w", expression, l.path, ctx.Err())
-		case <-tick.C:
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	DefaultBuckets         = 1_000_000 // of three windows with one or two cells: under 200 MB
+	DefaultBuckets         = 1_000_000 // of three windows with one cell: 160 MB; with two, under 200
 	DefaultDistinctExact   = 1000      // 24 octets each, or up to thrice as much
 	DefaultKnownPerAccount = 50_000
 	DefaultKnown           = 2_000_000 // under 200 MB, if accounts have more than a few

@@ -23,8 +23,9 @@ const (
 	// MaxPeakDays is how many days Peaks goes back.
 	MaxPeakDays = 31
 
-	// DefaultPeaks is how many buckets Peaks remembers, each of about 200 octets,
-	// and 8 more for each day and window: at most 70 MB. As many sites and accounts
+	// DefaultPeaks is how many buckets Peaks remembers, each of about 300 octets,
+	// and up to 16 more for each day and window: 30 MB, and 130 after a month in which
+	// each had two windows every day. As many sites and accounts
 	// are remembered, of about 150 octets.
 	DefaultPeaks = 100_000
 

@@ -15,7 +15,8 @@ const (
 	RetryTerm = 24 * time.Hour
 	// RetryTries is how many tries are free.
 	RetryTries = 3
-	// DefaultUnits is how many units NewRetries is usually given: some 50 MB.
+	// DefaultUnits is how many units NewRetries is usually given: some 65 MB, and
+	// 120 where each was tried as often as is free.
 	DefaultUnits = 200_000
 )
 

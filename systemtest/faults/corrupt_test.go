@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"relayguard/systemtest/relay"
 )
@@ -109,7 +108,7 @@ func (s *site) says(text string) {
 	if text == "" {
 		return
 	}
-	poll(s.t, 10*time.Second, "say what was broken", func() error {
+	poll(s.t, patience, "say what was broken", func() error {
 		if len(s.linesSince(0, text)) > 0 {
 			return nil
 		}
@@ -121,7 +120,7 @@ func (s *site) says(text string) {
 // noStrangers waits until every message in the hold queue is listed as the guard's.
 func (s *site) noStrangers() {
 	s.t.Helper()
-	poll(s.t, 30*time.Second, "know what is held", func() error {
+	poll(s.t, patience, "know what is held", func() error {
 		all, err := s.listNow(s.t.Context())
 		if err != nil {
 			return err

@@ -42,7 +42,7 @@ func TestFloodOfRefusals(t *testing.T) {
 	}
 	// Each refusal is counted, ten seconds later at most.
 	total := int64(0)
-	poll(t, 30*time.Second, "count every refusal", func() error {
+	poll(t, patience, "count every refusal", func() error {
 		all, err := s.decisions(t.Context(), url.Values{"stage": {"rcpt"}, "limit": {"1000"}})
 		total = 0
 		for _, d := range all {
@@ -196,7 +196,7 @@ func (s *site) oneIncident(alerts string, stops int64) {
 		}
 		return err
 	}
-	poll(s.t, 30*time.Second, "one incident, one alert", check)
+	poll(s.t, patience, "one incident, one alert", check)
 	s.watch(3*time.Second, func() {
 		if err := check(); err != nil {
 			s.t.Fatal(err)

@@ -351,9 +351,12 @@ func mount(t testing.TB, dir, options string) {
 	})
 }
 
-// soon is a context for what should take moments.
+// patience is how long what should take moments may take, on a busy machine too.
+const patience = time.Minute
+
+// soon is a context for that.
 func soon(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

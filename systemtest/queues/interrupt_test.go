@@ -427,3 +427,50 @@ func (h *house) sendAll(open func() (*smtptest.Client, error), g *group) {
 		}
 	}
 }
+
+// TestHelperKilledInQueueDelete kills the root helper in the midst of a delete. What
+// that left is brought to its end as soon as there is a helper again, though nobody
+// asks, and the next look at the queue is far away.
+func TestHelperKilledInQueueDelete(t *testing.T) {
+	const looks = 50 * time.Minute
+	settings := strings.Replace(holdTaro, "\"1m\"", fmt.Sprintf("%q", looks), 1)
+	for _, server := range []struct {
+		name  string
+		start func(*testing.T, func(*testing.T) string, relay.Options) *house
+	}{{"Postfix", startPostfix}, {"Sendmail", startSendmail}} {
+		t.Run(server.name, func(t *testing.T) {
+			s := &stock{house: server.start(t, racing, relay.Options{Config: settings})}
+			const rounds = 3 // the helper dies at other places
+			for range rounds {
+				s.group(150, false)
+			}
+			s.fill()
+			for _, g := range s.groups {
+				s.killedInDelete(g)
+			}
+			s.exactly(nil, s.all)
+		})
+	}
+}
+
+func (s *stock) killedInDelete(g *group) {
+	t := s.t
+	before := s.filesOf(g.queue(), g)
+	cli, wait := s.start("queue", "delete", "--queue", "deferred", "--yes", "--from", g.from, "--reason", "a test")
+	for len(s.changed(g.queue(), before)) == 0 && alive(cli.Process.Pid) {
+		time.Sleep(time.Millisecond)
+	}
+	s.must(s.StopHelper(syscall.SIGKILL))
+	wait()
+	by, _ := sum(s.ledger(), g.to)
+	t.Logf("killed with %v", by)
+	s.must(s.StartHelper(s.soon()))
+	began := time.Now()
+	s.eventually("all is deleted, and there is a copy of each", func() string {
+		if by, wrong := sum(s.ledger(), g.to); by["grace"] != len(g.to) {
+			return fmt.Sprintf("%v, %d elsewhere: %q", by, len(wrong), few(wrong))
+		}
+		return ""
+	})
+	t.Logf("settled %v after there was a helper again", time.Since(began).Round(time.Millisecond))
+}

@@ -240,6 +240,9 @@ func (g *Guard) Signal(s os.Signal) error { return g.guard.cmd.Process.Signal(s)
 // GuardPID is the daemon's process id.
 func (g *Guard) GuardPID() int { return g.guard.cmd.Process.Pid }
 
+// HelperPID is the root helper's.
+func (g *Guard) HelperPID() int { return g.helper.cmd.Process.Pid }
+
 // StopGuard ends the daemon with a signal and waits for its end.
 func (g *Guard) StopGuard(s os.Signal) error { return g.guard.stop("guard", s) }
 

@@ -130,8 +130,12 @@ func (j *faultyJournal) EachHold(ctx context.Context, q journal.HoldQuery, fn fu
 }
 
 func (j *faultyJournal) Known(ctx context.Context, ids []string) ([]journal.Known, error) {
-	if _, _, broken := j.faults(); broken != nil {
-		return nil, broken
+	_, _, broken := j.faults()
+	j.mu.Lock()
+	away := j.away
+	j.mu.Unlock()
+	if err := errors.Join(broken, away); err != nil {
+		return nil, err
 	}
 	return j.Journal.Known(ctx, ids)
 }
@@ -158,7 +162,7 @@ func open(t *testing.T) *site {
 	t.Helper()
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	s := &site{t: t, mta: newMTA(), log: &safeBuffer{}, now: now, start: now.Add(-time.Hour), path: filepath.Join(t.TempDir(), "switches.json")}
-	j, err := journal.Open(t.Context(), journal.Options{Dir: t.TempDir()})
+	j, err := journal.Open(t.Context(), journal.Options{Dir: t.TempDir(), Settle: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

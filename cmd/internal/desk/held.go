@@ -133,12 +133,19 @@ func (d *Desk) find(ctx context.Context, now time.Time, f Filter) (all []journal
 
 // each calls fn with the open holds that a filter chooses, the longest held first.
 func (d *Desk) each(ctx context.Context, now time.Time, f Filter, fn func(*journal.Hold) error) error {
+	_, err := d.eachUpTo(ctx, now, f, fn)
+	return err
+}
+
+// eachUpTo is each, and reports whether the filter's limit left any out.
+func (d *Desk) eachUpTo(ctx context.Context, now time.Time, f Filter, fn func(*journal.Hold) error) (more bool, err error) {
 	from, n := strings.TrimSuffix(strings.TrimPrefix(f.MailFrom, "<"), ">"), 0
-	err := d.Journal.EachHold(ctx, f.query(now), func(h *journal.Hold) error {
+	err = d.Journal.EachHold(ctx, f.query(now), func(h *journal.Hold) error {
 		if f.MailFrom != "" && h.MailFrom != from {
 			return nil
 		}
 		if n++; f.Limit > 0 && n > f.Limit {
+			more = true
 			return errEnough
 		}
 		return fn(h)
@@ -146,7 +153,7 @@ func (d *Desk) each(ctx context.Context, now time.Time, f Filter, fn func(*journ
 	if errors.Is(err, errEnough) {
 		err = nil
 	}
-	return err
+	return more, err
 }
 
 // errEnough ends what needs no more.

@@ -1,7 +1,10 @@
 package desk
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"relayguard/journal"
@@ -9,11 +12,10 @@ import (
 )
 
 // heldFiles are what one look found in the hold queue, without recipients: there may
-// be 100,000, of 1,000 recipients each.
+// be 100,000, of 1,000 recipients each. Marked are those that have a hold.
 type heldFiles struct {
-	all     []*heldFile
-	first   map[string]*heldFile // by queue id; instances may have the same
-	partial bool                 // and there are some that could not be read
+	idShelf
+	partial bool // and there are some that could not be read
 }
 
 type heldFile struct {
@@ -21,20 +23,23 @@ type heldFile struct {
 	arrival              int64 // Unix seconds
 	size                 int64
 	recipients           int
-	domains              map[string]int // not to be changed: it is many messages'
-	next                 *heldFile      // another with the same id
-	ours                 bool           // it has a hold
+	domains              map[string]int
+	number               int // in heldFiles
 }
 
 // heldQueue looks at the hold queue. Wanted, unless it is nil, are the ids of which
 // what is found is kept.
 func (d *Desk) heldQueue(ctx context.Context, wanted map[string]bool) (*heldFiles, error) {
+	return d.heldQueueOf(ctx, func(id string) bool { return wanted == nil || wanted[id] })
+}
+
+func (d *Desk) heldQueueOf(ctx context.Context, wanted func(id string) bool) (*heldFiles, error) {
 	defer d.timeLook()()
-	out, names := newHeldFiles(), newOnce(maxForeign)
+	out := newHeldFiles()
 	err := d.Queue.List(ctx, func(q mta.QueueFile) error {
-		if q.Queue == "hold" && (wanted == nil || wanted[q.ID]) {
-			out.add(&heldFile{instance: names.of(q.Instance), id: q.ID, sender: names.of(q.Sender), arrival: q.Arrival.Unix(), size: q.Size,
-				recipients: recipientsOf(&q), domains: names.set(fewDomains(domains(q.Recipients)))})
+		if q.Queue == "hold" && wanted(q.ID) {
+			out.add(&heldFile{instance: q.Instance, id: q.ID, sender: q.Sender, arrival: q.Arrival.Unix(), size: q.Size,
+				recipients: recipientsOf(&q), domains: fewDomains(domains(q.Recipients))})
 		}
 		return nil
 	})
@@ -56,19 +61,37 @@ func (d *Desk) timeLook() (over func()) {
 	}
 }
 
-func newHeldFiles() *heldFiles { return &heldFiles{first: map[string]*heldFile{}} }
+func newHeldFiles() *heldFiles {
+	return &heldFiles{idShelf: idShelf{Shelf: Shelf{MostDomains: mostDomains}}}
+}
 
 func (l *heldFiles) add(f *heldFile) {
-	for same := l.first[f.id]; same != nil; same = same.next {
-		if same.instance == f.instance { // seen twice in one scan: the later counts
-			f.next = same.next
-			*same = *f
-			return
+	l.put(&Queued{Instance: f.instance, QueueID: f.id, MailFrom: f.sender, Arrival: f.arrived(), Size: f.size, Recipients: f.recipients, Domains: f.domains})
+}
+
+func (l *heldFiles) file(n int) *heldFile {
+	m := l.At(n)
+	return &heldFile{instance: m.Instance, id: m.QueueID, sender: m.MailFrom, arrival: m.Arrival.Unix(), size: m.Size, recipients: m.Recipients, domains: m.Domains, number: n}
+}
+
+// unmarked are the numbers of those that have no hold, in the order of their ids.
+func (l *heldFiles) unmarked() (numbers []int32) {
+	for n, has := range l.marks {
+		if !has {
+			numbers = append(numbers, int32(n))
 		}
 	}
-	f.next = l.first[f.id]
-	l.first[f.id] = f
-	l.all = append(l.all, f)
+	slices.SortFunc(numbers, func(a, b int32) int {
+		return cmp.Or(bytes.Compare(l.id(int(a)), l.id(int(b))), cmp.Compare(a, b))
+	})
+	return numbers
+}
+
+func (l *heldFiles) some(numbers []int32) (files []*heldFile) {
+	for _, n := range numbers {
+		files = append(files, l.file(int(n)))
+	}
+	return files
 }
 
 // of is the file of a hold; nil: it is not there. Other reports that other messages
@@ -76,11 +99,11 @@ func (l *heldFiles) add(f *heldFile) {
 // is.
 func (l *heldFiles) of(h *journal.Hold) (f *heldFile, other bool) {
 	is := func(q mta.QueueFile) bool { return matches(*h, q) }
-	f, other = l.find(h.QueueID, is)
-	if f == nil || l.first[h.QueueID].next == nil {
+	f, other = l.search(h.QueueID, is)
+	if f == nil || l.count(h.QueueID) == 1 {
 		return f, other
 	}
-	if same, _ := l.find(h.QueueID, func(q mta.QueueFile) bool {
+	if same, _ := l.search(h.QueueID, func(q mta.QueueFile) bool {
 		return is(q) && mta.Target{ID: q.ID, Sender: h.MailFrom, Arrival: q.Arrival}.Matches(q)
 	}); same != nil {
 		f = same
@@ -89,18 +112,18 @@ func (l *heldFiles) of(h *journal.Hold) (f *heldFile, other bool) {
 }
 
 func (l *heldFiles) ofTarget(t mta.Target) *heldFile {
-	f, _ := l.find(t.ID, func(q mta.QueueFile) bool {
+	f, _ := l.search(t.ID, func(q mta.QueueFile) bool {
 		return t.Matches(q) && (t.Instance == "" || t.Instance == q.Instance)
 	})
 	return f
 }
 
-func (l *heldFiles) find(id string, is func(mta.QueueFile) bool) (f *heldFile, other bool) {
+func (l *heldFiles) search(id string, is func(mta.QueueFile) bool) (f *heldFile, other bool) {
 	if l == nil {
 		return nil, false
 	}
-	for f := l.first[id]; f != nil; f = f.next {
-		if is(f.file()) {
+	for n := range l.withID(id) {
+		if f := l.file(n); is(f.file()) {
 			return f, other
 		}
 		other = true

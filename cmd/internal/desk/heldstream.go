@@ -28,7 +28,7 @@ func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(
 	d.refresh(ctx, now)
 	late := d.late(ctx)
 	var end HeldEnd
-	err := d.each(ctx, now, f, func(h *journal.Hold) error {
+	more, err := d.eachUpTo(ctx, now, f, func(h *journal.Hold) error {
 		m := heldOf(h)
 		m.Paced = d.Waiting != nil && d.Waiting.Has(m.QueueID, m.ID)
 		end.Messages++
@@ -38,6 +38,7 @@ func (d *Desk) EachHeld(ctx context.Context, now time.Time, f Filter, send func(
 	if err != nil {
 		return end, err
 	}
+	end.More = more
 	d.mu.Lock()
 	foreign := d.foreign
 	end.Foreign, end.Looked = d.others, d.lookedAt
@@ -101,12 +102,6 @@ func (d *Desk) late(ctx context.Context) error {
 	return nil
 }
 
-// heldName is a hold that an act is to be done to; the journal has the rest.
-type heldName struct {
-	holdName
-	size int64
-}
-
 // ActOnHeld releases or deletes what the guard or an admin holds, as ActOnQueue does
 // it to what is in the queue.
 func (d *Desk) ActOnHeld(ctx context.Context, now time.Time, by By, o HeldOrder, send func(Step) error) error {
@@ -128,21 +123,17 @@ func (d *Desk) ActOnHeld(ctx context.Context, now time.Time, by By, o HeldOrder,
 		return r.unchosen(ctx, err)
 	}
 	var there *heldFiles
-	if !o.DryRun && len(all) > 0 {
-		wanted := make(map[string]bool, len(all))
-		for i := range all {
-			wanted[all[i].queueID] = true
-		}
-		if there, err = d.heldQueue(ctx, wanted); ctx.Err() != nil {
+	if !o.DryRun && all.Len() > 0 {
+		if there, err = d.heldQueueOf(ctx, func(id string) bool { return all.count(id) > 0 }); ctx.Err() != nil {
 			return r.unchosen(ctx, err)
 		} else if err != nil {
 			return fmt.Errorf("held %s: %w", o.Verb, err)
 		}
-		d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", len(all)), o.Reason, chosenBy(o.Filter)))
+		d.append(d.audit(now, by, "held "+verb, fmt.Sprintf("%d messages", all.Len()), o.Reason, chosenBy(o.Filter)))
 	}
 	clock := func() time.Time { return now.Add(time.Since(begun)) }
-	err = r.batches(ctx, len(all), func(ctx context.Context, from, to int) ([]Done, error) {
-		holds := holdsOf(all[from:to])
+	err = r.batches(ctx, all.Len(), func(ctx context.Context, from, to int) ([]Done, error) {
+		holds := all.holds(from, to)
 		if release := o.Verb == "release" && d.Releasing != nil; o.DryRun || release {
 			if holds, err = d.again(ctx, holds); err != nil {
 				return nil, err
@@ -159,14 +150,18 @@ func (d *Desk) ActOnHeld(ctx context.Context, now time.Time, by By, o HeldOrder,
 	return d.ended(clock(), by, "held "+verb, o.DryRun, r, err)
 }
 
+// heldNames are holds that an act is to be done to; the journal has the rest.
+type heldNames struct{ idShelf }
+
 // chooseHeld finds what an order is about.
-func (d *Desk) chooseHeld(ctx context.Context, now time.Time, o *HeldOrder, r *run) (all []heldName, err error) {
+func (d *Desk) chooseHeld(ctx context.Context, now time.Time, o *HeldOrder, r *run) (*heldNames, error) {
+	var all heldNames
 	var bytes int64
 	named := make(map[string]bool, len(o.Filter.IDs)) // true: it chose something
 	for _, id := range o.Filter.IDs {
 		named[id] = false
 	}
-	err = d.each(ctx, now, o.Filter, func(h *journal.Hold) error {
+	err := d.each(ctx, now, o.Filter, func(h *journal.Hold) error {
 		if len(named) == 0 && lost(h) { // that a milter held it is not that we did: only who names it may touch it
 			return nil
 		}
@@ -175,23 +170,25 @@ func (d *Desk) chooseHeld(ctx context.Context, now time.Time, o *HeldOrder, r *r
 				named[id] = true
 			}
 		}
-		all, bytes = append(all, heldName{holdName{h.QueueID, h.DecisionID}, h.Size}), bytes+h.Size
+		all.keep(&Queued{QueueID: h.QueueID, ID: h.DecisionID, Size: h.Size, Arrival: time.Unix(0, 0)}) // an id may be in several holds
+		bytes += h.Size
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	unknown := slices.DeleteFunc(slices.Clone(o.Filter.IDs), func(id string) bool { return named[id] })
-	return all, r.chosen(len(all), bytes, unknown)
+	return &all, r.chosen(all.Len(), bytes, unknown)
 }
 
-// holdsOf are holds of which little more than the name is known.
-func holdsOf(part []heldName) []journal.Hold {
-	holds := make([]journal.Hold, len(part))
-	for i := range part {
-		holds[i] = journal.Hold{QueueID: part[i].queueID, DecisionID: part[i].decisionID, Size: part[i].size, State: journal.StateHeld}
+// holds are some of them, as little as is known of them.
+func (l *heldNames) holds(from, to int) []journal.Hold {
+	some := make([]journal.Hold, 0, to-from)
+	for n := from; n < to; n++ {
+		m := l.At(n)
+		some = append(some, journal.Hold{QueueID: m.QueueID, DecisionID: m.ID, Size: m.Size, State: journal.StateHeld})
 	}
-	return holds
+	return some
 }
 
 func wouldHeld(holds []journal.Hold) (out []Done) {

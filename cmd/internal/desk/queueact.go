@@ -22,85 +22,43 @@ var queueVerbs = map[string]func(q string) bool{
 }
 
 // chosen is a message that an act is to be done to: what is needed to know it again,
-// and to journal it. There may be 200,000.
-type chosen struct {
-	*about
-	id, sender, decision string
-	arrival              int64 // Unix seconds
-	size                 int64
-	domains              map[string]int // not to be changed
-	recipients           int32
-	next                 int32 // another with the same id: its index and one; 0: none
-	sure                 bool  // as found.sure
-}
+// and to journal it.
+type chosen struct{ Queued }
 
-// about is what many messages have in common. Not to be changed.
-type about struct {
-	instance, queue, heldBy               string
-	account, site, plugin, template, rule string
-}
-
-// choice is what an order is about.
+// choice is what an order is about. There may be 200,000.
 type choice struct {
-	all    []*chosen
-	bytes  int64
-	first  map[string]int32 // by id: its index and one
-	common map[about]*about
-	sets   *once
+	idShelf // marked: the journal says by the sender whose it is, too; see found.sure
+	bytes   int64
 }
 
-func newChoice() *choice {
-	return &choice{first: map[string]int32{}, common: map[about]*about{}, sets: newOnce(maxSets)}
-}
+// mostDomains is how much of whom mail goes to is kept for the journal.
+const mostDomains = 4 << 20
 
-func (c *choice) of(a about) *about {
-	known := c.common[a]
-	if known == nil {
-		known = &a
-		if len(c.common) < maxTexts {
-			c.common[a] = known
-		}
-	}
-	return known
-}
-
-// known is a message that was chosen before: one that moves during a scan comes
-// twice.
-func (c *choice) known(m *found) *chosen {
-	for i := c.first[m.QueueID]; i > 0; i = c.all[i-1].next {
-		if c.all[i-1].instance == m.Instance {
-			return c.all[i-1]
-		}
-	}
-	return nil
-}
+func newChoice() *choice { return &choice{idShelf: idShelf{Shelf: Shelf{MostDomains: mostDomains}}} }
 
 func (c *choice) add(m *found) {
-	one := chosen{id: m.QueueID, sender: m.MailFrom, decision: m.ID, arrival: m.Arrival.Unix(), size: m.Size, recipients: int32(m.Recipients), domains: c.sets.set(m.Domains), sure: m.sure,
-		about: c.of(about{m.Instance, m.Queue, m.HeldBy, m.Account, m.Site, m.Plugin, m.Template, m.Rule})}
-	c.bytes += one.size
-	if before := c.known(m); before != nil {
-		c.bytes -= before.size
-		one.next, *before = before.next, one
-		before.next = one.next
-		return
+	q := m.Queued
+	q.Error, q.Verdict = "", "" // of which no act asks
+	if n := c.find(q.Instance, q.QueueID); n >= 0 {
+		c.bytes -= c.At(n).Size
 	}
-	c.all = append(c.all, &one)
-	if i := c.first[one.id]; i > 0 { // of another instance, which the journal does not know apart
-		one.next = i
-		c.doubt(&one)
-		c.doubt(c.all[i-1])
-	}
-	c.first[one.id] = int32(len(c.all))
+	c.marks[c.put(&q)] = m.sure
+	c.bytes += q.Size
 }
 
-// doubt takes a hold for another's unless the sender says that it is ours.
-func (c *choice) doubt(m *chosen) {
-	if m.heldBy != "" && !m.sure {
-		others := *m.about
-		others.heldBy = byOther
-		m.about = c.of(others)
+// part are some of what was chosen. Where several instances have an id, which the
+// journal does not know apart, a hold counts as another's unless the sender says that
+// it is ours.
+func (c *choice) part(from, to int) []*chosen {
+	out := make([]*chosen, 0, to-from)
+	for n := from; n < to; n++ {
+		one := &chosen{c.At(n)}
+		if one.HeldBy != "" && !c.marks[n] && c.count(one.QueueID) > 1 {
+			one.HeldBy = byOther
+		}
+		out = append(out, one)
 	}
+	return out
 }
 
 // ActOnQueue puts mail in the MTA's queue on hold, releases, deletes or requeues it.
@@ -123,34 +81,38 @@ func (d *Desk) ActOnQueue(ctx context.Context, now time.Time, by By, o QueueOrde
 		d.Log.Warn("queue "+o.Verb+": the journal is not up to date, some holds may look like others'", "error", err)
 	}
 	r, begun := newRun(send, o.Tell), time.Now()
-	all, err := d.choose(ctx, now, &o, r, fits)
+	c, err := d.choose(ctx, now, &o, r, fits)
 	if err != nil {
 		return r.unchosen(ctx, err)
 	}
 	clock := func() time.Time { return now.Add(time.Since(begun)) }
-	if !o.DryRun && len(all) > 0 {
-		d.append(d.audit(clock(), by, "queue "+o.Verb, fmt.Sprintf("%d messages", len(all)), o.Reason, chosenBy(o.Filter)))
+	if !o.DryRun && c.Len() > 0 {
+		d.append(d.audit(clock(), by, "queue "+o.Verb, fmt.Sprintf("%d messages", c.Len()), o.Reason, chosenBy(o.Filter)))
 	}
-	err = r.batches(ctx, len(all), func(ctx context.Context, from, to int) ([]Done, error) {
+	err = r.batches(ctx, c.Len(), func(ctx context.Context, from, to int) ([]Done, error) {
+		part := c.part(from, to)
 		if o.DryRun {
-			return would(all[from:to], o.Foreign), nil
+			return would(part, o.Foreign), nil
 		}
-		return d.doQueued(ctx, clock(), by, &o, all[from:to])
+		return d.doQueued(ctx, clock(), by, &o, part)
 	})
 	return d.ended(clock(), by, "queue "+o.Verb, o.DryRun, r, err)
 }
 
 // chosenBy is a filter as the audit of an act has it. Of a sender it has the domain:
 // an audit is kept longer than addresses are.
-func chosenBy[F Filter | QueueFilter](f F) string {
-	const most = 1000 // octets
+func chosenBy[F Filter | QueueFilter | DeletedFilter](f F) string {
+	const most, someIDs = 1000, 20 // octets; what was agreed to is named by all its ids, and chosen by the rest
 	var text []byte
 	switch f := any(f).(type) {
 	case Filter:
-		f.MailFrom = onlyDomain(f.MailFrom)
+		f.MailFrom, f.IDs = onlyDomain(f.MailFrom), f.IDs[:min(len(f.IDs), someIDs)]
 		text, _ = json.Marshal(f)
 	case QueueFilter:
-		f.MailFrom = onlyDomain(f.MailFrom)
+		f.MailFrom, f.IDs = onlyDomain(f.MailFrom), f.IDs[:min(len(f.IDs), someIDs)]
+		text, _ = json.Marshal(f)
+	case DeletedFilter:
+		f.MailFrom, f.IDs = onlyDomain(f.MailFrom), f.IDs[:min(len(f.IDs), someIDs)]
 		text, _ = json.Marshal(f)
 	}
 	if len(text) > most {
@@ -184,14 +146,14 @@ func (d *Desk) ended(now time.Time, by By, verb string, dry bool, r *run, why er
 }
 
 // choose finds what an order is about.
-func (d *Desk) choose(ctx context.Context, now time.Time, o *QueueOrder, r *run, fits func(string) bool) ([]*chosen, error) {
+func (d *Desk) choose(ctx context.Context, now time.Time, o *QueueOrder, r *run, fits func(string) bool) (*choice, error) {
 	c, f := newChoice(), o.Filter
 	f.Limit = 0 // what the act is not for does not count
 	end, sieve, err := d.scan(ctx, now, &f, r.seen, func(m *found) error {
 		if !fits(m.Queue) || m.lost && len(o.Filter.IDs) == 0 {
 			return nil
 		}
-		if o.Filter.Limit > 0 && len(c.all) >= o.Filter.Limit {
+		if o.Filter.Limit > 0 && c.Len() >= o.Filter.Limit {
 			return errEnough
 		}
 		c.add(m)
@@ -203,20 +165,20 @@ func (d *Desk) choose(ctx context.Context, now time.Time, o *QueueOrder, r *run,
 	case end.NoJournal != "":
 		return nil, fmt.Errorf("queue %s: the journal cannot be asked whose the mail is, so nothing is done: %s", o.Verb, end.NoJournal)
 	}
-	return c.all, r.chosen(len(c.all), c.bytes, sieve.unknown())
+	return c, r.chosen(c.Len(), c.bytes, sieve.unknown())
 }
 
 // leaves reports whether a hold is somebody else's and left alone.
-func (c *chosen) leaves(foreign bool) bool { return c.heldBy == byOther && !foreign }
+func (c *chosen) leaves(foreign bool) bool { return c.HeldBy == byOther && !foreign }
 
 // shown is a chosen message as it is told.
 func (c *chosen) shown(outcome string) Done {
-	return Done{Outcome: outcome, Held: Held{Instance: c.instance, Queue: c.queue, QueueID: c.id, ID: c.decision, Account: c.account, Site: c.site, Plugin: c.plugin,
-		Template: c.template, Rule: c.rule, MailFrom: c.sender, Arrival: time.Unix(c.arrival, 0).UTC(), Size: c.size, Recipients: int(c.recipients), Domains: c.domains, HeldBy: c.heldBy}}
+	return Done{Outcome: outcome, Held: Held{Instance: c.Instance, Queue: c.Queue, QueueID: c.QueueID, ID: c.ID, Account: c.Account, Site: c.Site, Plugin: c.Plugin,
+		Template: c.Template, Rule: c.Rule, MailFrom: c.MailFrom, Arrival: c.Arrival, Size: c.Size, Recipients: c.Recipients, Domains: c.Domains, HeldBy: c.HeldBy}}
 }
 
 func (c *chosen) target() mta.Target {
-	return mta.Target{Instance: c.instance, ID: c.id, Sender: c.sender, Arrival: time.Unix(c.arrival, 0).UTC(), Exact: true}
+	return mta.Target{Instance: c.Instance, ID: c.QueueID, Sender: c.MailFrom, Arrival: c.Arrival, Exact: true}
 }
 
 func would(part []*chosen, foreign bool) []Done {
@@ -237,9 +199,9 @@ func (d *Desk) doQueued(ctx context.Context, now time.Time, by By, o *QueueOrder
 		switch c := part[i]; {
 		case c.leaves(o.Foreign):
 			done = append(done, c.shown(outcomeForeign))
-		case c.queue != "hold":
+		case c.Queue != "hold":
 			queued = append(queued, c)
-		case c.heldBy == byOther:
+		case c.HeldBy == byOther:
 			others = append(others, c)
 		default:
 			ours = append(ours, c)
@@ -277,8 +239,8 @@ func (d *Desk) doHeld(ctx context.Context, now time.Time, by By, o *QueueOrder, 
 	there, ids := newHeldFiles(), make([]string, len(part))
 	for i := range part {
 		c := part[i]
-		there.add(&heldFile{instance: c.instance, id: c.id, sender: c.sender, arrival: c.arrival, size: c.size})
-		ids[i] = c.id
+		there.add(&heldFile{instance: c.Instance, id: c.QueueID, sender: c.MailFrom, arrival: c.Arrival.Unix(), size: c.Size})
+		ids[i] = c.QueueID
 	}
 	all, err := d.Journal.Holds(ctx, journal.HoldQuery{IDs: ids})
 	if err != nil {
@@ -304,7 +266,7 @@ func (d *Desk) doHeld(ctx context.Context, now time.Time, by By, o *QueueOrder, 
 		return done, err
 	}
 	for i := range part { // somebody was quicker
-		if c := part[i]; !known[c.instance+" "+c.id] {
+		if c := part[i]; !known[c.Instance+" "+c.QueueID] {
 			done = append(done, c.shown(mta.Gone.String()))
 		}
 	}
@@ -442,16 +404,16 @@ func (d *Desk) onItsWay(ctx context.Context, o *QueueOrder, targets []mta.Target
 
 // entry is the hold of a message that an admin acts on.
 func (c *chosen) entry(now time.Time, reason string) journal.Held {
-	account := c.account
+	account := c.Account
 	if account == "" {
 		account = unknownAccount
 	}
-	return journal.Held{QueueID: c.id, DecisionID: c.decision, Account: account, Rule: ruleAdmin, Reason: reason, MailFrom: c.sender, Arrival: time.Unix(c.arrival, 0).UTC(),
-		HeldAt: now, Size: c.size, Recipients: int(max(0, c.recipients)), Domains: c.domains, Site: c.site, Plugin: c.plugin, Template: c.template}
+	return journal.Held{QueueID: c.QueueID, DecisionID: c.ID, Account: account, Rule: ruleAdmin, Reason: reason, MailFrom: c.MailFrom, Arrival: c.Arrival,
+		HeldAt: now, Size: c.Size, Recipients: max(0, c.Recipients), Domains: c.Domains, Site: c.Site, Plugin: c.Plugin, Template: c.Template}
 }
 
 func (c *chosen) change(now time.Time, by By, reason string, to journal.State) journal.HoldChange {
-	return journal.HoldChange{QueueID: c.id, DecisionID: c.decision, Time: now, State: to, By: by.Name, Reason: reason}
+	return journal.HoldChange{QueueID: c.QueueID, DecisionID: c.ID, Time: now, State: to, By: by.Name, Reason: reason}
 }
 
 // became is what is journaled of an outcome; false: what was asked for stands, and

@@ -1,13 +1,8 @@
 package desk
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"relayguard/journal"
@@ -46,7 +41,7 @@ type scan struct {
 	files []mta.QueueFile // of batch, without recipients
 	size  int
 	since time.Time // of the oldest in batch
-	once  *once
+	once  once
 }
 
 func (d *Desk) scan(ctx context.Context, now time.Time, f *QueueFilter, seen func(int) error, fn func(*found) error) (QueueEnd, *sieve, error) {
@@ -59,7 +54,7 @@ func (d *Desk) scan(ctx context.Context, now time.Time, f *QueueFilter, seen fun
 	if err != nil {
 		return QueueEnd{}, nil, err
 	}
-	s := &scan{d: d, sieve: sieve, fn: fn, seen: seen, size: firstBatch, once: newOnce(0)}
+	s := &scan{d: d, sieve: sieve, fn: fn, seen: seen, size: firstBatch, once: once{}}
 	err = d.Queue.List(ctx, func(q mta.QueueFile) error { return s.see(ctx, &q) })
 	var skipped *mta.SkippedError
 	if errors.As(err, &skipped) {
@@ -183,7 +178,7 @@ func isAbout(k *journal.Known, q mta.QueueFile) bool {
 }
 
 // know fills in what the journal says.
-func (m *found) know(hold, decision *journal.Known, names *once) {
+func (m *found) know(hold, decision *journal.Known, names once) {
 	if m.Queue == "hold" {
 		m.HeldBy = byOther
 	}
@@ -226,46 +221,4 @@ func (m *found) know(hold, decision *journal.Known, names *once) {
 func (d *Desk) QueueList(ctx context.Context, now time.Time, f QueueFilter, send func(Queued) error) (QueueEnd, error) {
 	end, _, err := d.scan(ctx, now, &f, nil, func(m *found) error { return send(m.Queued) })
 	return end, err
-}
-
-// ErrNotQueued says that no message in the queue has an id.
-var ErrNotQueued = errors.New("nothing is in the queue under that id")
-
-// QueueShow tells all that may be told of one message in the queue.
-func (d *Desk) QueueShow(ctx context.Context, now time.Time, l QueueLook) (QueueShown, error) {
-	var out QueueShown
-	if strings.TrimSpace(l.ID) == "" {
-		return out, fmt.Errorf("%w: queue show: name an id", ErrUsage)
-	}
-	instances := map[string]bool{}
-	_, _, err := d.scan(ctx, now, &QueueFilter{IDs: []string{l.ID}, Instance: l.Instance}, nil, func(m *found) error {
-		instances[m.Instance] = true
-		out.Queued = m.Queued // seen twice, it moved: the later counts
-		return nil
-	})
-	switch {
-	case err != nil:
-		return out, err
-	case len(instances) == 0:
-		return out, fmt.Errorf("%w: %s", ErrNotQueued, l.ID)
-	case len(instances) > 1:
-		return out, fmt.Errorf("%w: several instances have a message %s: %s; name one", ErrUsage, l.ID, strings.Join(slices.Sorted(maps.Keys(instances)), ", "))
-	}
-	known, err := d.Journal.Explain(ctx, cmp.Or(out.ID, out.QueueID))
-	if err != nil {
-		return out, nil // what the queue says is told all the same
-	}
-	for i := range known {
-		k := &known[i]
-		if k.Decision.ID != "" && k.Decision.ID == out.ID {
-			shown := decisionOf(&k.Decision)
-			out.Decision = &shown
-		}
-		for n := range k.Holds {
-			if h := &k.Holds[n]; h.DecisionID == out.ID && (h.QueueID == out.QueueID || h.NewQueueID == out.QueueID) {
-				out.Held = append(out.Held, heldOf(h))
-			}
-		}
-	}
-	return out, nil
 }

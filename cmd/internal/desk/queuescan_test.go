@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,23 +184,52 @@ func TestQueueListSendsWhileTheQueueIsRead(t *testing.T) {
 func TestQueueShow(t *testing.T) {
 	s := open(t)
 	s.hold(taro, "volume", "A1A1A1")
+	show := func(instance string, ids ...string) []desk.QueueShown {
+		t.Helper()
+		all, err := s.d.QueueShow(t.Context(), s.now, desk.QueueLook{IDs: ids, Instance: instance})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
 	for _, id := range []string{"A1A1A1", "da1a1a1"} {
-		m, err := s.d.QueueShow(t.Context(), s.now, desk.QueueLook{ID: id})
-		if err != nil || m.QueueID != "A1A1A1" || m.Decision == nil || m.Decision.Rule != "volume" || len(m.Held) != 1 {
-			t.Errorf("%s: got %+v, %v", id, m, err)
+		if m := show("", id); len(m) != 1 || m[0].QueueID != "A1A1A1" || m[0].Decision == nil || m[0].Decision.Rule != "volume" || len(m[0].Held) != 1 {
+			t.Errorf("%s: got %+v", id, m)
 		}
 	}
-	if _, err := s.d.QueueShow(t.Context(), s.now, desk.QueueLook{ID: "B1B1B1"}); !errors.Is(err, desk.ErrNotQueued) {
-		t.Errorf("got %v", err)
+	if m := show("", "B1B1B1"); len(m) != 0 {
+		t.Errorf("got %+v", m)
+	}
+	if _, err := s.d.QueueShow(t.Context(), s.now, desk.QueueLook{IDs: []string{"A1A1A1", ""}}); !errors.Is(err, desk.ErrUsage) {
+		t.Errorf("an empty id: %v", err)
 	}
 	twin := file("A1A1A1", s.start)
 	twin.Instance, twin.Sender = "postfix-out", "x@example.org"
 	s.mta.put(twin)
-	if _, err := s.d.QueueShow(t.Context(), s.now, desk.QueueLook{ID: "A1A1A1"}); !errors.Is(err, desk.ErrUsage) || !strings.Contains(fmt.Sprint(err), "postfix-out") {
-		t.Errorf("an id of two instances: %v", err)
+	if m := show("", "A1A1A1"); len(m) != 2 {
+		t.Errorf("an id of two instances: %+v", m)
 	}
-	if m, err := s.d.QueueShow(t.Context(), s.now, desk.QueueLook{ID: "A1A1A1", Instance: "postfix-out"}); err != nil || m.MailFrom != "x@example.org" {
-		t.Errorf("got %+v, %v", m, err)
+	if m := show("postfix-out", "A1A1A1"); len(m) != 1 || m[0].MailFrom != "x@example.org" {
+		t.Errorf("got %+v", m)
+	}
+}
+
+func TestQueueShowLooksOnceForAll(t *testing.T) {
+	s := open(t)
+	want := []string{"B3B3B3", "B1B1B1", "B2B2B2"}
+	s.pass(taro, "deferred", "B1B1B1", "B2B2B2", "B3B3B3", "B4B4B4")
+	looks := 0
+	s.mta.before["list"] = func() error { looks++; return nil }
+	all, err := s.d.QueueShow(t.Context(), s.now, desk.QueueLook{IDs: []string{"B3B3B3", "F9F9F9", "B1B1B1", "db2b2b2", "B3B3B3"}})
+	if err != nil || looks != 1 {
+		t.Errorf("%d looks, %v, want one for all", looks, err)
+	}
+	var got []string
+	for _, m := range all {
+		got = append(got, m.QueueID)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q, as they were named", got, want)
 	}
 }
 

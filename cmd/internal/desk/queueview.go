@@ -54,10 +54,10 @@ type Queued struct {
 	Rule     string `json:"rule,omitempty"`
 }
 
-// QueueLook asks about one message in the queue.
+// QueueLook asks about messages in the queue.
 type QueueLook struct {
-	ID       string `json:"id"`                 // queue id or decision id
-	Instance string `json:"instance,omitempty"` // needed where several have the id
+	IDs      []string `json:"ids"`                // queue ids or decision ids
+	Instance string   `json:"instance,omitempty"` // of several
 }
 
 // QueueShown is a message that is shown alone.
@@ -133,10 +133,11 @@ type HeldLine struct {
 
 // HeldEnd ends a listing of held mail.
 type HeldEnd struct {
-	Messages int       `json:"messages"` // held by the guard or an admin, that were chosen
-	Bytes    int64     `json:"bytes"`    // of them
-	Foreign  int       `json:"foreign"`  // held by others; at most 1,000 of them were listed, and only if nothing chooses
-	Looked   time.Time `json:"looked"`   // when the queue was last looked at; zero: it was not
+	Messages int       `json:"messages"`       // in the list: held by the guard or an admin, and chosen
+	Bytes    int64     `json:"bytes"`          // of them
+	More     bool      `json:"more,omitempty"` // the limit ended the list: there are more
+	Foreign  int       `json:"foreign"`        // held by others; at most 1,000 of them were listed, and only if nothing chooses
+	Looked   time.Time `json:"looked"`         // when the queue was last looked at; zero: it was not
 	Stale    string    `json:"stale,omitempty"`
 	Older    bool      `json:"older,omitempty"` // a look takes long, so there was none for this
 }

@@ -1,11 +1,9 @@
 package desk
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"relayguard/cmd/internal/holds"
@@ -34,7 +32,7 @@ const young = time.Minute
 // on two looks: a queue that changes while it is read may hide a message. It
 // also asks what the MTA's settings stop, for MTAStopped.
 func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
-	redo, err := d.reconcile(ctx, now)
+	redo, left, err := d.reconcile(ctx, now)
 	if err != nil && ctx.Err() != nil {
 		return err // who asked has left: that says nothing of the queue
 	}
@@ -56,7 +54,7 @@ func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	return nil
+	return d.deleteUndone(ctx, now, left)
 }
 
 // comparison is one look at queue and journal.
@@ -67,6 +65,7 @@ type comparison struct {
 	totals  map[string]holds.Total
 	records []journal.Record
 	redo    map[string][]journal.Hold // by verb
+	unheld  []journal.Hold            // that were to be put on hold and deleted, and are not on hold
 	missing map[holdName]bool         // holds that this look did not find
 	room    *holds.Watch              // what is held meanwhile; nil: it is not counted
 	begun   time.Time                 // when that began, or a little later
@@ -74,7 +73,7 @@ type comparison struct {
 
 type holdName struct{ queueID, decisionID string }
 
-func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]journal.Hold, err error) {
+func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]journal.Hold, left undone, err error) {
 	// A look takes long where much is queued, so nobody waits for it. An act that
 	// ended meanwhile makes it worthless.
 	c := d.compare(now)
@@ -82,13 +81,13 @@ func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]
 	acts := d.acts.Load()
 	files, err := d.heldQueue(ctx, nil)
 	if err != nil {
-		return nil, err
+		return nil, left, err
 	}
 	d.acting.Lock() // an act is between two states
 	defer d.acting.Unlock()
 	if d.acts.Load() != acts {
 		if files, err = d.heldQueue(ctx, nil); err != nil {
-			return nil, err
+			return nil, left, err
 		}
 	}
 	c.files = files
@@ -99,8 +98,12 @@ func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]
 		}
 		return nil
 	}); err != nil {
-		return nil, err
+		return nil, left, err
 	}
+	if left, err = d.lookElsewhere(ctx, c.unheld); err != nil {
+		return nil, left, err
+	}
+	c.judge(left)
 	foreign, others := d.strangers(ctx, c)
 	c.flush()
 	if c.room != nil {
@@ -110,7 +113,7 @@ func (d *Desk) reconcile(ctx context.Context, now time.Time) (redo map[string][]
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.missing, d.others, d.foreign, d.lookedAt = c.missing, others, foreign, now
-	return c.redo, nil
+	return c.redo, left, nil
 }
 
 // syncWait bounds how long the journal's database may be behind its log. A
@@ -171,13 +174,9 @@ func (c *comparison) count(h *journal.Hold) {
 // hold looks for an open hold in the queue, and reports whether it stays open.
 func (c *comparison) hold(h *journal.Hold) (open bool) {
 	e, _ := c.files.of(h)
-	name := holdName{h.QueueID, h.DecisionID}
-	c.d.mu.Lock()
-	missed := c.d.missing[name]
-	c.d.mu.Unlock()
 	switch {
 	case e != nil:
-		e.ours = true
+		c.files.marks[e.number] = true
 		c.count(h)
 		if h.State == journal.StateReleasing {
 			c.again("release", h)
@@ -188,14 +187,42 @@ func (c *comparison) hold(h *journal.Hold) (open bool) {
 		}
 	case h.State == journal.StateHeld && c.now.Sub(h.HeldAt) < young:
 		c.count(h) // on its way into the queue
-	case !missed || c.files.partial:
-		c.missing[name] = missed || !c.files.partial
-		c.count(h)
+	case h.State == journal.StateDeleting && h.Rule == ruleAdmin: // queue delete, cut off
+		one := *h
+		one.Waits = nil
+		c.unheld = append(c.unheld, one)
 	default:
+		return c.absent(h)
+	}
+	return true
+}
+
+// absent judges a hold that is not in the queue, and reports whether it stays open.
+func (c *comparison) absent(h *journal.Hold) (open bool) {
+	name := holdName{h.QueueID, h.DecisionID}
+	c.d.mu.Lock()
+	missed := c.d.missing[name]
+	c.d.mu.Unlock()
+	if missed && !c.files.partial {
 		c.record(ended(c.now, *h))
 		return false
 	}
+	c.missing[name] = missed || !c.files.partial
+	c.count(h)
 	return true
+}
+
+// judge closes what was to be deleted and is nowhere, as absent does.
+func (c *comparison) judge(left undone) {
+	there := make(map[holdName]bool, len(left.holds))
+	for _, h := range left.holds {
+		there[holdName{h.QueueID, h.DecisionID}] = true
+	}
+	for i := range c.unheld {
+		if h := &c.unheld[i]; !there[holdName{h.QueueID, h.DecisionID}] {
+			c.absent(h)
+		}
+	}
 }
 
 // record journals, some hundred records at a time.
@@ -247,16 +274,8 @@ func endOf(s journal.State) journal.State {
 // not say that it was not us; and else somebody else's, which are counted, and
 // some returned.
 func (d *Desk) strangers(ctx context.Context, c *comparison) (foreign []Held, others int) {
-	var strange []*heldFile
-	for _, f := range c.files.all {
-		if !f.ours {
-			strange = append(strange, f)
-		}
-	}
-	slices.SortFunc(strange, func(a, b *heldFile) int {
-		return cmp.Or(strings.Compare(a.id, b.id), strings.Compare(a.instance, b.instance))
-	})
-	for part := range slices.Chunk(strange, maxIDs) {
+	for numbers := range slices.Chunk(c.files.unmarked(), maxIDs) {
+		part := c.files.some(numbers)
 		closed := d.closed(ctx, c.now, part)
 		for _, f := range part {
 			if h, ok := closed[f.id]; ok && matches(h, f.file()) {
@@ -337,7 +356,7 @@ func (d *Desk) forgetMilter(c *comparison) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, at := range d.byMilter {
-		if _, there := c.files.first[id]; !there && c.now.Sub(at) > young {
+		if c.files.count(id) == 0 && c.now.Sub(at) > young {
 			delete(d.byMilter, id)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ type graveyard struct {
 	kept           []grace.Kept
 	full           bool // the disk
 	made           int
+	dies           bool  // Restore, after it did it
+	asked          []int // of how many at a time
 }
 
 func (g *graveyard) List(_ context.Context, fn func(mta.QueueFile) error) error {
@@ -63,18 +66,64 @@ func (g *graveyard) DeleteForGood(_ context.Context, t []mta.Target) ([]mta.Resu
 	return g.delete(t, false)
 }
 
-func (g *graveyard) Kept(context.Context) ([]grace.Kept, error) { return g.kept, nil }
-
-func (g *graveyard) Restore(_ context.Context, name string) (string, error) {
-	i := slices.IndexFunc(g.kept, func(k grace.Kept) bool { return k.Name == name })
-	if i < 0 {
-		return "", fmt.Errorf("restore %s: %w", name, mta.ErrGone)
+func (g *graveyard) Kept(_ context.Context, fn func(grace.Kept) error) error {
+	for _, k := range slices.Clone(g.kept) {
+		if err := fn(k); err != nil {
+			return err
+		}
 	}
-	g.made++
-	k, id := g.kept[i], fmt.Sprintf("BACC%d", g.made)
-	g.kept = slices.Delete(g.kept, i, i+1)
-	g.held[id] = mta.QueueFile{Queue: "hold", ID: id, Arrival: k.Arrival, Size: k.Size, Sender: "taro@example.jp"}
-	return id, nil
+	return nil
+}
+
+func (g *graveyard) Restore(_ context.Context, names []string) (all []mta.Result, err error) {
+	g.asked = append(g.asked, len(names))
+	for _, name := range names {
+		i := slices.IndexFunc(g.kept, func(k grace.Kept) bool { return k.Name == name })
+		if i < 0 {
+			all = append(all, mta.Result{ID: name, Fate: mta.Gone})
+			continue
+		}
+		k := &g.kept[i]
+		if k.NewID == "" {
+			g.made++
+			k.NewID = fmt.Sprintf("BACC%d", g.made)
+			g.held[k.NewID] = mta.QueueFile{Queue: "hold", ID: k.NewID, Arrival: k.Arrival, Size: k.Size, Sender: "taro@example.jp"}
+		}
+		all = append(all, mta.Result{ID: name, Fate: mta.Done, NewID: k.NewID})
+	}
+	if g.dies {
+		return nil, context.Canceled
+	}
+	return all, nil
+}
+
+func (g *graveyard) Forget(_ context.Context, names []string) error {
+	g.kept = slices.DeleteFunc(g.kept, func(k grace.Kept) bool { return slices.Contains(names, k.Name) })
+	return nil
+}
+
+// deleted are those that a filter chooses, restored what came of an order.
+func deleted(d *desk.Desk, ctx context.Context, f desk.DeletedFilter) (all []desk.Deleted, err error) {
+	_, err = d.EachDeleted(ctx, time.Now(), f, func(m desk.Deleted) error {
+		all = append(all, m)
+		return nil
+	})
+	return all, err
+}
+
+func restored(d *desk.Desk, ctx context.Context, o desk.DeletedOrder) (last desk.Step, all []desk.Done, err error) {
+	o.Tell = true
+	var unknown []string
+	err = d.ActOnDeleted(ctx, time.Now(), ann, o, func(s desk.Step) error {
+		last, all, unknown = s, append(all, s.Messages...), append(unknown, s.Unknown...)
+		return nil
+	})
+	last.Unknown = unknown
+	return last, all, err
+}
+
+func named(ids ...string) desk.DeletedFilter {
+	return desk.DeletedFilter{Filter: desk.Filter{IDs: ids}}
 }
 
 var ann = desk.By{Name: "ann", UID: 1001, LoginUID: 1001}
@@ -83,7 +132,7 @@ var ann = desk.By{Name: "ann", UID: 1001, LoginUID: 1001}
 func heldOne(t *testing.T) (*desk.Desk, *graveyard, *journal.Journal) {
 	t.Helper()
 	dir := t.TempDir()
-	j, err := journal.Open(t.Context(), journal.Options{Dir: filepath.Join(dir, "journal")})
+	j, err := journal.Open(t.Context(), journal.Options{Dir: filepath.Join(dir, "journal"), Settle: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +170,7 @@ func TestDeleteForGoodNeedsNoRoom(t *testing.T) {
 	if err != nil || r.Counts["done"] != 1 || len(g.held) != 0 || len(g.kept) != 0 {
 		t.Errorf("%+v, %v; held %v", r, err, g.held)
 	}
-	if all, err := d.Deleted(t.Context()); err != nil || len(all) != 0 {
+	if all, err := deleted(d, t.Context(), desk.DeletedFilter{}); err != nil || len(all) != 0 {
 		t.Errorf("to be restored: %+v, %v", all, err)
 	}
 	actions, err := j.AdminActions(t.Context(), 1)
@@ -139,12 +188,12 @@ func TestDeletedMailComesBackOnHold(t *testing.T) {
 		if r, err := deleteHeld(d, t.Context(), time.Now(), ann, only("ABCDEF1")); err != nil || r.Counts["done"] != 1 || d.Room.Totals().Messages != 0 {
 			t.Fatalf("%+v, %v", r, err)
 		}
-		all, err := d.Deleted(t.Context())
+		all, err := deleted(d, t.Context(), desk.DeletedFilter{})
 		if err != nil || len(all) != 1 || all[0].QueueID != "ABCDEF1" || all[0].Account != "login:taro@example.jp" || all[0].Rule != "login-volume" || all[0].By != "ann" || all[0].DeletedAt.IsZero() {
 			t.Fatalf("to be restored: %+v, %v", all, err)
 		}
-		r, err := d.Restore(t.Context(), time.Now(), ann, desk.Restoration{IDs: []string{id, "ABCDEF1", "ABCDEF9"}, Reason: "no spam"})
-		if err != nil || len(r.Messages) != 1 || r.Counts["done"] != 1 || r.Messages[0].NewID != "BACC1" || !slices.Equal(r.Unknown, []string{"ABCDEF9"}) {
+		r, back, err := restored(d, t.Context(), desk.DeletedOrder{Filter: named(id, "ABCDEF1", "ABCDEF9"), Reason: "no spam"})
+		if err != nil || len(back) != 1 || r.Counts["done"] != 1 || back[0].NewID != "BACC1" || !r.End || !slices.Equal(r.Unknown, []string{"ABCDEF9"}) {
 			t.Fatalf("%+v, %v", r, err)
 		}
 		if d.Room.Totals().Messages != 1 {
@@ -157,7 +206,7 @@ func TestDeletedMailComesBackOnHold(t *testing.T) {
 			t.Errorf("explain: %+v, %v", e, err)
 		}
 		actions, err := j.AdminActions(t.Context(), 1)
-		if err != nil || actions[0].Verb != "held restore" || actions[0].Target != "ABCDEF1" || actions[0].Reason != "no spam" {
+		if err != nil || actions[0].Verb != "held restore" || actions[0].Target != "1 messages" || actions[0].Reason != "no spam" {
 			t.Errorf("audit %+v, %v", actions, err)
 		}
 		// It is a held message like others: found by what it is known by.
@@ -179,15 +228,136 @@ func TestDeletedMailComesBackOnHold(t *testing.T) {
 func TestUnknownDeletedMailComesBack(t *testing.T) {
 	d, g, _ := heldOne(t)
 	g.kept = []grace.Kept{{Name: "ABCDEF1.1", ID: "ABCDEF1", Arrival: time.Unix(1, 0).UTC(), Deleted: time.Now(), Size: 9}}
-	all, err := d.Deleted(t.Context())
+	all, err := deleted(d, t.Context(), desk.DeletedFilter{})
 	if err != nil || len(all) != 1 || all[0].Account != "unknown" || all[0].Size != 9 {
 		t.Errorf("another's id: %+v, %v", all, err)
 	}
-	r, err := d.Restore(t.Context(), time.Now(), ann, desk.Restoration{IDs: []string{"ABCDEF1"}})
+	r, _, err := restored(d, t.Context(), desk.DeletedOrder{Filter: named("ABCDEF1")})
 	if err != nil || r.Counts["done"] != 1 || len(g.kept) != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := d.Restore(t.Context(), time.Now(), ann, desk.Restoration{}); !errors.Is(err, desk.ErrUsage) {
+	if _, _, err := restored(d, t.Context(), desk.DeletedOrder{}); !errors.Is(err, desk.ErrUsage) {
 		t.Error(err)
+	}
+}
+
+// A batch whose answer nobody heard is found done, journaled, and not done twice.
+func TestRestoreOfWhichNobodyHeardIsNotDoneTwice(t *testing.T) {
+	d, g, j := heldOne(t)
+	if r, err := deleteHeld(d, t.Context(), time.Now(), ann, only("ABCDEF1")); err != nil || r.Counts["done"] != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	g.dies = true
+	if r, _, err := restored(d, t.Context(), desk.DeletedOrder{Filter: named("ABCDEF1")}); err == nil || r.Cut == "" {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	g.dies = false
+	if all, err := deleted(d, t.Context(), desk.DeletedFilter{}); err != nil || len(all) != 0 {
+		t.Errorf("in the list: %+v, %v", all, err)
+	}
+	for _, want := range []int{1, 0} {
+		r, _, err := restored(d, t.Context(), desk.DeletedOrder{Filter: desk.DeletedFilter{Filter: desk.Filter{All: true}}})
+		if err != nil || r.Counts["done"] != want || len(g.held) != 1 || len(g.kept) != 0 {
+			t.Errorf("again: %+v, %v; held %v, kept %v", r, err, g.held, g.kept)
+		}
+	}
+	all, err := j.Holds(t.Context(), journal.HoldQuery{})
+	if err != nil || len(all) != 1 || all[0].QueueID != "BACC1" {
+		t.Errorf("held: %+v, %v", all, err)
+	}
+}
+
+// What the journal does not take is back all the same, and whoever asked is told; asked
+// again it is not put back twice, and the journal has it.
+func TestRestoreThatTheJournalDoesNotTake(t *testing.T) {
+	d, g, j := heldOne(t)
+	if _, err := deleteHeld(d, t.Context(), time.Now(), ann, only("ABCDEF1")); err != nil {
+		t.Fatal(err)
+	}
+	full := &faultyJournal{Journal: j}
+	full.set(nil, errors.New("no space left on device"), nil)
+	d.Journal = full
+	_, all, err := restored(d, t.Context(), desk.DeletedOrder{Filter: named("ABCDEF1")})
+	if err != nil || len(all) != 1 || all[0].Outcome != "done" || !strings.Contains(all[0].Error, "once more") || len(g.held) != 1 {
+		t.Fatalf("%+v, %v; held %v", all, err, g.held)
+	}
+	full.set(nil, nil, nil)
+	_, all, err = restored(d, t.Context(), desk.DeletedOrder{Filter: named("ABCDEF1")})
+	if err != nil || len(all) != 1 || all[0].Outcome != "done" || all[0].Error != "" || len(g.held) != 1 || len(g.kept) != 0 {
+		t.Errorf("%+v, %v; held %v, kept %v", all, err, g.held, g.kept)
+	}
+	if holds, err := j.Holds(t.Context(), journal.HoldQuery{IDs: []string{all[0].NewID}}); err != nil || len(holds) != 1 || holds[0].Account != "login:taro@example.jp" {
+		t.Errorf("in the journal: %+v, %v", holds, err)
+	}
+}
+
+func TestDeletedMailIsChosenByWhatIsKnownOfIt(t *testing.T) {
+	d, g, _ := heldOne(t)
+	began := time.Now()
+	if r, err := deleteHeld(d, t.Context(), began, ann, only("ABCDEF1")); err != nil || r.Counts["done"] != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	g.kept = append(g.kept, grace.Kept{Name: "ABCDEF2.1", ID: "ABCDEF2", Arrival: time.Unix(1, 0).UTC(), Deleted: began.Add(-3 * time.Hour), Size: 9})
+	of := func(f desk.Filter) desk.DeletedFilter { return desk.DeletedFilter{Filter: f} }
+	for _, c := range []struct {
+		f    desk.DeletedFilter
+		want []string
+	}{
+		{desk.DeletedFilter{}, []string{"ABCDEF1", "ABCDEF2"}},
+		{of(desk.Filter{Login: "taro@example.jp"}), []string{"ABCDEF1"}},
+		{of(desk.Filter{Login: "hanako@example.jp"}), nil},
+		{of(desk.Filter{Account: "login:taro@example.jp", Rule: "login-volume"}), []string{"ABCDEF1"}},
+		{of(desk.Filter{Account: "unknown"}), []string{"ABCDEF2"}},
+		{of(desk.Filter{MailFrom: "taro@example.jp"}), []string{"ABCDEF1"}},
+		{of(desk.Filter{MailFrom: "<>"}), nil},
+		{of(desk.Filter{OlderThan: time.Hour}), []string{"ABCDEF2"}},
+		{of(desk.Filter{NewerThan: time.Hour}), []string{"ABCDEF1"}},
+		{of(desk.Filter{Before: began}), []string{"ABCDEF2"}},
+		{of(desk.Filter{IDs: []string{"0d5kqw3m8x7ya"}}), []string{"ABCDEF1"}},
+		{of(desk.Filter{IDs: []string{"ABCDEF2", "ABCDEF3"}}), []string{"ABCDEF2"}},
+		{of(desk.Filter{Limit: 1}), []string{"ABCDEF1"}},
+		{desk.DeletedFilter{Since: began.Add(-time.Hour)}, []string{"ABCDEF1"}},
+		{desk.DeletedFilter{By: "ann"}, []string{"ABCDEF1"}},
+		{desk.DeletedFilter{By: "root"}, nil},
+	} {
+		all, err := deleted(d, t.Context(), c.f)
+		var got []string
+		for _, m := range all {
+			got = append(got, m.QueueID)
+		}
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%+v: got %v, %v, want %v", c.f, got, err, c.want)
+		}
+	}
+}
+
+func TestBulkRestoreGoesInBatchesAndEndsBetweenThem(t *testing.T) {
+	d, g, _ := heldOne(t)
+	const many = 1200
+	for n := range many {
+		g.kept = append(g.kept, grace.Kept{Name: fmt.Sprintf("C%05X.1", n), ID: fmt.Sprintf("C%05X", n), Arrival: time.Unix(1, 0).UTC(), Deleted: time.Now(), Size: 10})
+	}
+	all := desk.DeletedOrder{Filter: desk.DeletedFilter{Filter: desk.Filter{All: true}}}
+	dry := all
+	dry.DryRun = true
+	if r, _, err := restored(d, t.Context(), dry); err != nil || r.Counts["would"] != many || len(g.kept) != many || r.Bytes != many*10 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var last desk.Step
+	err := d.ActOnDeleted(ctx, time.Now(), ann, all, func(s desk.Step) error {
+		if last = s; s.Done > 0 {
+			cancel()
+		}
+		return nil
+	})
+	if err != nil || last.Cut == "" || last.Done != 500 || len(g.kept) != many-500 {
+		t.Errorf("interrupted: %+v, %v; %d kept", last, err, len(g.kept))
+	}
+	if r, _, err := restored(d, t.Context(), all); err != nil || r.Counts["done"] != many-500 || len(g.kept) != 0 || len(g.held) != many+1 {
+		t.Errorf("the rest: %+v, %v; %d kept, %d held", r, err, len(g.kept), len(g.held))
+	}
+	if !slices.Equal(g.asked, []int{500, 500, 200}) {
+		t.Errorf("asked for %v", g.asked)
 	}
 }

@@ -29,12 +29,14 @@ const (
 type run struct {
 	send   func(Step) error
 	tell   bool // of every message
+	quiet  bool // new ids alone are not worth telling of
+	most   int  // of one batch
 	sum    Step
 	spoken time.Time // when it last said anything
 }
 
 func newRun(send func(Step) error, tell bool) *run {
-	return &run{send: send, tell: tell, sum: Step{Counts: map[string]int{}}, spoken: time.Now()}
+	return &run{send: send, tell: tell, most: maxAtOnce, sum: Step{Counts: map[string]int{}}, spoken: time.Now()}
 }
 
 // seen says now and then how many were looked at.
@@ -74,7 +76,7 @@ func (r *run) did(done []Done) error {
 		if usual {
 			r.sum.DoneBytes += m.Size
 		}
-		if r.tell || !usual || m.NewID != "" {
+		if r.tell || !usual || m.NewID != "" && !r.quiet {
 			worth = append(worth, *m)
 		}
 	}
@@ -123,7 +125,7 @@ func (r *run) batches(ctx context.Context, n int, do func(ctx context.Context, f
 			return err
 		}
 		if time.Since(begun) > slowBatch {
-			size = min(2*size, maxAtOnce)
+			size = min(2*size, r.most)
 		}
 		from = to
 	}

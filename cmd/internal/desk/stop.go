@@ -53,26 +53,60 @@ func (d *Desk) adopt(ctx context.Context, now time.Time, reason string, files []
 		return journal.Held{QueueID: q.ID, Account: of.account, Rule: policy.RuleStopped, Reason: reason, Site: of.site, Plugin: of.plugin, Template: of.template,
 			MailFrom: q.Sender, Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
 	}
-	entries := make([]journal.Record, len(files))
-	for i := range files {
-		entries[i] = entry(&files[i], whose{account: unknownAccount})
+	entries := make([]journal.Record, 0, min(len(files), maxIDs)) // there may be 100,000
+	for part := range slices.Chunk(files, maxIDs) {
+		for i := range part {
+			entries = append(entries, entry(&part[i], whose{account: unknownAccount}))
+		}
+		d.append(entries...)
+		entries = entries[:0]
 	}
-	d.append(entries...)
 	ctx, cancel := context.WithTimeout(ctx, ownersWait)
 	defer cancel()
-	entries = entries[:0]
+	_ = d.upToDate(ctx) // if it is not, start asks once more
+	for part := range slices.Chunk(files, maxIDs) {
+		owners := d.owners(ctx, part)
+		for i := range part {
+			of := owners[i]
+			if of.account != unknownAccount {
+				entries = append(entries, entry(&part[i], of))
+			}
+			if d.Room != nil {
+				d.Room.Add(d.roomOf(of.account, of.site, of.template), part[i].Size)
+			}
+		}
+		if len(entries) > 0 {
+			d.append(entries...)
+			entries = entries[:0]
+		}
+	}
+}
+
+// owners finds whose some messages in the queue are, as owner does.
+func (d *Desk) owners(ctx context.Context, files []mta.QueueFile) []whose {
+	owners, ids := make([]whose, len(files)), make([]string, len(files))
 	for i := range files {
-		of, _ := d.owner(ctx, files[i].ID, files[i].Arrival) // start asks once more
-		if of.account != unknownAccount {
-			entries = append(entries, entry(&files[i], of))
-		}
-		if d.Room != nil {
-			d.Room.Add(d.roomOf(of.account, of.site, of.template), files[i].Size)
+		owners[i].account, ids[i] = unknownAccount, files[i].ID
+	}
+	if ctx.Err() != nil {
+		return owners
+	}
+	all, err := d.Journal.Known(ctx, ids)
+	if err != nil {
+		return owners
+	}
+	of := map[string][]journal.Known{}
+	for _, k := range all {
+		if k.State == "" { // the holds are those of a moment ago
+			of[k.QueueID] = append(of[k.QueueID], k)
 		}
 	}
-	if len(entries) > 0 {
-		d.append(entries...)
+	for i := range files {
+		if _, k := pick(of[files[i].ID], files[i]); k != nil {
+			owners[i] = whose{k.Account, k.Site, k.Plugin, k.Template}
+		}
 	}
+	return owners
 }
 
 // ownersWait bounds how long the accounts of stopped mail are looked for.

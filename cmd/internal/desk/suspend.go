@@ -1,7 +1,6 @@
 package desk
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"relayguard/cmd/internal/queue"
 	"relayguard/cmd/internal/switches"
 	"relayguard/incident"
 	"relayguard/journal"
@@ -34,10 +32,6 @@ type Suspended struct {
 	Local   string        `json:"local"` // how local mail is stopped; "" for others
 	Remarks []string      `json:"remarks,omitempty"`
 }
-
-// longestQueued is how far back an account's mail may be in the queue: Postfix's
-// maximal_queue_lifetime is five days, and it may have been held for some.
-const longestQueued = 14 * 24 * time.Hour
 
 // Suspend stops an account's sending at once, and holds what it has in the
 // active and deferred queue.
@@ -84,7 +78,7 @@ func (d *Desk) Suspend(ctx context.Context, now time.Time, by By, s Suspension) 
 	d.tell(now, out.Account, "suspended "+out.Account+" by "+by.Name)
 	out.Held, err = d.holdQueued(ctx, now, by, out.Account, "suspended: "+s.Reason)
 	if err != nil {
-		out.Remarks = append(out.Remarks, "not all of its mail in the queue is held: "+err.Error())
+		out.Remarks = append(out.Remarks, "not all of its mail in the queue is held, suspend it once more: "+err.Error())
 	}
 	if !d.heardOf(ctx, subject, sw.Value) {
 		out.Remarks = append(out.Remarks, "nothing is known of "+out.Account+": no mail of it is in the journal, and no site of that name is registered. It is suspended all the same; look at the name, relayguard resume ends it")
@@ -164,98 +158,6 @@ func (d *Desk) forbidSubmit(ctx context.Context, id string) (how string, err err
 		return "held", err
 	}
 	return "refused by sendmail(1) with status 75 (authorized_submit_users)", nil
-}
-
-// holdQueued holds what an account has in the active and deferred queue, and
-// once more what came there meanwhile.
-func (d *Desk) holdQueued(ctx context.Context, now time.Time, by By, account, reason string) (held int, err error) {
-	defer d.oneAct()()
-	held, err = d.holdAccepted(ctx, now, by, account, reason)
-	if held == 0 && err != nil {
-		return held, err
-	}
-	// What was accepted just before the switch may be a moment late, in the queue
-	// and in the journal.
-	behind := d.upToDate(ctx)
-	if behind != nil {
-		behind = fmt.Errorf("the journal is not up to date, suspend it once more: %w", behind)
-	}
-	more, err := d.holdAccepted(ctx, now, by, account, reason)
-	return held + more, errors.Join(err, behind)
-}
-
-func (d *Desk) holdAccepted(ctx context.Context, now time.Time, by By, account, reason string) (held int, err error) {
-	accepted, err := d.Journal.AcceptedQueueIDs(ctx, account, now.Add(-longestQueued))
-	if err != nil {
-		return 0, err
-	}
-	byID := map[string][]journal.Passed{}
-	for _, a := range accepted {
-		byID[a.QueueID] = append(byID[a.QueueID], a)
-	}
-	var targets []mta.Target
-	var files []mta.QueueFile
-	var passed []journal.Passed
-	err = d.Queue.List(ctx, func(q mta.QueueFile) error {
-		if q.Queue == "hold" {
-			return nil
-		}
-		for _, a := range byID[q.ID] {
-			if matches(journal.Hold{HeldAt: a.Time, Arrival: a.Arrival}, q) {
-				targets, files, passed = append(targets, q.Target()), append(files, q), append(passed, a)
-				break
-			}
-		}
-		return nil
-	})
-	if err = d.skipped(err); err != nil || len(targets) == 0 {
-		return 0, err
-	}
-	return d.hold(ctx, now, by, reason, targets, files, passed)
-}
-
-// hold holds queued mail and journals each message: before, so that none is held
-// without its reason.
-func (d *Desk) hold(ctx context.Context, now time.Time, by By, reason string, targets []mta.Target, files []mta.QueueFile, passed []journal.Passed) (held int, err error) {
-	entries := make([]journal.Record, len(targets))
-	for i, q := range files {
-		entries[i] = journal.Held{QueueID: q.ID, DecisionID: passed[i].DecisionID, Account: passed[i].Account, Rule: policy.RuleSuspended, Reason: reason, MailFrom: q.Sender,
-			Arrival: q.Arrival, HeldAt: now, Size: q.Size, Recipients: len(q.Recipients) + q.More, Domains: domains(q.Recipients)}
-	}
-	d.append(entries...)
-	results, err := d.Queue.Hold(ctx, targets, reason)
-	if results == nil {
-		return 0, err
-	}
-	var back []journal.Record
-	var failed int
-	var first error
-	for i, r := range results {
-		why := "it had left before it could be held"
-		switch {
-		case r.Fate == mta.Done:
-			held++
-			if d.Room != nil {
-				d.Room.Add(d.roomOf(passed[i].Account, passed[i].Site, passed[i].Template), files[i].Size)
-			}
-			continue
-		case r.Fate == mta.Failed:
-			failed++
-			first = cmp.Or(first, r.Err)
-			if errors.Is(r.Err, queue.ErrUnsure) {
-				continue // reconciliation finds out
-			}
-			why = "it could not be held: " + fmt.Sprint(r.Err)
-		}
-		back = append(back, journal.HoldChange{QueueID: r.ID, DecisionID: passed[i].DecisionID, Time: now, State: journal.StateGone, By: by.Name, Reason: why})
-	}
-	if len(back) > 0 {
-		d.append(back...)
-	}
-	if failed > 0 {
-		return held, fmt.Errorf("%d messages: %w", failed, first)
-	}
-	return held, nil
 }
 
 // probation is how long a resumed account has half of each limit.

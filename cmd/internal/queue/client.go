@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"relayguard/mta"
@@ -20,6 +21,10 @@ import (
 // for Path is ready.
 type Client struct {
 	Path string // of the helper's socket: "/run/relayguard-queue/queue.sock"
+	// Broke is told when the answer to an act on the queue breaks off: the helper died,
+	// and what it left half done waits for a look at the queue. It must not wait; nil:
+	// nobody is told.
+	Broke func()
 }
 
 var _ Operator = (*Client)(nil)
@@ -69,8 +74,12 @@ func (c *Client) ask(ctx context.Context, r request, fn func(response) error) er
 	case ctx.Err() != nil:
 		return fmt.Errorf("ask the root helper: %s: %w", r.Verb, ctx.Err())
 	case err == nil && ended != nil:
-		return ended.err()
-	case writeErr != nil:
+		err, writeErr = ended.err(), nil
+	}
+	if c.Broke != nil && verbs[r.Verb].queues && errors.Is(err, ErrUnsure) {
+		c.Broke()
+	}
+	if writeErr != nil {
 		return fmt.Errorf("ask the root helper: %s: %w; does it know this account? see journalctl -u relayguard-queue", r.Verb, writeErr)
 	}
 	return err
@@ -155,46 +164,55 @@ func batch(targets []mta.Target) int {
 	return len(targets)
 }
 
-// act asks in as many requests as needed. When a later one fails, the results
-// of its targets say so; so do those whose fate an answer does not tell, with
-// ErrUnsure.
+// act asks in as many requests as needed.
 func (c *Client) act(ctx context.Context, r request, targets []mta.Target) ([]mta.Result, error) {
-	var all []mta.Result
+	return inRequests(targets, batch, func(t mta.Target) string { return t.ID }, func(some []mta.Target) ([]mta.Result, error) {
+		r.Targets = make([]target, len(some))
+		ids := make([]string, len(some))
+		for n, t := range some {
+			r.Targets[n], ids[n] = toWire(t), t.ID
+			if err := r.Targets[n].check(); err != nil {
+				return nil, fmt.Errorf("%s mail: %w", r.Verb, err)
+			}
+		}
+		return c.results(ctx, r, ids)
+	})
+}
+
+// inRequests asks about some at a time, as many as fits says. When a later request
+// fails, the results of its own say so; so do those whose fate an answer does not
+// tell, with ErrUnsure.
+func inRequests[T any](all []T, fits func([]T) int, id func(T) string, ask func([]T) ([]mta.Result, error)) ([]mta.Result, error) {
+	var results []mta.Result
 	var remark error
-	for rest := targets; len(rest) > 0; {
-		n := batch(rest)
-		results, err := c.actOnce(ctx, r, rest[:n])
-		if err != nil && len(results) == 0 {
-			if len(all) == 0 {
+	for rest := all; len(rest) > 0; {
+		n := fits(rest)
+		some, err := ask(rest[:n])
+		if err != nil && len(some) == 0 {
+			if len(results) == 0 {
 				return nil, err
 			}
 			for _, t := range rest {
-				all = append(all, mta.Result{ID: t.ID, Err: err})
+				results = append(results, mta.Result{ID: id(t), Err: err})
 			}
-			return all, remark
+			return results, remark
 		}
-		all, rest = append(all, results...), rest[n:]
+		results, rest = append(results, some...), rest[n:]
 		if remark == nil {
 			remark = err
 		}
 	}
-	return all, remark
+	return results, remark
 }
 
-func (c *Client) actOnce(ctx context.Context, r request, targets []mta.Target) ([]mta.Result, error) {
-	r.Targets = make([]target, len(targets))
-	for n, t := range targets {
-		r.Targets[n] = toWire(t)
-		if err := r.Targets[n].check(); err != nil {
-			return nil, fmt.Errorf("%s mail: %w", r.Verb, err)
-		}
-	}
+// results asks, and reads a result for each id.
+func (c *Client) results(ctx context.Context, r request, ids []string) ([]mta.Result, error) {
 	var results []mta.Result
 	err := c.ask(ctx, r, func(line response) error {
 		if line.Result == nil {
 			return nil
 		}
-		if len(results) == len(targets) || line.Result.ID != targets[len(results)].ID {
+		if len(results) == len(ids) || line.Result.ID != clip(ids[len(results)]) {
 			return fmt.Errorf("%w (a result of %q, which is out of line)", ErrUnsure, clip(line.Result.ID))
 		}
 		one, err := line.Result.fromWire()
@@ -204,45 +222,59 @@ func (c *Client) actOnce(ctx context.Context, r request, targets []mta.Target) (
 		return err
 	})
 	switch {
-	case err == nil && len(results) < len(targets):
-		err = fmt.Errorf("%w (%d results for %d messages)", ErrUnsure, len(results), len(targets))
-	case !errors.Is(err, ErrUnsure) && len(results) < len(targets):
+	case err == nil && len(results) < len(ids):
+		err = fmt.Errorf("%w (%d results for %d messages)", ErrUnsure, len(results), len(ids))
+	case !errors.Is(err, ErrUnsure) && len(results) < len(ids):
 		return nil, err // nothing was done, or ctx ended
 	}
 	if !errors.Is(err, ErrUnsure) {
 		return results, err
 	}
-	for _, t := range targets[len(results):] {
-		results = append(results, mta.Result{ID: t.ID, Err: err})
+	for _, id := range ids[len(results):] {
+		results = append(results, mta.Result{ID: id, Err: err})
 	}
 	return results, nil
 }
 
-func (c *Client) Kept(ctx context.Context) ([]grace.Kept, error) {
-	var kept []grace.Kept
-	err := c.ask(ctx, request{Verb: verbKept}, func(r response) error {
-		if r.Kept != nil {
-			kept = append(kept, *r.Kept)
+func (c *Client) Kept(ctx context.Context, fn func(grace.Kept) error) error {
+	return c.ask(ctx, request{Verb: verbKept}, func(r response) error {
+		if r.Kept == nil {
+			return nil
 		}
-		return nil
+		return fn(*r.Kept)
 	})
-	return kept, err
 }
 
-func (c *Client) Restore(ctx context.Context, name string) (newID string, err error) {
-	if !grace.ValidName(name) {
-		return "", fmt.Errorf("restore mail: got name %q, want one of Kept", clip(name))
+func (c *Client) Restore(ctx context.Context, names []string) ([]mta.Result, error) {
+	if err := checkNames(names); err != nil {
+		return nil, fmt.Errorf("restore mail: %w", err)
 	}
-	err = c.ask(ctx, request{Verb: verbRestore, Name: name}, func(r response) error {
-		if r.Result != nil {
-			newID = r.Result.NewID
+	return inRequests(names, func(names []string) int { return min(len(names), maxNames) },
+		func(name string) string { return name },
+		func(some []string) ([]mta.Result, error) {
+			return c.results(ctx, request{Verb: verbRestore, Names: some}, some)
+		})
+}
+
+func (c *Client) Forget(ctx context.Context, names []string) error {
+	if err := checkNames(names); err != nil {
+		return fmt.Errorf("forget restored mail: %w", err)
+	}
+	for some := range slices.Chunk(names, maxNames) {
+		if err := c.ask(ctx, request{Verb: verbForget, Names: some}, func(response) error { return nil }); err != nil {
+			return err
 		}
-		return nil
-	})
-	if err == nil && newID == "" {
-		err = ErrUnsure
 	}
-	return newID, err
+	return nil
+}
+
+func checkNames(names []string) error {
+	for _, name := range names {
+		if !grace.ValidName(name) {
+			return fmt.Errorf("got name %q, want one of Kept", clip(name))
+		}
+	}
+	return nil
 }
 
 func (c *Client) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
@@ -276,10 +308,11 @@ func (c *Client) Stop(ctx context.Context) (mta.Stopped, error) {
 	var out mta.Stopped
 	var held []mta.QueueFile
 	var failed []mta.Result
+	small := newBrief()
 	err := c.ask(ctx, request{Verb: verbStop}, func(r response) error {
 		switch {
 		case r.File != nil:
-			held = append(held, *r.File)
+			held = append(held, small.of(*r.File))
 		case r.Result != nil:
 			one, err := r.Result.fromWire()
 			failed = append(failed, one)

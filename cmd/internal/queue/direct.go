@@ -167,20 +167,28 @@ func (d *Direct) DeleteQueued(ctx context.Context, targets []mta.Target) ([]mta.
 	})
 }
 
-func (d *Direct) Kept(ctx context.Context) ([]grace.Kept, error) {
+func (d *Direct) Kept(ctx context.Context, fn func(grace.Kept) error) error {
+	s, err := d.instances(ctx)
+	if err != nil {
+		return err
+	}
+	return s.kept(fn)
+}
+
+func (d *Direct) Restore(ctx context.Context, names []string) ([]mta.Result, error) {
 	s, err := d.instances(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.kept()
+	return s.restore(ctx, names)
 }
 
-func (d *Direct) Restore(ctx context.Context, name string) (newID string, err error) {
+func (d *Direct) Forget(ctx context.Context, names []string) error {
 	s, err := d.instances(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return s.restore(ctx, name)
+	return s.forget(ctx, names)
 }
 
 func (d *Direct) Headers(ctx context.Context, t mta.Target) ([]byte, error) {

@@ -3,6 +3,7 @@ package queue
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"relayguard/mta"
@@ -18,7 +19,7 @@ func FuzzRequest(f *testing.F) {
 		`{"verb":"start","keep":true}`,
 		`{"verb":"hold","targets":[{"id":"4F3A29C0","sender":"a@example.jp","arrival":1772438400000000,"exact":true}]}`,
 		`{"verb":"content","targets":[{"id":"3Z1zKz5fVTz2Sx","sender":"","arrival":0}]}`,
-		`{"verb":"suspend-local","user":"www-data"}`, `{"verb":"restore","name":"4F3A29C0.1772438400"}`, `{"verb":"restore","name":"../../etc/passwd.1"}`,
+		`{"verb":"suspend-local","user":"www-data"}`, `{"verb":"restore","names":["4F3A29C0.1772438400"]}`, `{"verb":"forget","names":["../../etc/passwd.1"]}`,
 		`{"verb":"delete","targets":[{"id":"ALL","sender":"\n","arrival":-1}]}`,
 		`{"verb":"status"}`, `{"verb":"list"} {"verb":"list"}`, `{"Verb":"LIST"}`, `null`, `{`,
 	} {
@@ -30,7 +31,7 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		rule, known := verbs[r.Verb]
-		if !known || len(r.Targets) > rule.targets || r.User != "" && !mta.ValidUser(r.User) || r.Keep && !rule.keep || r.Name != "" && !grace.ValidName(r.Name) {
+		if !known || len(r.Targets) > rule.targets || r.User != "" && !mta.ValidUser(r.User) || r.Keep && !rule.keep || len(r.Names) > rule.names || slices.ContainsFunc(r.Names, func(name string) bool { return !grace.ValidName(name) }) {
 			t.Fatalf("got %+v", r)
 		}
 		for _, w := range r.Targets {

@@ -66,7 +66,7 @@ func (s two) all() map[string]mta.QueueFile {
 // queued waits for a message of an instance that it is in a queue.
 func (s two) queued(instance, queue string) mta.Target {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
 	for ctx.Err() == nil {
 		for _, f := range s.all() {
@@ -119,12 +119,12 @@ func TestActsOverTwoRealInstances(t *testing.T) {
 	}
 	results, err = s.d.Delete(ctx, []mta.Target{a})
 	want(t, results, err, mta.Done)
-	kept, err := s.d.Kept(ctx)
+	kept, err := keptBy(ctx, s.d)
 	if err != nil || len(kept) != 2 || len(s.all()) != 0 {
 		t.Fatalf("kept %+v, %v", kept, err)
 	}
 	for _, k := range kept {
-		id, err := s.d.Restore(ctx, k.Name)
+		id, err := restoreOne(ctx, s.d, k.Name)
 		if err != nil || s.in(mta.Target{Instance: k.Instance, ID: id}) != "hold" {
 			t.Fatalf("%+v restored as %q, %v: %+v", k, id, err, s.all())
 		}
@@ -133,7 +133,7 @@ func TestActsOverTwoRealInstances(t *testing.T) {
 		p.Sink.Refuse("one@example.net", smtptest.Reply{})
 		results, err := s.d.Release(ctx, []mta.Target{s.queued(instance, "hold")})
 		want(t, results, err, mta.Done)
-		wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+		wait, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		if _, err := p.Sink.WaitFor(wait, "one@example.net"); err != nil {
 			t.Fatalf("instance %q: %v", instance, err)
@@ -183,7 +183,7 @@ func TestUnreadableInstanceDoesNotHideMail(t *testing.T) {
 	}
 	results, err := s.d.DeleteQueued(ctx, []mta.Target{deleted})
 	want(t, results, err, mta.Done)
-	kept, err := s.d.Kept(ctx)
+	kept, err := keptBy(ctx, s.d)
 	if err != nil || len(kept) != 1 {
 		t.Fatalf("kept %+v, %v", kept, err)
 	}
@@ -216,13 +216,13 @@ func TestUnreadableInstanceDoesNotHideMail(t *testing.T) {
 	if _, err := s.d.Headers(ctx, b); err == nil || errors.Is(err, mta.ErrGone) {
 		t.Errorf("headers: %v", err)
 	}
-	if _, err := s.d.Restore(ctx, kept[0].Name); err == nil || errors.Is(err, mta.ErrGone) {
+	if _, err := restoreOne(ctx, s.d, kept[0].Name); err == nil || errors.Is(err, mta.ErrGone) {
 		t.Errorf("restore: %v", err)
 	}
 	back()
 	results, err = s.d.Hold(ctx, []mta.Target{b}, "a test")
 	want(t, results, err, mta.Done)
-	if id, err := s.d.Restore(ctx, kept[0].Name); err != nil || id == "" {
+	if id, err := restoreOne(ctx, s.d, kept[0].Name); err != nil || id == "" {
 		t.Errorf("restore: %q, %v", id, err)
 	}
 }
@@ -249,18 +249,18 @@ func TestReleaseAfterADeleteThatWasKilled(t *testing.T) {
 	}
 	file.Close()
 	box.Lock().Close() // it never comes to Close
-	if kept, err := s.d.Kept(ctx); err != nil || len(kept) != 1 {
+	if kept, err := keptBy(ctx, s.d); err != nil || len(kept) != 1 {
 		t.Fatalf("kept %+v, %v", kept, err)
 	}
 	s.first.Sink.Refuse("one@example.net", smtptest.Reply{})
 	results, err = s.d.Release(ctx, []mta.Target{a})
 	want(t, results, err, mta.Done)
-	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
+	wait, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if _, err := s.first.Sink.WaitFor(wait, "one@example.net"); err != nil {
 		t.Fatal(err)
 	}
-	if kept, err := s.d.Kept(ctx); err != nil || len(kept) != 0 {
+	if kept, err := keptBy(ctx, s.d); err != nil || len(kept) != 0 {
 		t.Errorf("kept %+v, %v", kept, err)
 	}
 }

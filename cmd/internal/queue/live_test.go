@@ -60,7 +60,7 @@ func (l live) send(uid int, to string) postfixtest.Sent {
 // queued waits for a message in a queue, and returns it as the helper lists it.
 func (l live) queued(queue, to string) mta.QueueFile {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
 	defer cancel()
 	for {
 		var found *mta.QueueFile
@@ -81,7 +81,7 @@ func (l live) queued(queue, to string) mta.QueueFile {
 
 func (l live) arrives(to string) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
 	defer cancel()
 	if _, err := l.Sink.WaitFor(ctx, to); err != nil {
 		l.t.Fatal(err)
@@ -139,23 +139,29 @@ func TestHelperOverARealPostfix(t *testing.T) {
 	results, err = l.c.Delete(ctx, []mta.Target{two})
 	want(t, results, err, mta.Gone)
 
-	kept, err := l.c.Kept(ctx)
+	kept, err := keptBy(ctx, l.c)
 	if err != nil || len(kept) != 1 || kept[0].ID != two.ID {
 		t.Fatalf("kept: got %+v, %v", kept, err)
 	}
-	id, err := l.c.Restore(ctx, kept[0].Name)
+	id, err := restoreOne(ctx, l.c, kept[0].Name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if back := l.queued("hold", "two@example.net"); back.ID != id || !back.Arrival.Equal(two.Arrival) {
 		t.Errorf("restored as %s: got %+v", id, back)
 	}
-	if _, err := l.c.Restore(ctx, kept[0].Name); !errors.Is(err, mta.ErrGone) {
+	if again, err := restoreOne(ctx, l.c, kept[0].Name); again != id || err != nil {
+		t.Errorf("before it is forgotten: %q, %v, want %s", again, err, id)
+	}
+	if err := l.c.Forget(ctx, []string{kept[0].Name}); err != nil {
+		t.Error(err)
+	}
+	if _, err := restoreOne(ctx, l.c, kept[0].Name); !errors.Is(err, mta.ErrGone) {
 		t.Errorf("the second time: %v", err)
 	}
 	results, err = l.c.DeleteForGood(ctx, []mta.Target{l.queued("hold", "two@example.net").Target()})
 	want(t, results, err, mta.Done)
-	if kept, err := l.c.Kept(ctx); err != nil || len(kept) != 0 {
+	if kept, err := keptBy(ctx, l.c); err != nil || len(kept) != 0 {
 		t.Errorf("kept: got %+v, %v", kept, err)
 	}
 }

@@ -44,11 +44,15 @@ type Operator interface {
 	DeleteForGood(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
 	DeleteQueued(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
 
-	// Kept lists what is in the grace folder, the longest deleted first. Restore
-	// puts one of it, by its name there, back on hold under a new id;
-	// mta.ErrGone: it is not there any more.
-	Kept(ctx context.Context) ([]grace.Kept, error)
-	Restore(ctx context.Context, name string) (newID string, err error)
+	// Kept calls fn with what is in the grace folder, the longest deleted first, and
+	// with what Restore put back and nobody told Forget of: that has a NewID. fn's
+	// error ends it.
+	Kept(ctx context.Context, fn func(grace.Kept) error) error
+	// Restore puts mail, by its names in the grace folder, back on hold under new ids;
+	// Gone: it is not there any more. Until Forget is told of a name, it is Done again
+	// with the id that it got, and not put back twice.
+	Restore(ctx context.Context, names []string) ([]mta.Result, error)
+	Forget(ctx context.Context, names []string) error
 
 	// Headers and Content return the raw text of a message in the hold queue.
 	// mta.ErrCut comes with the beginning of a long one; mta.ErrGone and

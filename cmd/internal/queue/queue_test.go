@@ -141,11 +141,43 @@ func (f *fake) AllowSubmit(ctx context.Context, user string) error {
 func (f *fake) DeleteForGood(ctx context.Context, t []mta.Target) ([]mta.Result, error) {
 	return f.act(ctx, "delete for good", t)
 }
-func (f *fake) Kept(context.Context) ([]grace.Kept, error) {
-	return []grace.Kept{{Name: keptName, ID: "4F3A29", Arrival: then, Deleted: then.Add(time.Hour), Size: 12}}, f.err
+func (f *fake) Kept(_ context.Context, fn func(grace.Kept) error) error {
+	for _, newID := range []string{"", "4F3A2B"} {
+		if err := fn(grace.Kept{Name: keptName, ID: "4F3A29", Arrival: then, Deleted: then.Add(time.Hour), Size: 12, NewID: newID}); err != nil {
+			return err
+		}
+	}
+	return f.err
 }
-func (f *fake) Restore(ctx context.Context, name string) (string, error) {
-	return "4F3A2B", f.note(ctx, "restore "+name)
+func (f *fake) Restore(ctx context.Context, names []string) (all []mta.Result, err error) {
+	for n, name := range names {
+		all = append(all, mta.Result{ID: name, Fate: mta.Done, NewID: fmt.Sprintf("4F3A2B%d", n)})
+	}
+	return all, f.note(ctx, fmt.Sprint("restore ", names))
+}
+func (f *fake) Forget(ctx context.Context, names []string) error {
+	return f.note(ctx, fmt.Sprint("forget ", names))
+}
+
+// keptBy are all that an operator has kept.
+func keptBy(ctx context.Context, o Operator) (all []grace.Kept, err error) {
+	err = o.Kept(ctx, func(k grace.Kept) error {
+		all = append(all, k)
+		return nil
+	})
+	return all, err
+}
+
+// restoreOne restores one message.
+func restoreOne(ctx context.Context, o Operator, name string) (newID string, err error) {
+	results, err := o.Restore(ctx, []string{name})
+	if results == nil {
+		return "", err
+	}
+	if results[0].Fate == mta.Gone {
+		err = mta.ErrGone
+	}
+	return results[0].NewID, errors.Join(err, results[0].Err)
 }
 
 func (f *fake) Status(ctx context.Context) (Status, error) {
@@ -254,7 +286,7 @@ func TestEveryVerbOverTheSocket(t *testing.T) {
 		}
 	}
 	stopped, err := c.Stop(ctx)
-	if err != nil || stopped.Ended != 2 || !stopped.Since.Equal(then) || !reflect.DeepEqual(stopped.Held, f.files) || len(stopped.Failed) != 1 || stopped.Failed[0].Err == nil || len(stopped.Caveats) != 1 {
+	if err != nil || stopped.Ended != 2 || !stopped.Since.Equal(then) || len(stopped.Held) != 2 || stopped.Held[0].Target() != f.files[0].Target() || stopped.Held[0].Recipients[0] != "@example.net" || len(stopped.Failed) != 1 || stopped.Failed[0].Err == nil || len(stopped.Caveats) != 1 {
 		t.Errorf("stop: got %+v, %v", stopped, err)
 	}
 	started, err := c.Start(ctx, true)
@@ -264,23 +296,33 @@ func TestEveryVerbOverTheSocket(t *testing.T) {
 	if err := errors.Join(c.ForbidSubmit(ctx, "www-data"), c.AllowSubmit(ctx, "games")); err != nil {
 		t.Error(err)
 	}
-	kept, err := c.Kept(ctx)
-	if want, _ := f.Kept(ctx); err != nil || !reflect.DeepEqual(kept, want) {
+	kept, err := keptBy(ctx, c)
+	if want, _ := keptBy(ctx, f); err != nil || !reflect.DeepEqual(kept, want) {
 		t.Errorf("kept: got %+v, %v", kept, err)
 	}
-	if id, err := c.Restore(ctx, keptName); err != nil || id != "4F3A2B" {
-		t.Errorf("restore: got %q, %v", id, err)
+	if all, err := c.Restore(ctx, []string{keptName, "4F3A29.1"}); err != nil || len(all) != 2 || all[0].NewID != "4F3A2B0" || all[1].NewID != "4F3A2B1" {
+		t.Errorf("restore: got %+v, %v", all, err)
+	}
+	many := make([]string, maxNames+1) // more than a request may name
+	for n := range many {
+		many[n] = fmt.Sprintf("4F3A29.%d", n)
+	}
+	if all, err := c.Restore(ctx, many); err != nil || len(all) != len(many) || all[maxNames].ID != many[maxNames] {
+		t.Errorf("restore of many: %d results, %v", len(all), err)
+	}
+	if err := c.Forget(ctx, []string{keptName}); err != nil {
+		t.Error(err)
 	}
 	status, err := c.Status(ctx)
 	if want, _ := f.Status(ctx); err != nil || !reflect.DeepEqual(status, want) {
 		t.Errorf("status: got %+v, %v", status, err)
 	}
-	for _, want := range []string{"headers " + fmt.Sprintf("%+v", aTarget(7)), "start true", "forbid www-data", "allow games", "delete for good", "restore " + keptName} {
+	for _, want := range []string{"headers " + fmt.Sprintf("%+v", aTarget(7)), "start true", "forbid www-data", "allow games", "delete for good", "forget [" + keptName + "]"} {
 		if !slices.Contains(f.said(), want) {
 			t.Errorf("nobody was asked %q", want)
 		}
 	}
-	for _, want := range []string{"verb=hold", "verb=delete", "messages=3", "verb=stop", "verb=suspend-local", "account=www-data", "verb=delete-for-good", "verb=restore", "name=" + keptName} {
+	for _, want := range []string{"verb=hold", "verb=delete", "messages=3", "verb=stop", "verb=suspend-local", "account=www-data", "verb=delete-for-good", "verb=restore", "messages=2", "name=" + many[maxNames]} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("nothing of %s in the log:\n%s", want, log)
 		}
@@ -388,9 +430,9 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 		"targets to stop":      `{"verb":"stop","targets":[{"id":"4F3A29","sender":"","arrival":1}]}`,
 		"keep with stop":       `{"verb":"stop","keep":true}`,
 		"a user with list":     `{"verb":"list","user":"www-data"}`,
-		"a path to restore":    `{"verb":"restore","name":"../../etc/passwd.1"}`,
+		"a path to restore":    `{"verb":"restore","names":["../../etc/passwd.1"]}`,
 		"nothing to restore":   `{"verb":"restore"}`,
-		"a name with list":     `{"verb":"list","name":"4F3A29.1"}`,
+		"a name with list":     `{"verb":"list","names":["4F3A29.1"]}`,
 		"nobody":               `{"verb":"suspend-local"}`,
 		"a table as a user":    `{"verb":"suspend-local","user":"static:all"}`,
 		"a setting as a user":  `{"verb":"resume-local","user":"a = b"}`,
@@ -422,7 +464,7 @@ func TestServerRefusesWhatIsNoRequest(t *testing.T) {
 	if err := c.ForbidSubmit(t.Context(), "static:all"); !errors.Is(err, mta.ErrNoSuchUser) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := c.Restore(t.Context(), "../passwd.1"); err == nil {
+	if _, err := c.Restore(t.Context(), []string{"../passwd.1"}); err == nil {
 		t.Error("the client takes a path for a name")
 	}
 	if _, err := c.Delete(t.Context(), []mta.Target{{ID: "ALL", Arrival: then}}); err == nil {
@@ -615,14 +657,14 @@ func TestPanicIsAnError(t *testing.T) {
 	if !strings.Contains(log.String(), "boom") {
 		t.Errorf("the log says\n%s", log)
 	}
-	if _, err := c.Kept(t.Context()); err != nil {
+	if _, err := keptBy(t.Context(), c); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestIdleServerEnds(t *testing.T) {
 	c, _, done := served(t, &fake{}, func(s *Server) { s.Idle = 50 * time.Millisecond })
-	if _, err := c.Kept(t.Context()); err != nil {
+	if _, err := keptBy(t.Context(), c); err != nil {
 		t.Error(err)
 	}
 	select {
@@ -635,7 +677,7 @@ func TestIdleServerEnds(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	c := &Client{Path: filepath.Join(t.TempDir(), "none")}
-	_, err := c.Kept(t.Context())
+	_, err := keptBy(t.Context(), c)
 	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), c.Path) || !strings.Contains(err.Error(), "systemctl status relayguard-queue.socket") {
 		t.Errorf("got %v", err)
 	}
@@ -744,7 +786,7 @@ func TestPassedSocket(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&Client{Path: path}).Kept(t.Context()); err != nil {
+	if _, err := keptBy(t.Context(), &Client{Path: path}); err != nil {
 		t.Error(err)
 	}
 	if err := cmd.Wait(); err != nil {

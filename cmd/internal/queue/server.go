@@ -3,6 +3,7 @@ package queue
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"relayguard/mta"
+	"relayguard/mta/grace"
 	"relayguard/mta/local"
 )
 
@@ -173,18 +175,18 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, cred local.Cred)
 	switch { // which message, where it is one
 	case rule.targets == 1:
 		log = log.With("id", r.Targets[0].ID)
-	case rule.name:
-		log = log.With("name", r.Name)
+	case len(r.Names) == 1:
+		log = log.With("name", r.Names[0])
 	}
 	if rule.logged {
-		log.Info("queue operation begins", "messages", len(r.Targets), "account", r.User)
+		log.Info("queue operation begins", "messages", len(r.Targets)+len(r.Names), "account", r.User)
 	}
 	began := time.Now()
 	err = s.run(ctx, a, r, rule)
 	if ctx.Err() == nil && a.err != nil { // not what the operation came to
 		log.Warn("answer cut short", "error", a.err)
 	}
-	log = log.With("messages", len(r.Targets), "account", r.User, "done", a.done, "took", time.Since(began))
+	log = log.With("messages", len(r.Targets)+len(r.Names), "account", r.User, "done", a.done, "took", time.Since(began))
 	switch {
 	case err != nil:
 		log.Warn("queue operation failed", "error", err)
@@ -260,18 +262,14 @@ func (s *Server) do(ctx context.Context, a *answer, r request) error {
 	case verbDestroy:
 		return results(s.Operator.DeleteForGood(ctx, targets))
 	case verbKept:
-		kept, err := s.Operator.Kept(ctx)
-		for _, k := range kept {
+		return s.Operator.Kept(ctx, func(k grace.Kept) error {
 			a.send(response{Kept: &k})
-		}
-		return err
+			return cmp.Or(a.err, ctx.Err())
+		})
 	case verbRestore:
-		id, err := s.Operator.Restore(ctx, r.Name)
-		if id != "" { // then it is on hold, whatever the error says
-			a.done++
-			a.send(response{Result: resultToWire(mta.Result{ID: r.Name, Fate: mta.Done, NewID: id})})
-		}
-		return err
+		return results(s.Operator.Restore(ctx, r.Names))
+	case verbForget:
+		return s.Operator.Forget(ctx, r.Names)
 	case verbHeaders:
 		return text(s.Operator.Headers(ctx, targets[0]))
 	case verbContent:

@@ -61,12 +61,12 @@ func (p *postfixServer) DeleteQueued(ctx context.Context, targets []mta.Target, 
 	return p.i.DeleteQueued(ctx, targets, keep)
 }
 
-func (p *postfixServer) Restore(ctx context.Context, keep *grace.Folder, name string) (string, error) {
-	return p.i.Restore(ctx, keep, name)
+func (p *postfixServer) Restore(ctx context.Context, names []string, keep *grace.Folder) ([]mta.Result, error) {
+	return p.i.RestoreMail(ctx, keep, names)
 }
 
 func (p *postfixServer) Settle(ctx context.Context, keep *grace.Folder) error {
-	return p.i.Settle(ctx, keep)
+	return errors.Join(p.i.Settle(ctx, keep), p.i.TidyRestores(ctx, keep))
 }
 
 func (p *postfixServer) Headers(ctx context.Context, t mta.Target) ([]byte, error) {
@@ -130,12 +130,12 @@ func (s *sendmailServer) DeleteQueued(ctx context.Context, targets []mta.Target,
 	return s.i.DeleteQueued(ctx, targets, keep)
 }
 
-func (s *sendmailServer) Restore(ctx context.Context, keep *grace.Folder, name string) (string, error) {
-	return s.i.Restore(ctx, keep, name)
+func (s *sendmailServer) Restore(ctx context.Context, names []string, keep *grace.Folder) ([]mta.Result, error) {
+	return s.i.RestoreMail(ctx, keep, names)
 }
 
 func (s *sendmailServer) Settle(ctx context.Context, keep *grace.Folder) error {
-	return s.i.Settle(ctx, keep)
+	return errors.Join(s.i.Settle(ctx, keep), s.i.TidyRestores(ctx, keep))
 }
 
 func (s *sendmailServer) Headers(ctx context.Context, t mta.Target) ([]byte, error) {

@@ -30,8 +30,9 @@ type server interface {
 	Requeue(ctx context.Context, targets []mta.Target) ([]mta.Result, error)
 	Delete(ctx context.Context, targets []mta.Target, keep *grace.Folder) ([]mta.Result, error)
 	DeleteQueued(ctx context.Context, targets []mta.Target, keep *grace.Folder) ([]mta.Result, error)
-	Restore(ctx context.Context, keep *grace.Folder, name string) (newID string, err error)
-	// Settle ends what a delete began that was killed half way.
+	Restore(ctx context.Context, names []string, keep *grace.Folder) ([]mta.Result, error)
+	// Settle ends what a delete began that was killed half way, and removes what is left
+	// of restores that were.
 	Settle(ctx context.Context, keep *grace.Folder) error
 	Headers(ctx context.Context, t mta.Target) ([]byte, error)
 	Content(ctx context.Context, t mta.Target) ([]byte, error)
@@ -214,38 +215,48 @@ func (s several) text(t mta.Target, read func(instance, mta.Target) ([]byte, err
 	return nil, err
 }
 
-func (s several) kept() ([]grace.Kept, error) {
-	var all []grace.Kept
+func (s several) kept(fn func(grace.Kept) error) error {
 	for _, i := range s {
 		if i.keep == nil {
 			continue
 		}
-		some, err := i.keep.List()
-		if err != nil {
-			return nil, i.of(err)
-		}
-		for _, k := range some {
+		if err := i.keep.Each(func(k grace.Kept) error {
 			k.Instance = i.name
-			all = append(all, k)
+			return fn(k)
+		}); err != nil {
+			return i.of(err)
 		}
 	}
-	return all, nil
+	return nil
 }
 
 // restore looks in all folders. Where the one that has it may be that of an
 // instance that cannot be read, it is not gone.
-func (s several) restore(ctx context.Context, name string) (newID string, err error) {
-	err = fmt.Errorf("restore %s: %w", name, mta.ErrGone)
-	for _, i := range s {
-		if i.keep == nil && !i.isUnread() {
-			continue
+func (s several) restore(ctx context.Context, names []string) ([]mta.Result, error) {
+	all := make([]mta.Target, len(names))
+	for n, name := range names {
+		all[n].ID = name
+	}
+	return s.act(all, func(i instance, some []mta.Target) ([]mta.Result, error) {
+		names, gone := make([]string, len(some)), make([]mta.Result, len(some))
+		for n, t := range some {
+			names[n], gone[n] = t.ID, mta.Result{ID: t.ID, Fate: mta.Gone}
 		}
-		id, thisErr := i.server.Restore(ctx, i.keep, name)
-		if !errors.Is(thisErr, mta.ErrGone) {
-			return id, i.of(thisErr)
+		if i.keep == nil && !i.isUnread() {
+			return gone, nil
+		}
+		return i.server.Restore(ctx, names, i.keep)
+	})
+}
+
+func (s several) forget(ctx context.Context, names []string) error {
+	var errs []error
+	for _, i := range s {
+		if i.keep != nil {
+			errs = append(errs, i.of(i.keep.Forget(ctx, names)))
 		}
 	}
-	return "", err
+	return errors.Join(errs...)
 }
 
 // stop stops all, whatever one of them says.

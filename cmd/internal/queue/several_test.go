@@ -107,8 +107,8 @@ func TestNothingIsGoneWhileAnInstanceCannotBeRead(t *testing.T) {
 			t.Errorf("text of %+v: %v", target, err)
 		}
 	}
-	if _, err := s.restore(t.Context(), "A1A1A1.1795336393"); !errors.Is(err, broken) {
-		t.Errorf("restore: %v", err)
+	if all, err := s.restore(t.Context(), []string{"A1A1A1.1795336393"}); !errors.Is(err, broken) || len(all) != 1 || all[0].Fate != mta.Failed {
+		t.Errorf("restore: %+v, %v", all, err)
 	}
 	seen := 0
 	if err := s.list(t.Context(), func(f mta.QueueFile) error {

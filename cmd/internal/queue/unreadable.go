@@ -32,8 +32,8 @@ func (u unreadable) DeleteQueued(context.Context, []mta.Target, *grace.Folder) (
 	return nil, u.err
 }
 
-func (u unreadable) Restore(context.Context, *grace.Folder, string) (string, error) {
-	return "", u.err
+func (u unreadable) Restore(context.Context, []string, *grace.Folder) ([]mta.Result, error) {
+	return nil, u.err
 }
 
 func (u unreadable) Settle(context.Context, *grace.Folder) error { return nil }

@@ -19,6 +19,7 @@ import (
 const (
 	MaxRequest  = 4 << 20 // octets of a request
 	MaxTargets  = 50_000  // of a request; a client makes several of more
+	maxNames    = 10_000  // likewise
 	maxResponse = 1 << 20 // octets of one line of an answer
 	maxSender   = 1024    // octets; RFC 5321 §4.5.3.1.3 has 256
 	maxError    = 16 << 10
@@ -39,6 +40,7 @@ const (
 	verbDestroy      verb = "delete-for-good"
 	verbKept         verb = "kept"
 	verbRestore      verb = "restore"
+	verbForget       verb = "forget"
 	verbHeaders      verb = "headers"
 	verbContent      verb = "content"
 	verbStop         verb = "stop"
@@ -54,7 +56,7 @@ type rules struct {
 	user    bool          // takes an account's name
 	keep    bool          // takes keep
 	reason  bool          // takes a reason, which may be empty
-	name    bool          // takes the name of a deleted message
+	names   int           // of deleted messages, at most; at least one, where there are any
 	limit   time.Duration // of the operation
 	logged  bool          // it changes something, or shows what is private
 	queues  bool          // one such at a time
@@ -69,8 +71,9 @@ var verbs = map[verb]rules{
 	verbRequeue:      {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
 	verbDeleteQueued: {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
 	verbDestroy:      {targets: MaxTargets, limit: 10 * time.Minute, logged: true, queues: true},
-	verbKept:         {limit: time.Minute},
-	verbRestore:      {name: true, limit: 2 * time.Minute, logged: true, queues: true},
+	verbKept:         {limit: 5 * time.Minute},
+	verbRestore:      {names: maxNames, limit: 10 * time.Minute, logged: true, queues: true},
+	verbForget:       {names: maxNames, limit: 10 * time.Minute},
 	verbHeaders:      {targets: 1, limit: 2 * time.Minute, logged: true},
 	verbContent:      {targets: 1, limit: 2 * time.Minute, logged: true},
 	verbStop:         {limit: 10 * time.Minute, logged: true, always: true},
@@ -85,7 +88,7 @@ type request struct {
 	Targets []target `json:"targets,omitempty"`
 	User    string   `json:"user,omitempty"`
 	Keep    bool     `json:"keep,omitempty"`
-	Name    string   `json:"name,omitempty"`
+	Names   []string `json:"names,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
 }
 
@@ -139,10 +142,15 @@ func decodeRequest(line []byte) (request, error) {
 		return request{}, fmt.Errorf("%w: %s with a reason", errRequest, r.Verb)
 	case r.Reason != clipReason(r.Reason):
 		return request{}, fmt.Errorf("%w: reason %q", errRequest, clip(r.Reason))
-	case (r.Name != "") != rule.name:
-		return request{}, fmt.Errorf("%w: %s with name %q", errRequest, r.Verb, clip(r.Name))
-	case rule.name && !grace.ValidName(r.Name):
-		return request{}, fmt.Errorf("%w: no deleted message has the name %q", errRequest, clip(r.Name))
+	case len(r.Names) > rule.names:
+		return request{}, fmt.Errorf("%w: %s with %d deleted messages, at most %d", errRequest, r.Verb, len(r.Names), rule.names)
+	case len(r.Names) == 0 && rule.names > 0:
+		return request{}, fmt.Errorf("%w: %s without a deleted message", errRequest, r.Verb)
+	}
+	for _, name := range r.Names {
+		if !grace.ValidName(name) {
+			return request{}, fmt.Errorf("%w: no deleted message has the name %q", errRequest, clip(name))
+		}
 	}
 	for _, t := range r.Targets {
 		if err := t.check(); err != nil {

@@ -20,7 +20,8 @@ type JSONList struct {
 	seen  time.Time // when it was flushed last
 }
 
-// NewJSONList begins an object whose list has that name. Nothing is written before
+// NewJSONList begins an object whose list has that name; without one it is the list
+// alone. Nothing is written before
 // its first value is.
 func NewJSONList(w io.Writer, name string) *JSONList {
 	return &JSONList{out: bufio.NewWriterSize(w, 64<<10), name: name}
@@ -35,7 +36,7 @@ func (l *JSONList) Add(v any) error {
 	}
 	between := ","
 	if !l.begun {
-		between, l.begun = "{\n  "+fmt.Sprintf("%q", l.name)+": [", true
+		between, l.begun = l.beginning(), true
 	}
 	if _, err := l.out.WriteString(between + "\n    "); err != nil {
 		return err
@@ -47,9 +48,27 @@ func (l *JSONList) Add(v any) error {
 	return l.out.Flush()
 }
 
+// beginning is what comes before the first value.
+func (l *JSONList) beginning() string {
+	if l.name == "" {
+		return "["
+	}
+	return "{\n  " + fmt.Sprintf("%q", l.name) + ": ["
+}
+
 // End ends the list and writes the other fields of the object: those of rest, a
-// struct or a map that has at least one.
+// struct or a map that has at least one; nil of a list alone.
 func (l *JSONList) End(rest any) error {
+	if l.name == "" {
+		end := "\n]\n"
+		if !l.begun {
+			end = "[]\n"
+		}
+		if _, err := l.out.WriteString(end); err != nil {
+			return err
+		}
+		return l.out.Flush()
+	}
 	var b bytes.Buffer
 	if err := JSON(&b, rest); err != nil {
 		return err
@@ -60,7 +79,7 @@ func (l *JSONList) End(rest any) error {
 	}
 	end := "\n  ],\n"
 	if !l.begun {
-		end = "{\n  " + fmt.Sprintf("%q", l.name) + ": [],\n"
+		end = l.beginning() + "],\n"
 	}
 	if _, err := l.out.WriteString(end); err != nil {
 		return err

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relayguard/mta"
 )
 
 func maildirName(address string) string { return strings.ToLower(address) }
@@ -35,17 +37,13 @@ func (p *Postfix) Maildir(address string) ([]string, error) {
 
 // WaitMaildir waits until a mailbox holds at least n messages.
 func (p *Postfix) WaitMaildir(ctx context.Context, address string, n int) ([]string, error) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	for {
 		messages, err := p.Maildir(address)
 		if err != nil || len(messages) >= n {
 			return messages, err
 		}
-		select {
-		case <-ctx.Done():
+		if !mta.Sleep(ctx, 10*time.Millisecond) {
 			return messages, fmt.Errorf("wait for %d messages in mailbox %s, it has %d: %w", n, address, len(messages), ctx.Err())
-		case <-tick.C:
 		}
 	}
 }

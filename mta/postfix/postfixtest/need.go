@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"relayguard/mta/servertest"
 )
 
 const (
@@ -37,14 +39,7 @@ func Available() error {
 // are required, with CI or RELAYGUARD_REQUIRE set, it fails instead.
 func Need(t testing.TB) {
 	t.Helper()
-	err := Available()
-	if err == nil {
-		return
-	}
-	if os.Getenv("CI") != "" || os.Getenv("RELAYGUARD_REQUIRE") != "" {
-		t.Fatalf("real Postfix required: %v", err)
-	}
-	t.Skipf("needs a real Postfix: %v", err)
+	servertest.Need(t, "Postfix", Available())
 }
 
 // StartTest is Start for a test: it calls Need, stops the Postfix at the end
@@ -56,13 +51,6 @@ func StartTest(t testing.TB, options Options) *Postfix {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("end of %s:\n%s", p.LogPath(), p.LogTail(60))
-		}
-		if err := p.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	servertest.StopWith(t, p)
 	return p
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"relayguard/mta/servertest"
 	"relayguard/mta/smtptest"
 )
 
@@ -61,7 +63,7 @@ func Start(ctx context.Context, options Options) (*Postfix, error) {
 	if p.accounts, err = lookUpAccounts(); err != nil {
 		return nil, err
 	}
-	if p.Dir, p.temporary, err = makeRoot(options.Dir); err != nil {
+	if p.Dir, p.temporary, err = root.Make(options.Dir); err != nil {
 		return nil, err
 	}
 	p.LogFile = smtptest.NewLogFile(filepath.Join(p.Dir, "maillog"))
@@ -115,13 +117,13 @@ func (p *Postfix) startAuth(ctx context.Context) error {
 
 // configure picks ports and writes the configuration.
 func (p *Postfix) configure() error {
-	ports, err := freePorts(len(p.options.Services))
+	ports, err := servertest.FreePorts(len(p.options.Services))
 	if err != nil {
 		return err
 	}
 	p.addrs = make(map[string]string)
 	for i, service := range p.options.Services {
-		p.addrs[service.Name] = ports[i]
+		p.addrs[service.Name] = net.JoinHostPort("127.0.0.1", ports[i])
 	}
 	for name, content := range p.configFiles() {
 		if err := p.writeConfig(name, content); err != nil {
@@ -311,11 +313,7 @@ func (p *Postfix) stop() error {
 		errs = append(errs, p.Sink.Close())
 	}
 	if p.temporary {
-		if os.Getenv("RELAYGUARD_KEEP") != "" {
-			fmt.Fprintln(os.Stderr, "kept for a look:", p.Dir)
-		} else if err := os.RemoveAll(p.Dir); err != nil {
-			errs = append(errs, fmt.Errorf("remove Postfix's directory: %w", err))
-		}
+		errs = append(errs, root.Remove(p.Dir))
 	}
 	return errors.Join(errs...)
 }

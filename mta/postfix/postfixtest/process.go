@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"relayguard/mta/servertest"
 )
 
 // process is a server in the foreground that leads its own session, so that
@@ -22,7 +23,7 @@ type process struct {
 	pid    int
 	out    string // file with what it wrote to stdout and stderr
 	ended  chan struct{}
-	minder *minder
+	minder *servertest.Minder
 }
 
 // startProcess starts the command. Whatever becomes of this program, the
@@ -43,7 +44,7 @@ func startProcess(cmd *exec.Cmd, outputFile string) (*process, error) {
 		_ = cmd.Wait() // the exit status of a server that was told to stop says nothing
 		close(p.ended)
 	}()
-	if p.minder, err = startMinder(p.pid); err != nil {
+	if p.minder, err = servertest.StartMinder(p.pid); err != nil {
 		return nil, errors.Join(err, p.kill())
 	}
 	return p, nil
@@ -86,7 +87,7 @@ func (p *process) stop() error {
 	if err != nil {
 		err = p.awaitEnd(5*time.Second, p.signalAll)
 	}
-	p.minder.dismiss()
+	p.minder.Dismiss()
 	return err
 }
 
@@ -94,7 +95,7 @@ func (p *process) stop() error {
 // none is left.
 func (p *process) kill() error {
 	err := p.awaitEnd(5*time.Second, p.signalAll)
-	p.minder.dismiss()
+	p.minder.Dismiss()
 	return err
 }
 
@@ -161,35 +162,4 @@ func answers(network, address string) bool {
 	}
 	conn.Close()
 	return true
-}
-
-// minder is a small process that ends a server when this program is gone,
-// however that came: its standard input is a pipe that only we hold open.
-type minder struct {
-	cmd  *exec.Cmd
-	hold io.WriteCloser
-}
-
-func startMinder(pid int) (*minder, error) {
-	cmd := exec.Command("/bin/sh", "-c", `read -r word; test "$word" = dismissed || kill -TERM "$0"`, strconv.Itoa(pid))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // not to hear a terminal's Ctrl-C
-	hold, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start the minder of pid %d: %w", pid, err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the minder of pid %d: %w", pid, err)
-	}
-	return &minder{cmd: cmd, hold: hold}, nil
-}
-
-// dismiss ends the minder without a kill.
-func (m *minder) dismiss() {
-	if m == nil {
-		return // it could not be started
-	}
-	// Should it have been killed, neither matters.
-	_, _ = io.WriteString(m.hold, "dismissed\n")
-	m.hold.Close()
-	_ = m.cmd.Wait()
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relayguard/mta"
 )
 
 // Queued is one message in the queue, as "postqueue -j" tells it.
@@ -52,8 +54,6 @@ func (p *Postfix) QueueList(ctx context.Context) ([]Queued, error) {
 
 // WaitQueue waits until an entry of the queue matches.
 func (p *Postfix) WaitQueue(ctx context.Context, match func(Queued) bool) (Queued, error) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	for {
 		queue, err := p.QueueList(ctx)
 		if err != nil {
@@ -62,10 +62,8 @@ func (p *Postfix) WaitQueue(ctx context.Context, match func(Queued) bool) (Queue
 		if i := slices.IndexFunc(queue, match); i >= 0 {
 			return queue[i], nil
 		}
-		select {
-		case <-ctx.Done():
+		if !mta.Sleep(ctx, 20*time.Millisecond) {
 			return Queued{}, fmt.Errorf("wait for a queue entry, %d others are there: %w", len(queue), ctx.Err())
-		case <-tick.C:
 		}
 	}
 }
@@ -81,8 +79,6 @@ func (p *Postfix) WaitHeld(ctx context.Context, address string) (Queued, error) 
 
 // WaitEmpty waits until the queue is empty, held mail aside.
 func (p *Postfix) WaitEmpty(ctx context.Context) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	for {
 		queue, err := p.QueueList(ctx)
 		if err != nil {
@@ -92,10 +88,8 @@ func (p *Postfix) WaitEmpty(ctx context.Context) error {
 		if len(queue) == 0 {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if !mta.Sleep(ctx, 20*time.Millisecond) {
 			return fmt.Errorf("wait for an empty queue, %d messages left: %w", len(queue), ctx.Err())
-		case <-tick.C:
 		}
 	}
 }

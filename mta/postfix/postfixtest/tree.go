@@ -1,36 +1,33 @@
 package postfixtest
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"relayguard/mta/servertest"
 )
 
-// longestSocketPath leaves room for the longest socket path below the
-// directory in the 107 bytes of a Unix socket address.
-const longestSocketPath = 107 - len("/queue/relayguard/milter.sock.XXXX")
-
-// account is a Unix account or group by number.
-type account struct{ uid, gid int }
+// root holds everything.
+var root = servertest.Root{Server: "Postfix", Prefix: "postfix-", Longest: "/queue/relayguard/milter.sock.XXXX"}
 
 // accounts are the system's own accounts that the servers run as.
 type accounts struct {
-	postfix  account
-	postdrop int     // gid of the group that may write into maildrop
-	mailbox  account // owns the Maildirs
+	postfix  servertest.Account
+	postdrop int                // gid of the group that may write into maildrop
+	mailbox  servertest.Account // owns the Maildirs
 }
 
 func lookUpAccounts() (accounts, error) {
 	var a accounts
 	var err error
-	if a.postfix, err = lookUpAccount("postfix"); err != nil {
+	if a.postfix, err = servertest.LookUp("postfix"); err != nil {
 		return a, err
 	}
-	if a.mailbox, err = lookUpAccount("nobody"); err != nil {
+	if a.mailbox, err = servertest.LookUp("nobody"); err != nil {
 		return a, err
 	}
 	group, err := user.LookupGroup("postdrop")
@@ -43,79 +40,27 @@ func lookUpAccounts() (accounts, error) {
 	return a, nil
 }
 
-func lookUpAccount(name string) (account, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return account{}, fmt.Errorf("look up account %s: %w", name, err)
-	}
-	uid, errUID := strconv.Atoi(u.Uid)
-	gid, errGID := strconv.Atoi(u.Gid)
-	return account{uid, gid}, errors.Join(errUID, errGID)
-}
-
-// makeRoot makes or checks the directory that holds everything.
-func makeRoot(dir string) (root string, temporary bool, err error) {
-	if dir == "" {
-		root, err = os.MkdirTemp("", "postfix-")
-		if err != nil {
-			return "", false, fmt.Errorf("make a directory for Postfix: %w", err)
-		}
-		temporary = true
-	} else if root, err = filepath.Abs(dir); err != nil {
-		return "", false, fmt.Errorf("directory for Postfix: %w", err)
-	}
-	if err = checkRoot(root, temporary); err != nil && temporary {
-		os.Remove(root)
-	}
-	return root, temporary, err
-}
-
-func checkRoot(root string, temporary bool) error {
-	if temporary {
-		if err := os.Chmod(root, 0o755); err != nil {
-			return fmt.Errorf("open the directory for Postfix: %w", err)
-		}
-	}
-	if len(root) > longestSocketPath {
-		return fmt.Errorf("directory for Postfix %s: path has %d bytes, at most %d leave room for Unix sockets",
-			root, len(root), longestSocketPath)
-	}
-	for dir := root; ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			return fmt.Errorf("directory for Postfix: %w", err)
-		}
-		if info.Mode().Perm()&0o001 == 0 {
-			return fmt.Errorf("directory for Postfix %s: others may not enter %s (mode %v), so Postfix's own accounts cannot",
-				root, dir, info.Mode().Perm())
-		}
-		if dir == filepath.Dir(dir) {
-			return nil
-		}
-	}
-}
-
 // makeTree makes all directories, and the files of the chroot.
 func (p *Postfix) makeTree() error {
 	dirs := []struct {
 		path string
 		mode os.FileMode
-		own  account
+		own  servertest.Account
 	}{
-		{p.ConfigDir, 0o755, account{}},
-		{p.QueueDir, 0o755, account{}},
+		{p.ConfigDir, 0o755, servertest.Account{}},
+		{p.QueueDir, 0o755, servertest.Account{}},
 		{p.dataDir(), 0o700, p.accounts.postfix},
 		{p.mailDir(), 0o755, p.accounts.mailbox},
-		{p.tlsDir(), 0o755, account{}},
-		{filepath.Join(p.QueueDir, "etc"), 0o755, account{}},
+		{p.tlsDir(), 0o755, servertest.Account{}},
+		{filepath.Join(p.QueueDir, "etc"), 0o755, servertest.Account{}},
 		// The set-group-ID bit hands the group postfix on to the socket.
-		{p.MilterDir(), 0o2750, account{0, p.accounts.postfix.gid}},
+		{p.MilterDir(), 0o2750, servertest.Account{GID: p.accounts.postfix.GID}},
 	}
 	for _, d := range dirs {
 		if err := os.MkdirAll(d.path, 0o755); err != nil {
 			return fmt.Errorf("make directory for Postfix: %w", err)
 		}
-		if err := os.Chown(d.path, d.own.uid, d.own.gid); err != nil {
+		if err := os.Chown(d.path, d.own.UID, d.own.GID); err != nil {
 			return fmt.Errorf("hand over directory to Postfix: %w", err)
 		}
 		if err := syscall.Chmod(d.path, uint32(d.mode)); err != nil {
@@ -151,7 +96,7 @@ func (p *Postfix) makeQueue() error {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				return fmt.Errorf("make the queue: %w", err)
 			}
-			if err := os.Chown(dir, p.accounts.postfix.uid, group); err != nil {
+			if err := os.Chown(dir, p.accounts.postfix.UID, group); err != nil {
 				return fmt.Errorf("make the queue: %w", err)
 			}
 			if err := os.Chmod(dir, mode); err != nil {

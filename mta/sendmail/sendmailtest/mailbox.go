@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relayguard/mta"
 )
 
 // mailboxPath is the file that an alias of Options.Mailboxes stands for. A path
@@ -30,7 +32,7 @@ func (s *Sendmail) makeMailboxes() error {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			return fmt.Errorf("make mailbox %s: %w", address, err)
 		}
-		if err := os.Chown(path, s.accounts.mailbox.uid, s.accounts.mailbox.gid); err != nil {
+		if err := os.Chown(path, s.accounts.mailbox.UID, s.accounts.mailbox.GID); err != nil {
 			return fmt.Errorf("make mailbox %s: %w", address, err)
 		}
 	}
@@ -64,17 +66,13 @@ func (s *Sendmail) Mailbox(address string) ([]string, error) {
 
 // WaitMailbox waits until a mailbox holds at least n messages.
 func (s *Sendmail) WaitMailbox(ctx context.Context, address string, n int) ([]string, error) {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	for {
 		messages, err := s.Mailbox(address)
 		if err != nil || len(messages) >= n {
 			return messages, err
 		}
-		select {
-		case <-ctx.Done():
+		if !mta.Sleep(ctx, 10*time.Millisecond) {
 			return messages, fmt.Errorf("wait for %d messages in mailbox %s, it has %d: %w", n, address, len(messages), ctx.Err())
-		case <-tick.C:
 		}
 	}
 }

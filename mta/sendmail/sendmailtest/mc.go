@@ -30,7 +30,9 @@ undefine(%[1]sconfHOST_STATUS_DIRECTORY')dnl
 		define("confDEAD_LETTER_DROP", filepath.Join(s.Dir, "run", "dead.letter")) +
 		define("confTO_IDENT", "0") +
 		// The machine's own addresses and their names are not the test's.
-		define("confDONT_PROBE_INTERFACES", "True")
+		define("confDONT_PROBE_INTERFACES", "True") +
+		// Hundreds of children of tests are no reason to wait, for sendmail(1) neither.
+		define("confQUEUE_LA", "1000") + define("confREFUSE_LA", "1000")
 }
 
 func quote(text string) string { return "`" + text + "'" }
@@ -65,8 +67,6 @@ func (s *Sendmail) mtaMC() string {
 		define("ALIAS_FILE", filepath.Join(s.ConfigDir, "aliases")) +
 		define("confDELIVERY_MODE", o.DeliveryMode) +
 		define("confLOG_LEVEL", "14") +
-		// Hundreds of children of tests are no reason to wait.
-		define("confQUEUE_LA", "1000") + define("confREFUSE_LA", "1000") +
 		feature("no_default_msa") + feature("use_cw_file") + feature("nocanonify") +
 		feature("accept_unresolvable_domains") + feature("accept_unqualified_senders") +
 		s.routesMC() + s.authMC()
@@ -144,6 +144,7 @@ func (s *Sendmail) submitMC() string {
 		define("confPID_FILE", filepath.Join(s.Dir, "run", "msp", "sendmail.pid")) +
 		define("STATUS_FILE", filepath.Join(s.Dir, "run", "sm-client.st")) +
 		define("confLOG_LEVEL", "14") +
+		define("confQUEUE_LA", "1000") + // sendmail(1) queues on a busy machine, and nobody runs this queue
 		define("RELAY_MAILER_ARGS", "TCP $h "+s.ports[s.options.SubmitTo]) +
 		strings.Join(append(s.options.SubmitMC, ""), "\n") +
 		feature("msp", "[127.0.0.1]")

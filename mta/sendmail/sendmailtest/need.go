@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"relayguard/mta/servertest"
 )
 
 // defaultFolder is where ./dev unpacks Debian's packages; the environment
@@ -77,14 +79,7 @@ var mayUnshare = sync.OnceValue(func() error {
 // with CI or RELAYGUARD_REQUIRE set, it fails instead.
 func Need(t testing.TB) {
 	t.Helper()
-	err := Available()
-	if err == nil {
-		return
-	}
-	if os.Getenv("CI") != "" || os.Getenv("RELAYGUARD_REQUIRE") != "" {
-		t.Fatalf("real Sendmail required: %v", err)
-	}
-	t.Skipf("needs a real Sendmail: %v", err)
+	servertest.Need(t, "Sendmail", Available())
 }
 
 // StartTest is Start for a test: it calls Need, stops the Sendmail at the end
@@ -96,13 +91,6 @@ func StartTest(t testing.TB, options Options) *Sendmail {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("end of %s:\n%s", s.LogPath(), s.LogTail(60))
-		}
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	servertest.StopWith(t, s)
 	return s
 }

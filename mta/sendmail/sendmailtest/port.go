@@ -3,27 +3,10 @@ package sendmailtest
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 )
-
-// freePorts takes n loopback ports from the kernel, all different, and lets
-// go of them. Somebody else may take one before Sendmail does: Start then
-// tries with others.
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range n {
-		listener, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free loopback port: %w", err)
-		}
-		defer listener.Close() // together, so that none is given twice
-		ports = append(ports, strconv.Itoa(listener.Addr().(*net.TCPAddr).Port))
-	}
-	return ports, nil
-}
 
 // listening tells whether somebody listens on 127.0.0.1 at each of the ports.
 // No connection is made: a milter would be told of it, and may not be up yet.

@@ -3,7 +3,6 @@ package sendmailtest
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"relayguard/mta/servertest"
 )
 
 // daemon is the MTA in the foreground.
@@ -19,7 +20,7 @@ type daemon struct {
 	pid    int
 	out    string // file with what it wrote to stdout and stderr
 	ended  chan struct{}
-	minder *minder
+	minder *servertest.Minder
 }
 
 // startDaemon starts the command inside. Whatever becomes of this program, the
@@ -41,7 +42,7 @@ func (s *Sendmail) startDaemon(cmd *exec.Cmd) (*daemon, error) {
 		_ = cmd.Wait() // the exit status of a server that was told to stop says nothing
 		close(d.ended)
 	}()
-	if d.minder, err = startMinder(d.pid); err != nil {
+	if d.minder, err = servertest.StartMinder(d.pid); err != nil {
 		_ = cmd.Process.Kill() // that it has ended already is as good
 		<-d.ended
 		return nil, err
@@ -141,36 +142,8 @@ func (s *Sendmail) endAll(sig os.Signal) error {
 	}
 	if s.mta != nil {
 		<-s.mta.ended
-		s.mta.minder.dismiss()
+		s.mta.minder.Dismiss()
 		s.mta = nil
 	}
 	return nil
-}
-
-// minder is a small process that ends a server when this program is gone,
-// however that came: its standard input is a pipe that only we hold open.
-type minder struct {
-	cmd  *exec.Cmd
-	hold io.WriteCloser
-}
-
-func startMinder(pid int) (*minder, error) {
-	cmd := exec.Command("/bin/sh", "-c", `read -r word; test "$word" = dismissed || kill -TERM "$0"`, strconv.Itoa(pid))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // not to hear a terminal's Ctrl-C
-	hold, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, fmt.Errorf("start the minder of pid %d: %w", pid, err)
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the minder of pid %d: %w", pid, err)
-	}
-	return &minder{cmd: cmd, hold: hold}, nil
-}
-
-// dismiss ends the minder without a kill.
-func (m *minder) dismiss() {
-	// Should it have been killed, neither matters.
-	_, _ = io.WriteString(m.hold, "dismissed\n")
-	m.hold.Close()
-	_ = m.cmd.Wait()
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relayguard/mta"
 )
 
 // Queued is one message of a queue, as its control file tells it. The files
@@ -144,17 +146,13 @@ func (s *Sendmail) WaitEmpty(ctx context.Context) error {
 
 // poll reads the queue again and again until done says so.
 func (s *Sendmail) poll(ctx context.Context, done func([]Queued) bool) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	for {
 		queue, err := s.Queue(ctx)
 		if err != nil || done(queue) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !mta.Sleep(ctx, 20*time.Millisecond) {
 			return fmt.Errorf("%d messages are there: %w", len(queue), ctx.Err())
-		case <-tick.C:
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"relayguard/mta/postfix/postfixtest"
+	"relayguard/mta/servertest"
 	"relayguard/mta/smtptest"
 )
 
@@ -67,7 +67,7 @@ func Start(ctx context.Context, options Options) (*Sendmail, error) {
 	if s.accounts, err = lookUpAccounts(); err != nil {
 		return nil, err
 	}
-	if s.Dir, s.temporary, err = makeRoot(options.Dir); err != nil {
+	if s.Dir, s.temporary, err = root.Make(options.Dir); err != nil {
 		return nil, err
 	}
 	s.LogFile = smtptest.NewLogFile(filepath.Join(s.Dir, "mail.log"))
@@ -120,7 +120,7 @@ func (s *Sendmail) prepare(ctx context.Context) error {
 
 // configure picks ports and writes the configuration.
 func (s *Sendmail) configure(ctx context.Context) error {
-	ports, err := freePorts(len(s.options.Services))
+	ports, err := servertest.FreePorts(len(s.options.Services))
 	if err != nil {
 		return err
 	}
@@ -261,11 +261,7 @@ func (s *Sendmail) stop() error {
 		errs = append(errs, s.Sink.Close())
 	}
 	if s.temporary {
-		if os.Getenv("RELAYGUARD_KEEP") != "" {
-			fmt.Fprintln(os.Stderr, "kept for a look:", s.Dir)
-		} else if err := os.RemoveAll(s.Dir); err != nil {
-			errs = append(errs, fmt.Errorf("remove Sendmail's directory: %w", err))
-		}
+		errs = append(errs, root.Remove(s.Dir))
 	}
 	return errors.Join(errs...)
 }

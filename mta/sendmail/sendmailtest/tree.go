@@ -4,79 +4,35 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"relayguard/mta/servertest"
 )
 
-// rootParent is where directories are made. Not in /tmp: Sendmail warns of
-// every file below a directory that everybody may write.
-const rootParent = "/var/lib/relayguard-dev"
-
-// longestSocketPath leaves room for the longest socket path below the
-// directory in the 107 bytes of a Unix socket address.
-const longestSocketPath = 107 - len("/milter/submission.sock.XXXX")
-
-// account is a Unix account or group by number.
-type account struct{ uid, gid int }
+// root holds everything. Not in /tmp: Sendmail warns of every file below a directory
+// that everybody may write.
+var root = servertest.Root{Server: "Sendmail", Parent: "/var/lib/relayguard-dev", Prefix: "sm-", Longest: "/milter/submission.sock.XXXX"}
 
 // accounts are those that Debian's Sendmail runs as.
 type accounts struct {
-	smmta   account // TrustedUser of the MTA; owns its queue
-	smmsp   account // the submission program, and the group of its binary
-	mailbox account // delivers to files (DefaultUser)
+	smmta   servertest.Account // TrustedUser of the MTA; owns its queue
+	smmsp   servertest.Account // the submission program, and the group of its binary
+	mailbox servertest.Account // delivers to files (DefaultUser)
 }
 
 func lookUpAccounts() (a accounts, err error) {
-	for name, into := range map[string]*account{"smmta": &a.smmta, "smmsp": &a.smmsp, "mail": &a.mailbox} {
-		if *into, err = lookUpAccount(name); err != nil {
+	for name, into := range map[string]*servertest.Account{"smmta": &a.smmta, "smmsp": &a.smmsp, "mail": &a.mailbox} {
+		if *into, err = servertest.LookUp(name); err != nil {
 			return a, err
 		}
 	}
 	return a, nil
 }
 
-func lookUpAccount(name string) (account, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		return account{}, fmt.Errorf("look up account %s: %w", name, err)
-	}
-	uid, errUID := strconv.Atoi(u.Uid)
-	gid, errGID := strconv.Atoi(u.Gid)
-	return account{uid, gid}, errors.Join(errUID, errGID)
-}
-
-// makeRoot makes or checks the directory that holds everything.
-func makeRoot(dir string) (root string, temporary bool, err error) {
-	if dir == "" {
-		if err = os.MkdirAll(rootParent, 0o755); err == nil {
-			root, err = os.MkdirTemp(rootParent, "sm-")
-		}
-		if err != nil {
-			return "", false, fmt.Errorf("make a directory for Sendmail: %w", err)
-		}
-		temporary = true
-	} else if root, err = filepath.Abs(dir); err != nil {
-		return "", false, fmt.Errorf("directory for Sendmail: %w", err)
-	}
-	if err = checkRoot(root, temporary); err != nil && temporary {
-		os.Remove(root)
-	}
-	return root, temporary, err
-}
-
-func checkRoot(root string, temporary bool) error {
-	if temporary {
-		if err := os.Chmod(root, 0o755); err != nil {
-			return fmt.Errorf("open the directory for Sendmail: %w", err)
-		}
-	}
-	if len(root) > longestSocketPath {
-		return fmt.Errorf("directory for Sendmail %s: path has %d bytes, at most %d leave room for Unix sockets",
-			root, len(root), longestSocketPath)
-	}
+// checkMount refuses a directory where sendmail(1) would not run set-group-id.
+func checkMount(root string) error {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(root, &fs); err != nil {
 		return fmt.Errorf("directory for Sendmail: %w", err)
@@ -85,52 +41,44 @@ func checkRoot(root string, temporary bool) error {
 	if fs.Flags&(noSuid|noExec) != 0 {
 		return fmt.Errorf("directory for Sendmail %s: its file system is mounted nosuid or noexec, so sendmail(1) would not run set-group-id", root)
 	}
-	for dir := root; ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			return fmt.Errorf("directory for Sendmail: %w", err)
-		}
-		if info.Mode().Perm()&0o001 == 0 {
-			return fmt.Errorf("directory for Sendmail %s: others may not enter %s (mode %v), so Sendmail's own accounts cannot",
-				root, dir, info.Mode().Perm())
-		}
-		if dir == filepath.Dir(dir) {
-			return nil
-		}
-	}
+	return nil
 }
 
 // directory is one that makeTree makes.
 type directory struct {
 	path string
 	mode uint32
-	own  account
+	own  servertest.Account
 }
 
 // makeTree makes all directories, with the owners and modes that Debian's
 // packages give them, and the binaries.
 func (s *Sendmail) makeTree() error {
+	if err := checkMount(s.Dir); err != nil {
+		return err
+	}
+	queue := servertest.Account{UID: s.accounts.smmta.UID, GID: s.accounts.smmsp.GID}
 	dirs := []directory{
-		{s.ConfigDir, 0o755, account{}},
-		{s.saslDir(), 0o755, account{}},
-		{s.tlsDir(), 0o755, account{}},
-		{s.mailDir(), 0o755, account{}},
-		{s.MilterDir(), 0o755, account{}},
-		{filepath.Join(s.Dir, "bin"), 0o755, account{}},
-		{filepath.Join(s.Dir, "space"), 0o755, account{}},
-		{filepath.Join(s.Dir, "run"), 0o755, account{}},
+		{s.ConfigDir, 0o755, servertest.Account{}},
+		{s.saslDir(), 0o755, servertest.Account{}},
+		{s.tlsDir(), 0o755, servertest.Account{}},
+		{s.mailDir(), 0o755, servertest.Account{}},
+		{s.MilterDir(), 0o755, servertest.Account{}},
+		{filepath.Join(s.Dir, "bin"), 0o755, servertest.Account{}},
+		{filepath.Join(s.Dir, "space"), 0o755, servertest.Account{}},
+		{filepath.Join(s.Dir, "run"), 0o755, servertest.Account{}},
 		{filepath.Join(s.Dir, "run", "mta"), 0o2755, s.accounts.smmta},
 		{filepath.Join(s.Dir, "run", "msp"), 0o2775, s.accounts.smmsp},
-		{s.QueueDir, 0o2750, account{s.accounts.smmta.uid, s.accounts.smmsp.gid}},
+		{s.QueueDir, 0o2750, queue},
 		{s.ClientQueueDir, 0o2770, s.accounts.smmsp},
 	}
 	for _, dir := range s.QueueDirs() {
 		if dir != s.QueueDir {
-			dirs = append(dirs, directory{dir, 0o2750, account{s.accounts.smmta.uid, s.accounts.smmsp.gid}})
+			dirs = append(dirs, directory{dir, 0o2750, queue})
 		}
 		if s.options.SplitQueue {
 			for _, part := range []string{"qf", "df", "xf"} {
-				dirs = append(dirs, directory{filepath.Join(dir, part), 0o2750, account{s.accounts.smmta.uid, s.accounts.smmsp.gid}})
+				dirs = append(dirs, directory{filepath.Join(dir, part), 0o2750, queue})
 			}
 		}
 	}
@@ -138,7 +86,7 @@ func (s *Sendmail) makeTree() error {
 		if err := os.MkdirAll(d.path, 0o755); err != nil {
 			return fmt.Errorf("make directory for Sendmail: %w", err)
 		}
-		if err := os.Chown(d.path, d.own.uid, d.own.gid); err != nil {
+		if err := os.Chown(d.path, d.own.UID, d.own.GID); err != nil {
 			return fmt.Errorf("hand over directory to Sendmail: %w", err)
 		}
 		if err := syscall.Chmod(d.path, d.mode); err != nil {
@@ -151,12 +99,12 @@ func (s *Sendmail) makeTree() error {
 // makeStatistics makes the files that Sendmail counts in; it complains in the
 // log of each message if they are not there.
 func (s *Sendmail) makeStatistics() error {
-	for name, own := range map[string]account{"sendmail.st": {0, s.accounts.smmsp.gid}, "sm-client.st": s.accounts.smmsp} {
+	for name, own := range map[string]servertest.Account{"sendmail.st": {GID: s.accounts.smmsp.GID}, "sm-client.st": s.accounts.smmsp} {
 		path := filepath.Join(s.Dir, "run", name)
 		if err := os.WriteFile(path, nil, 0o660); err != nil {
 			return fmt.Errorf("make Sendmail's statistics: %w", err)
 		}
-		if err := errors.Join(os.Chown(path, own.uid, own.gid), os.Chmod(path, 0o660)); err != nil {
+		if err := errors.Join(os.Chown(path, own.UID, own.GID), os.Chmod(path, 0o660)); err != nil {
 			return fmt.Errorf("make Sendmail's statistics: %w", err)
 		}
 	}
@@ -170,7 +118,7 @@ func (s *Sendmail) makeBinaries() error {
 	if err := copyFile(libexec("sendmail"), binary); err != nil {
 		return err
 	}
-	if err := os.Chown(binary, 0, s.accounts.smmsp.gid); err != nil {
+	if err := os.Chown(binary, 0, s.accounts.smmsp.GID); err != nil {
 		return fmt.Errorf("set the group of sendmail: %w", err)
 	}
 	if err := syscall.Chmod(binary, 0o2755); err != nil {

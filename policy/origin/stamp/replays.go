@@ -8,7 +8,7 @@ import (
 
 // Replays remembers stamps that were seen. Safe for concurrent use.
 //
-// It keeps at most so many uses, about 120 octets each. When it is full, the site
+// It keeps at most so many uses, of at most UseBytes each. When it is full, the site
 // or node that has most forgets its oldest, and from then on believes none that it
 // has not seen and that is as old: its horizon. Who floods it spends only his own.
 type Replays struct {
@@ -18,8 +18,11 @@ type Replays struct {
 	scopes map[string]*scope
 }
 
-// defaultUses are those of 100,000 messages a day: 12 MB.
+// defaultUses are those of 100,000 messages a day: 7 MB.
 const defaultUses = 100_000
+
+// UseBytes is the most that one use takes, however many came before it.
+const UseBytes = 70
 
 // NewReplays remembers at most so many uses of stamps; with less than one, 100,000.
 func NewReplays(most int) *Replays {
@@ -57,7 +60,7 @@ func (r *Replays) take(now time.Time, s sighting) bool {
 	defer r.mu.Unlock()
 	sc := r.scopes[s.scope]
 	if sc == nil {
-		sc = &scope{seen: map[use]sight{}}
+		sc = &scope{seen: newSights()}
 		r.scopes[s.scope] = sc
 	}
 	sc.life = s.life
@@ -116,25 +119,20 @@ func (r *Replays) makeRoom(now time.Time) {
 // scope is what one site or node has used.
 type scope struct {
 	life    time.Duration
-	seen    map[use]sight
+	seen    sights
 	byTime  []timed // heap, the oldest first
 	horizon int64   // of this time or before, only what is in seen is believed
 }
 
-type sight struct {
-	digest [16]byte
-	others uint8 // messages with another digest that followed
-}
-
 type timed struct {
-	time int64
-	use  use
+	second uint32 // since 1970: times far from now are not taken
+	use    use
 }
 
 func (s *scope) allows(u use, by *sighting) bool {
-	before, ok := s.seen[u]
+	before := s.seen.find(u)
 	switch {
-	case !ok:
+	case before == nil:
 		return by.time > s.horizon
 	case before.digest == by.digest && by.digest != [16]byte{}:
 		return true
@@ -144,14 +142,14 @@ func (s *scope) allows(u use, by *sighting) bool {
 
 // note reports whether u is new.
 func (s *scope) note(u use, by *sighting) bool {
-	before, ok := s.seen[u]
-	if !ok {
-		s.seen[u] = sight{digest: by.digest}
-		s.push(timed{by.time, u})
+	before := s.seen.find(u)
+	if before == nil {
+		s.seen.put(u, sight{digest: by.digest})
+		s.push(timed{uint32(by.time), u})
 		return true
 	}
 	if before.digest != by.digest || by.digest == [16]byte{} {
-		s.seen[u] = sight{by.digest, before.others + 1}
+		*before = sight{by.digest, before.others + 1}
 	}
 	return false
 }
@@ -159,7 +157,7 @@ func (s *scope) note(u use, by *sighting) bool {
 // expire forgets what is too old to be believed anyway, and says how many.
 func (s *scope) expire(now time.Time) int {
 	n := 0
-	for oldest := now.Add(-s.life).Unix(); len(s.byTime) > 0 && s.byTime[0].time < oldest; n++ {
+	for oldest := now.Add(-s.life).Unix(); len(s.byTime) > 0 && int64(s.byTime[0].second) < oldest; n++ {
 		s.forget()
 	}
 	return n
@@ -173,15 +171,15 @@ func (s *scope) idle(now time.Time) bool {
 // forget drops the oldest use.
 func (s *scope) forget() {
 	t := s.pop()
-	delete(s.seen, t.use)
-	s.horizon = max(s.horizon, t.time)
+	s.seen.remove(t.use)
+	s.horizon = max(s.horizon, int64(t.second))
 }
 
 func (s *scope) push(t timed) {
 	s.byTime = append(s.byTime, t)
 	for i := len(s.byTime) - 1; i > 0; {
 		parent := (i - 1) / 2
-		if s.byTime[parent].time <= s.byTime[i].time {
+		if s.byTime[parent].second <= s.byTime[i].second {
 			return
 		}
 		s.byTime[parent], s.byTime[i] = s.byTime[i], s.byTime[parent]
@@ -195,10 +193,10 @@ func (s *scope) pop() timed {
 	s.byTime = s.byTime[:last]
 	for i := 0; ; {
 		child := 2*i + 1
-		if child+1 < last && s.byTime[child+1].time < s.byTime[child].time {
+		if child+1 < last && s.byTime[child+1].second < s.byTime[child].second {
 			child++
 		}
-		if child >= last || s.byTime[i].time <= s.byTime[child].time {
+		if child >= last || s.byTime[i].second <= s.byTime[child].second {
 			return first
 		}
 		s.byTime[i], s.byTime[child] = s.byTime[child], s.byTime[i]

@@ -71,7 +71,7 @@ func everything(t *testing.T, who string) *fakeDaemon {
 	}
 	queued := someQueued("4ZJ1k82Vz1y", who)
 	d.lines("POST /v1/queue/list", desk.QueueLine{Message: &queued}, desk.QueueLine{End: &desk.QueueEnd{Messages: 1, Bytes: 2310, Seen: 2, Skipped: 1, Problem: who, NoJournal: who}})
-	d.always("POST /v1/queue/show", desk.QueueShown{Queued: queued, Decision: ptr(someDecision(who)), Held: []desk.Held{someHeld("4ZJ1k82Vz1y", who)}})
+	d.always("POST /v1/queue/show", []desk.QueueShown{{Queued: queued, Decision: ptr(someDecision(who)), Held: []desk.Held{someHeld("4ZJ1k82Vz1y", who)}}})
 	d.always("POST /v1/queue/summary", someSummary(who))
 	d.always("POST /v1/held/inspect", desk.Inspected{Held: someHeld("4ZJ1k82Vz1y", who), Text: []byte("Subject: " + who + "\n\tfolded\n")})
 	d.always("POST /v1/suspend", desk.Suspended{Account: "login:" + who, Switch: s.Suspended[0], Held: 3, Local: who, Remarks: []string{who}})

@@ -42,7 +42,7 @@ func TestTrialTellsWhoDefers(t *testing.T) {
 		"AUTH first, guard away":      {login: true, gone: true, want: "does not find the guard"},
 		"AUTH first, another away":    {login: true, other: "away", want: "not for the guard, but another milter of it is away: other ("},
 		"TCP, away":                   {tcp: true, want: "does not find the guard"},
-		"TCP, away, AUTH first":       {login: true, tcp: true, want: "does not find the guard"},
+		"TCP, away, AUTH first":       {login: true, tcp: true, want: "service submit: it answered 530"},
 		"TCP, away, rule of clients":  {cf: deferClients, tcp: true, want: "does not find the guard"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 
 	"relayguard/mta"
 	"relayguard/mta/grace"
-	"relayguard/mta/postfix"
 )
 
 // Whatever the daemon sends: what comes through has the form that Postfix's
@@ -36,7 +35,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		for _, w := range r.Targets {
 			p := w.fromWire()
-			if !postfix.ValidQueueID(p.ID) || toWire(p) != w {
+			if !mta.ValidQueueID(p.ID) || toWire(p) != w {
 				t.Fatalf("got %+v", w)
 			}
 		}

@@ -60,7 +60,8 @@ type Operator interface {
 	Headers(ctx context.Context, t mta.Target) ([]byte, error)
 	Content(ctx context.Context, t mta.Target) ([]byte, error)
 
-	// Stop is the red switch, Start takes it back.
+	// Stop is the red switch, Start takes it back. Of the recipients of what Stop holds
+	// the domains alone are told, with their @.
 	Stop(ctx context.Context) (mta.Stopped, error)
 	Start(ctx context.Context, keep bool) (mta.Started, error)
 

@@ -263,11 +263,13 @@ func (s several) forget(ctx context.Context, names []string) error {
 func (s several) stop(ctx context.Context) (mta.Stopped, error) {
 	all := mta.Stopped{Already: true}
 	var errs []error
+	small := newBrief()
 	for _, i := range s {
 		one, err := i.server.Stop(ctx)
 		errs = append(errs, i.of(err))
 		for n := range one.Held {
 			one.Held[n].Instance = i.name
+			one.Held[n] = small.of(one.Held[n])
 		}
 		all.Since = earlier(all.Since, one.Since)
 		all.Already, all.Running, all.Ended = all.Already && one.Already, all.Running || one.Running, all.Ended+one.Ended

@@ -204,11 +204,6 @@ func (o *Offline) Holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	return fromReader(o, func(r *Reader) ([]Hold, error) { return r.Holds(ctx, q) })
 }
 
-// AcceptedQueueIDs is Journal.AcceptedQueueIDs.
-func (o *Offline) AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]Passed, error) {
-	return fromReader(o, func(r *Reader) ([]Passed, error) { return r.AcceptedQueueIDs(ctx, account, since) })
-}
-
 // Close ends it; a daemon may start then.
 func (o *Offline) Close() error {
 	var errs []error

@@ -99,20 +99,6 @@ type Explanation struct {
 	Holds     []Hold // newest first
 }
 
-// Passed is an accepted message that may still be in the queue.
-type Passed struct {
-	Account    string
-	QueueID    string
-	DecisionID string
-	Time       time.Time // when it was let pass
-	Arrival    time.Time // in the queue; zero: not known
-	MailFrom   string
-	Size       int64
-	Recipients int
-	Site       string
-	Template   string
-}
-
 // Total counts an account's answers of one day (UTC). A message counts with its
 // recipients; an answer at RCPT as one recipient and no message.
 type Total struct {
@@ -455,53 +441,6 @@ func (s store) holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 		})
 	if err != nil {
 		return nil, fmt.Errorf("search holds: %w", err)
-	}
-	return found, nil
-}
-
-// whose is a condition on decisions and holds, with its arguments from the third
-// on: of an account, or of a site ("site:shop.example.jp") or plugin as switches
-// name them.
-func (s store) whose(account string) (condition string, args []any) {
-	kind, value, _ := strings.Cut(account, ":")
-	switch {
-	case s.lacks(4) || kind != "site" && kind != "plugin":
-		return "account = ?3", []any{account}
-	case kind == "site":
-		return "site = ?3 AND site <> ''", []any{value}
-	}
-	if at := strings.LastIndexByte(value, '@'); at >= 0 {
-		return "plugin = ?3 AND plugin <> '' AND site = ?4", []any{value[:at], value[at+1:]}
-	}
-	return "plugin = ?3 AND plugin <> ''", []any{value}
-}
-
-func (s store) passed(ctx context.Context, account string, since time.Time) ([]Passed, error) {
-	var found []Passed
-	whose, args := s.whose(account)
-	labels := "site, template"
-	if s.lacks(4) {
-		labels = "'', ''"
-	}
-	// Beside what passed at once: what was held and let go, under its old id or the
-	// one that it got.
-	err := s.each(ctx, `SELECT * FROM (
-		SELECT account, queue_id, id, time AS at, 0, mail_from, size, recipients, `+labels+` FROM decision WHERE `+whose+` AND time >= ?1
-			AND stage = 'message' AND verdict IN ('accept', 'tell') AND queue_id <> ''
-		UNION ALL
-		SELECT account, iif(new_queue_id <> '', new_queue_id, queue_id), decision_id, changed, arrival, mail_from, size, recipients, `+labels+` FROM hold
-			WHERE `+whose+` AND changed >= ?1 AND state = 'released'
-		) ORDER BY at DESC, id DESC LIMIT ?2`,
-		append([]any{micros(since), MaxLimit}, args...), func(rows *sql.Rows) error {
-			var p Passed
-			var at, arrival int64
-			err := rows.Scan(&p.Account, &p.QueueID, &p.DecisionID, &at, &arrival, &p.MailFrom, &p.Size, &p.Recipients, &p.Site, &p.Template)
-			p.Time, p.Arrival = moment(at), moment(arrival)
-			found = append(found, p)
-			return err
-		})
-	if err != nil {
-		return nil, fmt.Errorf("search accepted mail of %s: %w", account, err)
 	}
 	return found, nil
 }

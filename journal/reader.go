@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Reader is the journal read without a daemon. It shows the journal as it was
@@ -348,19 +347,4 @@ func (r *Reader) Incidents(ctx context.Context, openOnly bool) ([]Incident, erro
 // Value is Journal.Value.
 func (r *Reader) Value(ctx context.Context, name string) (value string, found bool, err error) {
 	return r.memory.value(ctx, name)
-}
-
-// AcceptedQueueIDs is Journal.AcceptedQueueIDs.
-func (r *Reader) AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]Passed, error) {
-	found, err := r.memory.passed(ctx, account, since)
-	if err != nil || r.file == nil {
-		return found, err
-	}
-	older, err := r.inFile().passed(ctx, account, since)
-	if err != nil {
-		return nil, err
-	}
-	found = mergeBy(found, older, func(p Passed) string { return p.DecisionID })
-	slices.SortStableFunc(found, func(a, b Passed) int { return b.Time.Compare(a.Time) })
-	return found, nil
 }

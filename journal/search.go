@@ -72,13 +72,6 @@ func (j *Journal) Holds(ctx context.Context, q HoldQuery) ([]Hold, error) {
 	return search(ctx, j, func(s store) ([]Hold, error) { return s.holds(ctx, q) })
 }
 
-// AcceptedQueueIDs gives an account's accepted messages since then, or those of
-// what is named "site:NAME", "plugin:NAME" or "plugin:NAME@SITE", newest
-// first, at most MaxLimit.
-func (j *Journal) AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]Passed, error) {
-	return search(ctx, j, func(s store) ([]Passed, error) { return s.passed(ctx, account, since) })
-}
-
 // AdminActions gives the newest.
 func (j *Journal) AdminActions(ctx context.Context, limit int) ([]AdminAction, error) {
 	return search(ctx, j, func(s store) ([]AdminAction, error) { return s.actions(ctx, limit) })

@@ -378,10 +378,6 @@ func (unkept) Decisions(context.Context, journal.Query) ([]journal.Decision, err
 	return nil, errUnkept
 }
 
-func (unkept) AcceptedQueueIDs(context.Context, string, time.Time) ([]journal.Passed, error) {
-	return nil, errUnkept
-}
-
 func (unkept) EachHold(context.Context, journal.HoldQuery, func(*journal.Hold) error) error {
 	return errUnkept
 }

@@ -31,7 +31,6 @@ type Journal interface {
 	Holds(context.Context, journal.HoldQuery) ([]journal.Hold, error)
 	Explain(ctx context.Context, id string) ([]journal.Explanation, error)
 	Decisions(context.Context, journal.Query) ([]journal.Decision, error)
-	AcceptedQueueIDs(ctx context.Context, account string, since time.Time) ([]journal.Passed, error)
 	EachHold(context.Context, journal.HoldQuery, func(*journal.Hold) error) error
 	Known(ctx context.Context, ids []string) ([]journal.Known, error)
 }

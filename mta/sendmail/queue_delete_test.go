@@ -231,3 +231,36 @@ func TestDeleteOfHugeControlFilesNeedsLittleMemory(t *testing.T) {
 		t.Errorf("%d control files of %d octets took %d octets", messages, len(text), highest)
 	}
 }
+
+// A restore that was killed after its message was back, which has been sent since:
+// the note says so, and nothing comes back a second time.
+func TestRestoreOfWhatHasLeftSinceIsNotDoneTwice(t *testing.T) {
+	i, queue := tree(t)
+	plant(t, queue, idA, "why")
+	keep := &grace.Folder{Dir: filepath.Join(t.TempDir(), "grace")}
+	results, err := i.DeleteMail(t.Context(), []mta.Target{target(idA)}, keep)
+	all(t, "delete", mta.Done, results, err)
+	name := onlyKept(t, keep).Name
+	entry, saved := filepath.Join(keep.Dir, name), filepath.Join(t.TempDir(), "saved")
+	if err := os.CopyFS(saved, os.DirFS(entry)); err != nil {
+		t.Fatal(err)
+	}
+	first, err := i.RestoreMail(t.Context(), keep, []string{name})
+	all(t, "restore", mta.Done, first, err)
+	if err := os.CopyFS(entry+"~back", os.DirFS(saved)); err != nil { // as if killed before the copy went
+		t.Fatal(err)
+	}
+	for _, left := range names(t, queue) { // sent
+		if err := os.Remove(filepath.Join(queue, left)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second, err := i.RestoreMail(t.Context(), keep, []string{name})
+	all(t, "restore again", mta.Done, second, err)
+	if second[0].NewID != first[0].NewID || len(names(t, queue)) > 0 {
+		t.Errorf("restored as %s and as %s: %v", first[0].NewID, second[0].NewID, names(t, queue))
+	}
+	if kept, err := keep.List(); err != nil || len(kept) > 0 {
+		t.Errorf("kept %+v, %v", kept, err)
+	}
+}

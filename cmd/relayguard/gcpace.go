@@ -20,7 +20,7 @@ const (
 	paceEvery    = time.Second
 
 	// While all of the queue is looked at or acted on, which may be very many messages.
-	bulkGarbage = 10 << 20
+	bulkGarbage = 5 << 20
 	leastBulk   = 20        // per cent
 	bulkHeap    = 100 << 20 // beyond, to mark what lives costs the mail that comes meanwhile too much
 )

@@ -316,11 +316,14 @@ func (b *restoration) undo(one *restored) error {
 // unwrite takes back write. The note goes first, and for good: without the half it
 // would say that the message is back.
 func (b *restoration) unwrite(one *restored) error {
+	noted := one.NewID != ""
 	if err := b.folder.Unnote(one.Copy); err != nil {
 		return err
 	}
-	if err := b.folder.Sync(); err != nil {
-		return err
+	if noted {
+		if err := b.folder.Sync(); err != nil {
+			return err
+		}
 	}
 	if err := b.spool.root.Remove(one.half()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -171,11 +171,17 @@ func (b *restoration) begin(one *restored) (err error) {
 	return b.clear(one)
 }
 
-// clear removes what one who died left of a message. The note goes first: without
-// the half it would say that the message is back.
+// clear removes what one who died left of a message. The note goes first, and for
+// good: without the half it would say that the message is back.
 func (b *restoration) clear(one *restored) error {
+	noted := one.NewID != ""
 	if err := b.folder.Unnote(one.Copy); err != nil {
 		return err
+	}
+	if noted {
+		if err := b.folder.Sync(); err != nil {
+			return err
+		}
 	}
 	return errors.Join(remove(b.dir.qf, b.dir.Qf, halfOf(one.id)), remove(b.dir.df, b.dir.Df, "df"+one.id))
 }

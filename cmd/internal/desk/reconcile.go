@@ -46,6 +46,7 @@ func (d *Desk) Reconcile(ctx context.Context, now time.Time) error {
 	for verb, again := range redo {
 		d.Log.Info("an act on held mail that was cut off is done again", "verb", verb, "messages", len(again))
 		if _, err := d.settle(ctx, now, guardItself, "again, after it was cut off", verb, again, func(part []journal.Hold) []journal.Hold {
+			part = slices.DeleteFunc(part, func(h journal.Hold) bool { return h.State.Open() && h.State != transit[verb].asked }) // somebody wished otherwise since
 			if verb == "release" {
 				part, _, _ = d.withhold(ctx, now, d.haltedAgain(now, part))
 			}

@@ -411,6 +411,34 @@ func TestHeldListSaysThatALookTakesLong(t *testing.T) {
 	}
 }
 
+// Who wishes otherwise while an act that was cut off is about to be done again has it
+// his way.
+func TestWhatIsDoneAgainMayBeWishedOtherwise(t *testing.T) {
+	for verb, asked := range map[string]journal.State{"release": journal.StateReleasing, "delete": journal.StateDeleting} {
+		for otherwise, want := range map[bool]string{true: "hold", false: map[string]string{"release": "active", "delete": ""}[verb]} {
+			s := open(t)
+			s.hold(taro, "volume", "A1A1A1")
+			change := func(state journal.State) {
+				if err := s.journal.Append(journal.HoldChange{QueueID: "A1A1A1", DecisionID: "da1a1a1", Time: s.now, State: state, By: "root"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			change(asked)
+			looks := 0
+			s.mta.before["list"] = func() error {
+				if looks++; looks == 2 && otherwise { // of what is to be done again
+					change(journal.StateHeld)
+				}
+				return nil
+			}
+			s.reconcile()
+			if got := s.mta.where("A1A1A1"); got != want || looks < 2 {
+				t.Errorf("%s, wished otherwise: %t: in queue %q after %d looks, want %q", verb, otherwise, got, looks, want)
+			}
+		}
+	}
+}
+
 // A queue that was just looked at is not looked at again: the journal is asked all the
 // same whether it has everything.
 func TestHeldListSaysThatTheJournalIsBehind(t *testing.T) {

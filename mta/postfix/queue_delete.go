@@ -262,17 +262,27 @@ func (i *Instance) settle(box *grace.Box) error {
 		if !ValidQueueID(k.ID) {
 			continue
 		}
-		if err := box.Finish(k, i.stillQueued(s, k)); err != nil {
+		queued, err := i.stillQueued(s, k)
+		if err != nil { // it stays unfinished until that can be told
+			continue
+		}
+		if err := box.Finish(k, queued); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// stillQueued tells whether a message that is kept is in the queue, too.
-func (i *Instance) stillQueued(s *spool, k grace.Kept) bool {
-	return slices.ContainsFunc(anyQueue, func(queue string) bool {
-		f, there := i.sight(s, queue, k.ID)
-		return there && f.err == nil && f.Arrival.Unix() == k.Arrival.Unix()
-	})
+// stillQueued tells whether a message that is kept is in the queue, too. What is there
+// and cannot be read may be it: an error.
+func (i *Instance) stillQueued(s *spool, k grace.Kept) (bool, error) {
+	for _, queue := range anyQueue {
+		switch f, there := i.sight(s, queue, k.ID); {
+		case there && f.err != nil:
+			return false, f.err
+		case there && f.Arrival.Unix() == k.Arrival.Unix():
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -158,7 +158,11 @@ func (b *restoration) begin(one *restored) (err error) {
 			return err
 		}
 	}
-	if b.instance.stillQueued(b.spool, one.Kept) {
+	queued, err := b.instance.stillQueued(b.spool, one.Kept)
+	if err != nil {
+		return errors.Join(err, b.folder.Undo(one.Copy))
+	}
+	if queued {
 		return errors.Join(fmt.Errorf("it is still in the queue as %s: %w", one.ID, mta.ErrGone), b.folder.Done(one.Copy))
 	}
 	return nil

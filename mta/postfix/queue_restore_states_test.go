@@ -110,3 +110,32 @@ func TestTidyRestoresRemovesWhatNobodyNeeds(t *testing.T) {
 		t.Errorf("it is still there: %v", err)
 	}
 }
+
+// What cannot be read may be the message itself: nothing comes back beside it.
+func TestRestoreBesideWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	q := newQueueTest(t, nil)
+	keep := &grace.Folder{Dir: filepath.Join(t.TempDir(), "grace")}
+	held := q.send(true, "a@example.org", "one@example.jp")
+	results, err := q.i.DeleteMail(q.ctx, held, keep)
+	q.fates("delete", results, err, mta.Done)
+	kept, err := keep.List()
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("%+v, %v", kept, err)
+	}
+	broken := filepath.Join(q.QueueDir, "hold", held[0].ID)
+	if err := os.WriteFile(broken, []byte("no queue file"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{kept[0].Name}
+	back, err := q.i.RestoreMail(q.ctx, keep, names)
+	q.fates("restore beside it", back, err, mta.Failed)
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	back, err = q.i.RestoreMail(q.ctx, keep, names)
+	q.fates("restore", back, err, mta.Done)
+	if queued := q.queue(); len(queued) != 1 || queued[back[0].NewID].Queue != "hold" {
+		t.Errorf("in the queue: %+v", queued)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // file is a message in the mail server's queue, by its control file.
@@ -42,6 +43,9 @@ func (h *house) files(queues ...string) (all []file) {
 			if err != nil {
 				return nil
 			}
+			if h.postfix != nil && leftover(info) {
+				return nil
+			}
 			f := file{queue: queue, id: e.Name(), path: path, size: info.Size(), inode: info.Sys().(*syscall.Stat_t).Ino}
 			if h.postfix == nil && !f.sendmails() || len(queues) > 0 && !slices.Contains(queues, f.queue) {
 				return nil
@@ -52,6 +56,13 @@ func (h *house) files(queues ...string) (all []file) {
 		h.must(err)
 	}
 	return all
+}
+
+// leftover reports whether a queue file is half of a message that a cleanup(8) was
+// writing when it was killed: not marked as ready, and nobody goes on with it.
+// Postfix passes it over, and removes it some day; the message is where it came from.
+func leftover(info fs.FileInfo) bool {
+	return info.Mode()&0o100 == 0 && time.Since(info.ModTime()) > 10*time.Second
 }
 
 // sendmails reads the name of a file of Sendmail's queue; false: no control file.

@@ -61,7 +61,7 @@ func wantStanding(t *testing.T, r *relay.Relay, who, limit string, used, count i
 // in its file.
 func restartHard(t *testing.T, r *relay.Relay) {
 	t.Helper()
-	time.Sleep(2 * time.Second) // what it does within 100 ms, on a machine with other things to do
+	time.Sleep(500 * time.Millisecond) // what it does within 100 ms, on a machine with other things to do
 	if err := r.StopGuard(os.Kill); err != nil {
 		t.Fatal(err)
 	}

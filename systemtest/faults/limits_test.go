@@ -39,10 +39,6 @@ func (s *site) counted(login string) (n int64) {
 	return n
 }
 
-// written is when what was charged just before is in the file, on a machine with other
-// things to do: else within chargesWithin.
-const written = 2 * time.Second
-
 // whom goesOn sends five messages of, each to one.
 const counts = "hanako@example.jp"
 
@@ -91,7 +87,7 @@ func (s *site) saysStore(words ...string) {
 func (s *site) kept() {
 	s.t.Helper()
 	want := s.counted(counts)
-	time.Sleep(written)
+	time.Sleep(chargesWithin + chargesSlack)
 	s.killGuard()
 	s.startGuard(s.t.Context())
 	if got := s.counted(counts); got != want {
@@ -176,7 +172,7 @@ func TestLimitsFileBrokenAtStart(t *testing.T) {
 			tag := strings.ReplaceAll(test.name, " ", "-")
 			s.goesOnCounting(tag)
 			before := s.counted(counts)
-			time.Sleep(written)
+			time.Sleep(chargesWithin + chargesSlack)
 			s.killGuard()
 			aside := s.putAside()
 			test.break_(s)
@@ -258,7 +254,7 @@ func TestLimitsFileBreaksWhileRunning(t *testing.T) {
 			t.Parallel()
 			s := startSite(t, relay.Options{})
 			s.goesOnCounting("before")
-			time.Sleep(written)
+			time.Sleep(chargesWithin + chargesSlack)
 			test.break_(s)
 			holds := s.goesOnCounting("broken")
 			holds = append(holds, s.goesOnCounting("still")...)
@@ -267,7 +263,7 @@ func TestLimitsFileBreaksWhileRunning(t *testing.T) {
 				s.says("counters are written to their file again")
 			}
 			before := s.counted(counts)
-			time.Sleep(written)
+			time.Sleep(chargesWithin + chargesSlack)
 			s.killGuard()
 			s.startGuard(t.Context())
 			got := s.counted(counts)
